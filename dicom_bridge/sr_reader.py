@@ -1,0 +1,249 @@
+"""Any DICOM Structured Report as plain values, for `medmllm sr show` and for comparing.
+
+Understands TID 1500 (measurement groups, qualitative evaluations) and narrative sections such as those of
+TID 2000; every other SR still gives its header and content tree. Shows no patient's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pydicom
+from pydicom.config import IGNORE
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge import sr_concepts as concepts
+from medmllm_plugin.dicom_bridge.sr_items import clean
+from medmllm_plugin.dicom_bridge.sr_tree import (
+    SrImage,
+    SrItem,
+    SrNumber,
+    SrRegion,
+    read_tree,
+    same,
+)
+from medmllm_plugin.dicom_bridge.sr_values import SrDocument, SrFinding, SrMeasurement, SrSentence, words
+from medmllm_plugin.errors import StudyError
+from medmllm_plugin.findings import Status
+
+_STATUS = {"52101004": Status.PRESENT, "272519000": Status.ABSENT, "373068000": Status.INDETERMINATE}
+"""CID 240 in SNOMED CT."""
+
+
+def read_sr(path: str | Path) -> SrDocument:
+    """The Structured Report in a file.
+
+    Raises:
+        StudyError: If the file is not there, is not DICOM, or is not a Structured Report.
+    """
+    path = Path(path)
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, InvalidDicomError, EOFError, RecursionError) as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else "a file that is not whole DICOM"
+        raise _no_sr(path, found) from error
+    if dataset.get("ValueType") != "CONTAINER":
+        kind = (
+            UID(str(dataset.get("SOPClassUID") or ""), validation_mode=IGNORE).name
+            or "DICOM without a SOP class"
+        )
+        raise _no_sr(path, clean(kind))
+    return document_of(dataset)
+
+
+def document_of(dataset: Dataset) -> SrDocument:
+    """The Structured Report in a dataset whose root is a CONTAINER."""
+    tree, problems = read_tree(dataset)
+    groups = [item for item in tree.walk() if item.is_named(concepts.MEASUREMENT_GROUP)]
+    evaluations = [item for item in tree.walk() if item.is_named(concepts.QUALITATIVE_EVALUATIONS)]
+    study = [item for one in evaluations for item in one.children]
+    outcome = next((item.value for item in study if item.is_named(concepts.OUTCOME)), None)
+    findings = [_group(group) for group in groups]
+    remarks: list[str] = []
+    others: list[tuple[Code, Code]] = []
+    for before, item, after in zip([None, *study], study, [*study[1:], None], strict=False):
+        if _is_finding(item):
+            findings.append(_evaluation(item, _comment_of(after)))
+        elif item.value_type == "CODE" and not item.is_named(concepts.OUTCOME):
+            others += _pair(item)
+        elif item.is_named(concepts.COMMENT) and not (before is not None and _is_finding(before)):
+            remarks.append(str(item.value))
+    parameters = next(
+        (str(item.value) for item in tree.walk() if item.is_named(concepts.ALGORITHM_PARAMETERS)), ""
+    )
+    return SrDocument(
+        title=tree.name,
+        template=_template(dataset),
+        sop_class_uid=str(dataset.get("SOPClassUID") or ""),
+        sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
+        series_instance_uid=str(dataset.get("SeriesInstanceUID") or ""),
+        study_instance_uid=str(dataset.get("StudyInstanceUID") or ""),
+        series_description=str(dataset.get("SeriesDescription") or ""),
+        completion=str(dataset.get("CompletionFlag") or ""),
+        verification=str(dataset.get("VerificationFlag") or ""),
+        preliminary=str(dataset.get("PreliminaryFlag") or ""),
+        content_date=str(dataset.get("ContentDate") or ""),
+        content_time=str(dataset.get("ContentTime") or ""),
+        observer=_observer(tree),
+        outcome=outcome if isinstance(outcome, Code) else None,
+        findings=tuple(findings),
+        evaluations=tuple(others),
+        remarks=tuple(remarks),
+        parameters=parameters,
+        sentences=tuple(_sentences(tree, "")),
+        tree=tree,
+        problems=problems,
+    )
+
+
+def _no_sr(path: Path, found: str) -> StudyError:
+    return StudyError(
+        found=found,
+        expected="a DICOM Structured Report",
+        where=path.name,
+        remedy="give an SR file, such as our findings",
+    )
+
+
+def _template(dataset: Dataset) -> str:
+    sequence = dataset.get("ContentTemplateSequence")
+    return str(sequence[0].get("TemplateIdentifier") or "") if sequence else ""
+
+
+def _observer(tree: SrItem) -> dict[str, str]:
+    names = {
+        "uid": concepts.DEVICE_UID,
+        "name": concepts.DEVICE_NAME,
+        "manufacturer": concepts.DEVICE_MANUFACTURER,
+        "model": concepts.DEVICE_MODEL,
+        "serial": concepts.DEVICE_SERIAL,
+    }
+    found = {key: _text(tree, name) for key, name in names.items()}
+    return {key: value for key, value in found.items() if value}
+
+
+def _group(group: SrItem) -> SrFinding:
+    finding = _code(group, concepts.FINDING)
+    known = (concepts.FINDING, concepts.FINDING_SITE, concepts.FINDING_CATEGORY, concepts.GEOMETRIC_PURPOSE)
+    others = [
+        pair
+        for item in group.children
+        if item.value_type == "CODE" and not item.is_named(*known, concepts.ALGORITHM_FAMILY)
+        for pair in _pair(item)
+    ]
+    stated = [value for name, value in others if finding is not None and same(name, finding)]
+    comment = next(group.find(concepts.COMMENT), None)
+    cited = [item for item in group.children if item.value_type == "IMAGE"]
+    return _finding(
+        group,
+        finding=finding,
+        status=_status(stated),
+        regions=tuple(item.value for item in group.children if isinstance(item.value, SrRegion)),
+        images=_images([*cited, *(comment.children if comment is not None else ())]),
+        evaluations=tuple(pair for pair in others if pair[1] not in stated),
+        comment=_comment_of(comment),
+    )
+
+
+def _evaluation(item: SrItem, comment: str) -> SrFinding:
+    plain = item.is_named(concepts.FINDING)
+    value = item.value if isinstance(item.value, Code) else None
+    modifiers = [
+        pair
+        for child in item.children
+        if child.value_type == "CODE" and not child.is_named(concepts.FINDING_SITE)
+        for pair in _pair(child)
+    ]
+    return _finding(
+        item,
+        finding=value if plain else item.name,
+        status=Status.PRESENT if plain or value is None else _status([value]),
+        regions=(),
+        images=_images(item.children),
+        evaluations=tuple(modifiers),
+        comment=comment,
+    )
+
+
+def _finding(
+    item: SrItem,
+    *,
+    finding: Code | None,
+    status: Status,
+    regions: tuple[SrRegion, ...],
+    images: tuple[SrImage, ...],
+    evaluations: tuple[tuple[Code, Code], ...],
+    comment: str,
+) -> SrFinding:
+    site = next(item.find(concepts.FINDING_SITE), None)
+    algorithm = (_text(item, concepts.ALGORITHM_NAME), _text(item, concepts.ALGORITHM_VERSION))
+    return SrFinding(
+        finding=finding,
+        status=status,
+        site=_code(item, concepts.FINDING_SITE),
+        laterality=(_code(site, concepts.LATERALITY) if site is not None else None)
+        or _code(item, concepts.LATERALITY),
+        tracking_identifier=_text(item, concepts.TRACKING_IDENTIFIER),
+        tracking_uid=_text(item, concepts.TRACKING_UID),
+        regions=regions,
+        images=images,
+        measurements=tuple(_measurements(item)),
+        evaluations=evaluations,
+        comment=comment,
+        algorithm=" ".join(part for part in algorithm if part),
+    )
+
+
+def _measurements(item: SrItem) -> Iterator[SrMeasurement]:
+    for child in item.children:
+        if isinstance(child.value, SrNumber):
+            modifiers = tuple(one.value for one in child.children if isinstance(one.value, Code))
+            yield SrMeasurement(name=child.name, number=child.value, modifiers=modifiers)
+
+
+def _sentences(item: SrItem, section: str) -> Iterator[SrSentence]:
+    """The texts of the narrative containers, in order."""
+    elsewhere = (concepts.IMAGE_LIBRARY, concepts.IMAGING_MEASUREMENTS, concepts.QUALITATIVE_EVALUATIONS)
+    for child in item.children:
+        if child.value_type == "CONTAINER" and not child.is_named(*elsewhere):
+            yield from _sentences(child, words(child.name))
+        elif child.value_type == "TEXT" and child.relationship == "CONTAINS":
+            yield SrSentence(
+                section=section, name=child.name, text=str(child.value), images=_images(child.children)
+            )
+
+
+def _is_finding(item: SrItem) -> bool:
+    """Whether a CODE among the qualitative evaluations is "Finding = X" or "X = Absent" and the like."""
+    stated = isinstance(item.value, Code) and item.value.scheme == "SCT" and item.value.value in _STATUS
+    return item.value_type == "CODE" and (item.is_named(concepts.FINDING) or stated)
+
+
+def _status(stated: Iterable[Code]) -> Status:
+    return next((_STATUS[value.value] for value in stated if value.value in _STATUS), Status.PRESENT)
+
+
+def _comment_of(item: SrItem | None) -> str:
+    return str(item.value or "") if item is not None and item.is_named(concepts.COMMENT) else ""
+
+
+def _images(items: Iterable[SrItem]) -> tuple[SrImage, ...]:
+    return tuple(
+        item.value for item in items if isinstance(item.value, SrImage) and item.value_type == "IMAGE"
+    )
+
+
+def _pair(item: SrItem) -> list[tuple[Code, Code]]:
+    return [(item.name, item.value)] if item.name is not None and isinstance(item.value, Code) else []
+
+
+def _code(item: SrItem, name: Code) -> Code | None:
+    return next((child.value for child in item.find(name) if isinstance(child.value, Code)), None)
+
+
+def _text(item: SrItem, name: Code) -> str:
+    return next((child.value for child in item.find(name) if isinstance(child.value, str)), "")

@@ -1,0 +1,279 @@
+"""Any SR's content tree as plain values, read with tolerance: what can't be read is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge.sr_items import clean
+
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    NotImplementedError,
+)
+"""What pydicom raises on a value that breaks its VR."""
+
+_OLD_NAMES = {
+    ("G-C0E3", "SRT"): ("363698007", "SCT"),
+    ("G-C171", "SRT"): ("272741003", "SCT"),
+    ("G-C197", "SRT"): ("246112005", "SCT"),
+}
+"""Concept names as SRs before 2019 have them: Finding Site, Laterality, Severity (PS3.16 Annex D, O)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrImage:
+    """A reference to an instance, or to frames or segments of it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frames: tuple[int, ...] = ()
+    """Referenced Frame Number (0008,1160), from 1; empty for all."""
+    segments: tuple[int, ...] = ()
+    """Referenced Segment Number (0062,000B), from 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The reference for `sr show --json`."""
+        return {
+            "sop_class_uid": self.sop_class_uid,
+            "sop_instance_uid": self.sop_instance_uid,
+            "frames": list(self.frames),
+            "segments": list(self.segments),
+        }
+
+    def __str__(self) -> str:
+        frames = f" frame {', '.join(map(str, self.frames))}" if self.frames else ""
+        segments = f" segment {', '.join(map(str, self.segments))}" if self.segments else ""
+        return f"{self.sop_instance_uid}{frames}{segments}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrRegion:
+    """A place: a shape on an image (SCOORD) or in the patient (SCOORD3D)."""
+
+    graphic_type: str
+    """Graphic Type (0070,0023)."""
+    points: tuple[tuple[float, ...], ...]
+    """(column, row) from the outer corner of the first pixel, or (x, y, z) in LPS mm."""
+    image: SrImage | None = None
+    """The image of a SCOORD."""
+    frame_of_reference_uid: str | None = None
+    """The frame of reference of a SCOORD3D."""
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Least of each coordinate, then greatest: (column_min, row_min, column_max, row_max) of a SCOORD."""
+        axes = list(zip(*self.points, strict=True))
+        return tuple(map(min, axes)) + tuple(map(max, axes))
+
+    def to_json(self) -> dict[str, Any]:
+        """The region for `sr show --json`."""
+        return {
+            "graphic_type": self.graphic_type,
+            "points": [list(point) for point in self.points],
+            "image": None if self.image is None else self.image.to_json(),
+            "frame_of_reference_uid": self.frame_of_reference_uid,
+        }
+
+    def __str__(self) -> str:
+        low, high = self.bounds[: len(self.bounds) // 2], self.bounds[len(self.bounds) // 2 :]
+        spans = [f"{least:g} to {most:g}" for least, most in zip(low, high, strict=True)]
+        if len(spans) == 2:
+            return f"{self.graphic_type} columns {spans[0]}, rows {spans[1]} on {self.image or 'no image'}"
+        return (
+            f"{self.graphic_type} x {spans[0]}, y {spans[1]}, z {spans[2]} mm" if spans else self.graphic_type
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrNumber:
+    """The value of a NUM; None where the document says why there is none."""
+
+    value: float | None
+    unit: Code | None
+
+    def __str__(self) -> str:
+        number = "no value" if self.value is None else f"{self.value:g}"
+        return number if self.unit is None else f"{number} {self.unit.value}"
+
+
+Value = Code | SrNumber | SrImage | SrRegion | str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrItem:
+    """A content item with those that lie in it."""
+
+    relationship: str
+    """Relationship Type (0040,A010); empty for the root."""
+    value_type: str
+    """Value Type (0040,A040); empty for a reference to another item."""
+    name: Code | None
+    """Concept name; a few items have none."""
+    value: Value
+    children: tuple[SrItem, ...] = ()
+
+    def is_named(self, *names: Code) -> bool:
+        """Whether its concept name is one of these, by value and scheme."""
+        return self.name is not None and any(same(self.name, name) for name in names)
+
+    def find(self, *names: Code) -> Iterator[SrItem]:
+        """The items right below it that have one of these names."""
+        return (child for child in self.children if child.is_named(*names))
+
+    def walk(self) -> Iterator[SrItem]:
+        """It and all items below it, in order."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def lines(self, depth: int = 0) -> Iterator[str]:
+        """It and all below it as indented text; runs of plain image references are counted, not listed."""
+        name = clean(self.name.meaning) if self.name is not None else ""
+        kind = " ".join(part for part in (self.relationship.lower(), self.value_type) if part)
+        yield f"{'  ' * depth}{kind} {name}{_shown(self.value)}".rstrip()
+        run = 0
+        for index, child in enumerate(self.children):
+            following = self.children[index + 1 : index + 2]
+            if _is_plain_image(child) and following and _is_plain_image(following[0]):
+                run += 1
+                continue
+            if run:
+                yield f"{'  ' * (depth + 1)}({run} more images)"
+                run = 0
+            yield from child.lines(depth + 1)
+
+
+def same(one: Code, other: Code) -> bool:
+    """Whether two codes mean the same: by value and scheme, the meaning's wording does not count."""
+    value, scheme = _OLD_NAMES.get((one.value, one.scheme), (one.value, one.scheme))
+    return (value, scheme) == (other.value, other.scheme)
+
+
+def read_tree(root: Dataset) -> tuple[SrItem, tuple[str, ...]]:
+    """The content tree, and a line on each item that could not be read, with its place such as 1.3.2."""
+    problems: list[str] = []
+    return _item(root, "1", problems), tuple(problems)
+
+
+def read_code(sequence: Sequence[Dataset] | None) -> Code | None:
+    """The first code of a code sequence; None if there is none."""
+    if not sequence:
+        return None
+    item = sequence[0]
+    value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue") or ""
+    return Code(
+        value=str(value),
+        scheme=str(item.get("CodingSchemeDesignator") or ""),
+        meaning=str(item.get("CodeMeaning") or ""),
+    )
+
+
+def _item(source: Dataset, place: str, problems: list[str]) -> SrItem:
+    item = SrItem(relationship="", value_type="", name=None, value=None)
+    try:
+        item = replace(
+            item,
+            relationship=str(source.get("RelationshipType") or ""),
+            value_type=str(source.get("ValueType") or ""),
+            name=read_code(source.get("ConceptNameCodeSequence")),
+        )
+        item = replace(item, value=_value(source, item.value_type))
+    except _UNREADABLE as error:
+        problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
+    try:
+        content = list(source.get("ContentSequence") or ())
+    except _UNREADABLE as error:
+        problems.append(f"content of item {place}: {clean(str(error))}")
+        content = []
+    children = tuple(_item(child, f"{place}.{index}", problems) for index, child in enumerate(content, 1))
+    if isinstance(item.value, SrRegion) and item.value.image is None:
+        cited = (child.value for child in children if isinstance(child.value, SrImage))
+        item = replace(item, value=replace(item.value, image=next(cited, None)))
+    return replace(item, children=children)
+
+
+def _value(source: Dataset, value_type: str) -> Value:
+    match value_type:
+        case "CODE":
+            return read_code(source.get("ConceptCodeSequence"))
+        case "TEXT":
+            return str(source.get("TextValue") or "")
+        case "NUM":
+            return _number(source.get("MeasuredValueSequence"))
+        case "IMAGE" | "COMPOSITE" | "WAVEFORM":
+            return _reference(source)
+        case "SCOORD":
+            return SrRegion(graphic_type=str(source.GraphicType), points=_points(source, 2))
+        case "SCOORD3D":
+            return SrRegion(
+                graphic_type=str(source.GraphicType),
+                points=_points(source, 3),
+                frame_of_reference_uid=str(source.get("ReferencedFrameOfReferenceUID") or "") or None,
+            )
+        case "UIDREF":
+            return str(source.get("UID") or "")
+        case "DATETIME" | "DATE" | "TIME":
+            return str(source.get({"DATETIME": "DateTime", "DATE": "Date", "TIME": "Time"}[value_type]) or "")
+        case "PNAME":
+            return "(a person's name, not shown)"
+        case "":
+            target = source.get("ReferencedContentItemIdentifier")
+            return None if target is None else f"see item {'.'.join(map(str, _many(target)))}"
+        case _:
+            return None
+
+
+def _number(sequence: Sequence[Dataset] | None) -> SrNumber:
+    if not sequence:
+        return SrNumber(value=None, unit=None)
+    value = sequence[0].get("NumericValue")
+    unit = read_code(sequence[0].get("MeasurementUnitsCodeSequence"))
+    return SrNumber(value=None if value is None or value == "" else float(_many(value)[0]), unit=unit)
+
+
+def _reference(source: Dataset) -> SrImage:
+    reference = source.ReferencedSOPSequence[0]
+    return SrImage(
+        sop_class_uid=str(reference.get("ReferencedSOPClassUID") or ""),
+        sop_instance_uid=str(reference.get("ReferencedSOPInstanceUID") or ""),
+        frames=tuple(int(one) for one in _many(reference.get("ReferencedFrameNumber"))),
+        segments=tuple(int(one) for one in _many(reference.get("ReferencedSegmentNumber"))),
+    )
+
+
+def _points(source: Dataset, axes: int) -> tuple[tuple[float, ...], ...]:
+    numbers = [float(one) for one in _many(source.get("GraphicData"))]
+    if not numbers or len(numbers) % axes:
+        raise ValueError(f"{len(numbers)} numbers in Graphic Data, expected a multiple of {axes}")
+    return tuple(tuple(numbers[start : start + axes]) for start in range(0, len(numbers), axes))
+
+
+def _many(value: Any) -> list[Any]:
+    """A value of any multiplicity as a list."""
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else list(value)
+
+
+def _shown(value: Value) -> str:
+    match value:
+        case None | "":
+            return ""
+        case Code():
+            return f" = {clean(value.meaning)} ({clean(value.value)}, {clean(value.scheme)})"
+        case _:
+            return f" = {clean(str(value))}"
+
+
+def _is_plain_image(item: SrItem) -> bool:
+    return item.value_type == "IMAGE" and not item.children

@@ -1,0 +1,219 @@
+"""What a Structured Report says, as plain values, and how it is shown (`medmllm sr show`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.config import IGNORE
+from pydicom.uid import UID
+
+from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge.sr_items import clean
+from medmllm_plugin.dicom_bridge.sr_tree import SrImage, SrItem, SrNumber, SrRegion
+from medmllm_plugin.dicom_bridge.sr_words import sentence_of
+from medmllm_plugin.findings import Status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrMeasurement:
+    """A NUM: its name, number, and what it is further said to be, such as a mean."""
+
+    name: Code | None
+    number: SrNumber
+    modifiers: tuple[Code, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurement for `sr show --json`."""
+        return {
+            "name": _code_to_json(self.name),
+            "value": self.number.value,
+            "unit": _code_to_json(self.number.unit),
+            "modifiers": [_code_to_json(code) for code in self.modifiers],
+        }
+
+    def __str__(self) -> str:
+        further = "".join(f" ({code.meaning})" for code in self.modifiers)
+        return f"{words(self.name)}{further} {self.number}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrFinding:
+    """A measurement group, or a finding among the qualitative evaluations."""
+
+    finding: Code | None
+    status: Status
+    """Present unless the document says otherwise."""
+    site: Code | None
+    laterality: Code | None
+    tracking_identifier: str
+    tracking_uid: str
+    regions: tuple[SrRegion, ...]
+    images: tuple[SrImage, ...]
+    """Images and segments it rests on, besides those of its regions."""
+    measurements: tuple[SrMeasurement, ...]
+    evaluations: tuple[tuple[Code, Code], ...]
+    """Further coded statements as (name, value), such as severity."""
+    comment: str
+    """Its text, whole."""
+    algorithm: str
+    """Name and version of the algorithm that found it; empty if none is named."""
+
+    @property
+    def sentence(self) -> str:
+        """The comment without the facts in brackets that our writer adds."""
+        return sentence_of(self.comment)
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding for `sr show --json`."""
+        return {
+            "finding": _code_to_json(self.finding),
+            "status": self.status.value,
+            "site": _code_to_json(self.site),
+            "laterality": _code_to_json(self.laterality),
+            "tracking_identifier": self.tracking_identifier,
+            "tracking_uid": self.tracking_uid,
+            "regions": [region.to_json() for region in self.regions],
+            "images": [image.to_json() for image in self.images],
+            "measurements": [one.to_json() for one in self.measurements],
+            "evaluations": _pairs_to_json(self.evaluations),
+            "comment": self.comment,
+            "sentence": self.sentence,
+            "algorithm": self.algorithm,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The finding for a person, the first line its headline."""
+        place = ", ".join(code.meaning for code in (self.site, self.laterality) if code is not None)
+        yield f"{words(self.finding)}{f', {place}' if place else ''}: {self.status.value}"
+        if self.comment:
+            yield self.comment
+        yield from map(str, self.measurements)
+        yield from (f"{name.meaning}: {value.meaning}" for name, value in self.evaluations)
+        yield from map(str, self.regions)
+        yield from (f"image {image}" for image in self.images)
+        yield " ".join(part for part in ("tracked as", self.tracking_identifier, self.tracking_uid) if part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrSentence:
+    """A text of a narrative section and the images it is inferred from."""
+
+    section: str
+    name: Code | None
+    text: str
+    images: tuple[SrImage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The sentence for `sr show --json`."""
+        return {
+            "section": self.section,
+            "name": _code_to_json(self.name),
+            "text": self.text,
+            "images": [image.to_json() for image in self.images],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SrDocument:
+    """A Structured Report."""
+
+    title: Code | None
+    template: str
+    """Template Identifier (0040,DB00) of the root, such as 1500; empty if none is named."""
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    series_description: str
+    completion: str
+    """Completion Flag (0040,A491)."""
+    verification: str
+    """Verification Flag (0040,A493)."""
+    preliminary: str
+    """Preliminary Flag (0040,A496); empty if the document has none."""
+    content_date: str
+    content_time: str
+    observer: dict[str, str]
+    """The device that observed: uid, name, manufacturer, model, serial; empty for a person."""
+    outcome: Code | None
+    """How a computer's reading ended (CID 6047)."""
+    findings: tuple[SrFinding, ...]
+    """Those with a place first."""
+    evaluations: tuple[tuple[Code, Code], ...]
+    """Other qualitative evaluations of the whole study, as (name, value)."""
+    remarks: tuple[str, ...]
+    """Texts among the qualitative evaluations that belong to no finding: disclaimer and notes."""
+    parameters: str
+    """Algorithm Parameters, as they stand there; ours are JSON."""
+    sentences: tuple[SrSentence, ...]
+    tree: SrItem
+    problems: tuple[str, ...]
+    """What could not be read, with its place in the tree."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document for `sr show --json`, without its raw tree."""
+        plain = (
+            "template", "sop_class_uid", "sop_instance_uid", "series_instance_uid", "study_instance_uid",
+            "series_description", "completion", "verification", "preliminary", "content_date", "content_time",
+            "observer", "parameters",
+        )  # fmt: skip
+        return {
+            "title": _code_to_json(self.title),
+            **{name: getattr(self, name) for name in plain},
+            "outcome": _code_to_json(self.outcome),
+            "findings": [finding.to_json() for finding in self.findings],
+            "evaluations": _pairs_to_json(self.evaluations),
+            "remarks": list(self.remarks),
+            "sentences": [sentence.to_json() for sentence in self.sentences],
+            "problems": list(self.problems),
+        }
+
+    def to_text(self) -> str:
+        """The document for a person; one whose template we don't know is shown as its content tree."""
+        lines = list(self._header_lines())
+        for number, finding in enumerate(self.findings, 1):
+            first, *further = finding.lines()
+            lines += [f"{number}. {first}", *(f"   {line}" for line in further)]
+        section = None
+        for sentence in self.sentences:
+            if sentence.section != section:
+                section = sentence.section
+                lines += [*([""] if lines[-1] else []), section or "Text"]
+            cited = f" [{len(sentence.images)} cited]" if sentence.images else ""
+            lines.append(f"  {sentence.text}{cited}")
+        lines += [f"{name.meaning}: {value.meaning}" for name, value in self.evaluations]
+        lines += [f"Remark: {remark}" for remark in self.remarks]
+        if not (self.findings or self.sentences or self.remarks or self.outcome):
+            lines += ["", *self.tree.lines()]
+        lines += [f"Not read: {problem}" for problem in self.problems]
+        return "".join(f"{clean(line)}\n" for line in lines)
+
+    def _header_lines(self) -> Iterator[str]:
+        template = f"TID {self.template}" if self.template else "no template"
+        yield f"{words(self.title)}, {template}, {UID(self.sop_class_uid, validation_mode=IGNORE).name}"
+        flags = [flag for flag in (self.completion, self.verification, self.preliminary) if flag]
+        yield f"{self.series_description or 'no series description'}: {', '.join(flags) or 'no flags'}"
+        device = [
+            self.observer[key] for key in ("name", "model", "manufacturer", "serial") if key in self.observer
+        ]
+        yield f"Observer: {', '.join(dict.fromkeys(device)) or 'not a device'}"
+        yield f"Study {self.study_instance_uid}"
+        yield f"Series {self.series_instance_uid}"
+        if self.outcome is not None:
+            yield f"Outcome: {self.outcome.meaning}"
+        yield ""
+
+
+def words(code: Code | None) -> str:
+    """A code's meaning, also where there is none."""
+    return "without name" if code is None else code.meaning
+
+
+def _pairs_to_json(pairs: tuple[tuple[Code, Code], ...]) -> list[dict[str, Any]]:
+    return [{"name": _code_to_json(name), "value": _code_to_json(value)} for name, value in pairs]
+
+
+def _code_to_json(code: Code | None) -> dict[str, str] | None:
+    return None if code is None else {"value": code.value, "scheme": code.scheme, "meaning": code.meaning}

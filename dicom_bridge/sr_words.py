@@ -1,0 +1,76 @@
+"""What an SR says in words beside its codes, and the codes of modalities."""
+
+from __future__ import annotations
+
+import re
+
+from medmllm_plugin import codes
+from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge.sr_items import has_words
+from medmllm_plugin.findings import Finding, Status
+from medmllm_plugin.report import Outcome
+
+OUTCOME_WORDS = {
+    Outcome.FINDINGS: "",
+    Outcome.NO_FINDINGS: "The model reported no findings.",
+    Outcome.OUTSIDE_DOMAIN: "Not assessed: the model was never made for images like these.",
+    Outcome.NOT_ASSESSED: "Not assessed: the model gave no reading of these images.",
+    Outcome.FAILED: "Not assessed: the reading failed.",
+}
+"""How the reading ended; empty where the findings say it."""
+
+_OUTCOME_KEYS = {
+    Outcome.FINDINGS: "all_succeeded_with_findings",
+    Outcome.NO_FINDINGS: "all_succeeded_without_findings",
+}
+
+
+def outcome_code(outcome: Outcome) -> Code:
+    """How the reading ended, as a code (CID 6047); whatever was not assessed did not succeed."""
+    return codes.qualifier("outcome", _OUTCOME_KEYS.get(outcome, "none_succeeded"))
+
+
+_MEANINGS = {
+    "CR": "Computed Radiography", "CT": "Computed Tomography", "DX": "Digital Radiography", "ES": "Endoscopy",
+    "IO": "Intra-oral Radiography", "IVUS": "Intravascular Ultrasound", "MG": "Mammography",
+    "MR": "Magnetic Resonance", "NM": "Nuclear Medicine", "OCT": "Optical Coherence Tomography",
+    "OP": "Ophthalmic Photography", "PT": "Positron emission tomography",
+    "PX": "Panoramic X-Ray", "RF": "Radiofluoroscopy", "RG": "Radiographic imaging", "RTIMAGE": "RT Image",
+    "SM": "Slide Microscopy", "US": "Ultrasound", "XA": "X-Ray Angiography",
+    "XC": "External-camera Photography",
+}  # fmt: skip
+MODALITIES = {value: Code(value=value, scheme="DCM", meaning=meaning) for value, meaning in _MEANINGS.items()}
+"""Modality (0008,0060) as a code (CID 29); what is no acquisition, such as OT, has none."""
+
+_SUFFIX = re.compile(r" \[(?:present|absent|indeterminate)(?:; [^\[\]]*)?\]$")
+
+
+def comment(finding: Finding, *, seen_on: str | None = None) -> str:
+    """The finding's sentence, and after it in brackets what a viewer of plain text must not miss.
+
+    A sentence that itself ends like such brackets gets some too, so `sentence_of` always undoes this.
+
+    Args:
+        finding: The finding.
+        seen_on: The images it was seen on, in words, where no box shows the place; None where one does.
+    """
+    sentence = finding.sentence if has_words(finding.sentence) else codes.finding(finding.finding).words
+    facts: list[str] = [finding.status.value]
+    if seen_on is not None and finding.certainty is not None:
+        facts.append(f"certainty {100 * finding.certainty:.0f} %")
+    if seen_on:
+        facts.append(seen_on)
+    if finding.image_supported is False:
+        facts.append("not image-supported")
+    if facts == [Status.PRESENT.value] and not _SUFFIX.search(sentence):
+        return sentence
+    return f"{sentence} [{'; '.join(facts)}]"
+
+
+def sentence_of(text: str) -> str:
+    """The sentence in a `comment`.
+
+    >>> sentence_of("No effusion. [absent; certainty 90 %; image 3]")
+    'No effusion.'
+    """
+    return _SUFFIX.sub("", text)

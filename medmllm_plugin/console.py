@@ -1,0 +1,132 @@
+"""What a terminal shows: progress on stderr, a short report on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from medmllm_plugin.findings import Finding
+from medmllm_plugin.page import OUTCOME_WORDS, finding_words
+from medmllm_plugin.report import DISCLAIMER, Report
+from medmllm_plugin.sliceset import SliceSet, picture_name
+
+ShowProgress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); total is 0 where it isn't known."""
+
+STAGES = {
+    "reading": "Reading the study",
+    "pictures": "Making pictures",
+    "model": "Opening the model",
+    "thinking": "The model reads",
+    "report": "Writing the report",
+}
+
+_FILES = {
+    "report.html": "the page, with pictures and boxes",
+    "report.json": "the report for programs",
+    "slices.json": "where each picture comes from",
+    "findings.dcm": "DICOM SR: findings and boxes",
+    "report.dcm": "DICOM SR: the narrative",
+}
+
+
+@contextmanager
+def shown_progress(*, hidden: bool) -> Iterator[ShowProgress]:
+    """Show stages on stderr: a live bar on a terminal, one line for each stage elsewhere, or nothing.
+
+    Args:
+        hidden: Whether to show nothing.
+    """
+    if hidden:
+        yield lambda stage, done, total: None
+    elif sys.stderr.isatty():
+        with _bars() as show:
+            yield show
+    else:
+        said: set[str] = set()
+
+        def line(stage: str, done: int, total: int) -> None:
+            if stage not in said:
+                said.add(stage)
+                sys.stderr.write(f"medmllm: {_words(stage).lower()}\n")
+
+        yield line
+
+
+@contextmanager
+def _bars() -> Iterator[ShowProgress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for before in tasks.values():
+                    progress.update(before, total=1, completed=1)
+                tasks[stage] = progress.add_task(_words(stage), total=None)
+            progress.update(tasks[stage], completed=done, total=total or None)
+
+        yield show
+
+
+def _words(stage: str) -> str:
+    return STAGES.get(stage, stage)
+
+
+def report_lines(
+    report: Report, slices: SliceSet, *, folder: Path, files: Mapping[str, Path]
+) -> Iterator[str]:
+    """The report in a few lines of text.
+
+    Args:
+        report: What was read.
+        slices: What the model was shown.
+        folder: Where the files lie.
+        files: The files by name.
+    """
+    words, meaning = OUTCOME_WORDS[report.outcome]
+    pictures = "1 picture" if len(slices) == 1 else f"{len(slices)} pictures"
+    yield f"{words}: {report.study.modality}, {pictures}, model {report.provenance.model}"
+    yield meaning
+    for row, finding in enumerate(report.findings, 1):
+        yield ""
+        yield f"  {row}. {_finding_line(finding, slices)}"
+        yield f"     {finding.sentence}"
+    for heading, lines in (("Impression", report.impression), ("Notes", report.notes)):
+        if lines:
+            yield ""
+            yield heading
+            yield from (f"  - {one}" for one in lines)
+    yield ""
+    yield f"Written to {folder}"
+    yield from (
+        f"  {name:<12} {words}" for name, words in _FILES.items() if name in {p.name for p in files.values()}
+    )
+    yield f"  {'pictures':<12} what the model was shown"
+    yield ""
+    yield DISCLAIMER
+
+
+def _finding_line(finding: Finding, slices: SliceSet) -> str:
+    """Such as `Nodule, lung, left: present, 12.3 mm, certainty 93%, pictures/004.png`."""
+    numbers = [number for number, one in enumerate(slices.slices, 1) if one.source in finding.images]
+    number = finding.box.picture if finding.box is not None else next(iter(numbers), None)
+    facts = (
+        finding.status.value,
+        finding.severity and finding.severity.value,
+        finding.change and finding.change.value,
+        None if finding.size_mm is None else f"{finding.size_mm:.1f} mm",
+        None if finding.certainty is None else f"certainty {finding.certainty:.0%}",
+        None if number is None else f"pictures/{picture_name(number)}",
+    )
+    return f"{finding_words(finding)}: {', '.join(filter(None, facts))}"

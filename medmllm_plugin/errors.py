@@ -1,0 +1,80 @@
+"""The errors of MedMLLM.
+
+    MedMLLMError                 anything of ours; one clear line, exit code `exit_code`
+    ├── InputError               the input can't be used as given (exit 2)
+    │   ├── StudyError           a study, series or file: what was found, what was expected, where, what to do
+    │   └── GeometryError        a place that can't be computed exactly
+    ├── SettingsError            an option, a model's name or folder, an output folder (exit 2)
+    ├── CodeError                a finding or site that `codes.toml` doesn't have (exit 2)
+    ├── ModelError               a model could not be opened or could not answer (exit 3)
+    │   └── ReplyError           its reply breaks the schema, twice; the raw replies are kept
+    └── OutputError              something could not be written or delivered (exit 4)
+
+A wrong argument of a function is a plain `ValueError`. No error carries a patient's name.
+"""
+
+from __future__ import annotations
+
+
+class MedMLLMError(Exception):
+    """Base of every error of ours; its text is one clear line for the user."""
+
+    exit_code = 1
+
+
+class InputError(MedMLLMError):
+    """The input can't be used as given."""
+
+    exit_code = 2
+
+
+class StudyError(InputError):
+    """A study, series or file can't be read.
+
+    >>> raise StudyError(found="2 patients", expected="1", where="study/", remedy="read each by itself")
+    Traceback (most recent call last):
+    medmllm_plugin.errors.StudyError: study/: found 2 patients, expected 1; read each by itself
+    """
+
+    def __init__(self, *, found: str, expected: str, where: object, remedy: str) -> None:
+        self.found = found
+        self.expected = expected
+        self.where = str(where)
+        self.remedy = remedy
+        super().__init__(f"{self.where}: found {found}, expected {expected}; {remedy}")
+
+
+class GeometryError(InputError):
+    """A place can't be computed exactly, so it is refused."""
+
+
+class SettingsError(MedMLLMError):
+    """An option, a model's name or folder, or an output folder is unusable."""
+
+    exit_code = 2
+
+
+class CodeError(MedMLLMError):
+    """`codes.toml` has no such finding or site."""
+
+    exit_code = 2
+
+
+class ModelError(MedMLLMError):
+    """A model could not be opened or could not answer."""
+
+    exit_code = 3
+
+
+class ReplyError(ModelError):
+    """A model's reply breaks the schema, also the second time."""
+
+    def __init__(self, message: str, *, raw_replies: tuple[str, ...]) -> None:
+        self.raw_replies = raw_replies
+        super().__init__(message)
+
+
+class OutputError(MedMLLMError):
+    """Something could not be written or delivered; nothing half-written was left."""
+
+    exit_code = 4

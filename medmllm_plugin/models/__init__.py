@@ -1,0 +1,100 @@
+"""What a model is to the engine: a name, honest capabilities, and a reply to a prompt.
+
+A model from outside registers an entry point in the group `medmllm.models`: a function `open_model(spec)`
+that returns a `Model`; `spec` is what follows the colon in `--model NAME:SPEC`, or the empty string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from medmllm_plugin.prompts import Prompt
+from medmllm_plugin.sliceset import SliceSet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a model can do; the engine asks for no more."""
+
+    pictures: int
+    """Most pictures in one prompt."""
+    boxes: bool
+    """Whether it can point with a box."""
+    schema_bound: bool
+    """Whether decoding itself is bound by the schema (replies are checked either way)."""
+    box_limit: int = 4096
+    """Largest box coordinate in its own convention."""
+    findings: tuple[str, ...] | None = None
+    """Keys of findings it knows; None for all of `codes.toml`."""
+    sites: tuple[str, ...] | None = None
+    """Keys of sites it knows; None for all of `codes.toml`."""
+    terse: bool = False
+    """True for a small model trained on the bare prompt, without instructions or lists of keys."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """Settings of `transforms.slices.SlicePlan` that suit it, such as `count` and `size`."""
+    domain: str = "any radiology images, as far as it was trained on them; not validated for any"
+    """In words, what it was made to read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What a model said, whole."""
+
+    text: str
+    seconds: float
+    token_texts: tuple[str, ...] = ()
+    """The reply cut into its tokens; joined they are `text`. Empty if the model doesn't tell."""
+    token_probabilities: tuple[float, ...] = ()
+    """Probability of each token, 0 to 1, beside `token_texts`."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens written, tokens at most)."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A model that reads pictures."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def version(self) -> str:
+        """Its version, or the empty string."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash over its weights, 64 hexadecimal digits; empty if it has none to hash."""
+
+    @property
+    def dtype(self) -> str:
+        """Number type it computes in, such as `bfloat16`."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    def outside_domain(self, slices: SliceSet) -> str | None:
+        """Why these images are outside what it was made for, in a sentence; None if they are inside."""
+
+    def reply(
+        self,
+        prompt: Prompt,
+        *,
+        schema: dict[str, Any],
+        seed: int,
+        max_tokens: int,
+        progress: Progress | None = None,
+    ) -> Reply:
+        """Answer the prompt with JSON meant to satisfy the schema.
+
+        Raises:
+            ModelError: If it can't answer at all; its text is one line and says what to do.
+        """
+
+    def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
+        """A box of its own convention as (column_min, row_min, column_max, row_max) in picture pixels."""

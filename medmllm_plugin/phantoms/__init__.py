@@ -1,0 +1,1 @@
+"""Synthetic studies with known findings, written as real DICOM series."""

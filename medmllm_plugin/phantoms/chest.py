@@ -1,0 +1,384 @@
+"""A synthetic chest CT: procedural anatomy with findings whose place is known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.phantoms.shapes import Canvas, Ellipsoid, Mask
+
+KIND = "ct-chest"
+
+FINDINGS = ("nodule", "mass", "consolidation", "pleural_effusion", "pneumothorax", "cardiomegaly")
+"""Keys of findings this phantom can have."""
+
+SITES = ("lung", "pleura", "heart")
+"""Keys of sites they have."""
+
+AIR, LUNG, FAT, FLUID, SOFT, LIVER, BONE, MARROW = -1000.0, -850.0, -95.0, 8.0, 45.0, 58.0, 480.0, 190.0
+
+HEIGHT = 310.0
+"""The anatomy spans z = 0 (dome of the liver) to this (apices of the lungs), mm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lesion:
+    """One finding placed in the anatomy."""
+
+    finding: str
+    site: str
+    side: str
+    severity: str | None
+    solid: Ellipsoid | None = None
+    """Where it lies, if it is a body of its own."""
+    amount: float = 0.0
+    """How much of the chest it fills, 0 to 1, if it is fluid or air around the lung; heart scale for the heart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ChestCT:
+    """One patient that doesn't exist; `plane` draws any axial plane of it."""
+
+    stretch: tuple[float, float, float]
+    """Body size against the average, along x, y and z."""
+    fat: float
+    """Thickness of the fat under the skin, mm."""
+    contrast: float
+    """Attenuation of blood, HU."""
+    lesions: tuple[Lesion, ...]
+    vessels: tuple[tuple[NDArray[np.float64], NDArray[np.float64], float], ...] = field(repr=False)
+    """(start, end, radius at the start) of the lungs' vessels."""
+    couch: float
+    """Distance of the couch behind the back, mm."""
+
+    @property
+    def heart(self) -> Ellipsoid:
+        """The heart; larger with cardiomegaly."""
+        grown = next((one.amount for one in self.lesions if one.finding == "cardiomegaly"), 0.95)
+        return self._place((20, -26, 84), (58 * grown, 48 * grown, 60 * (0.6 + 0.4 * grown)))
+
+    @property
+    def liver(self) -> Ellipsoid:
+        """The liver; its dome is the right half of the diaphragm."""
+        return self._place((-64, 4, -42), (84, 104, 92))
+
+    @property
+    def left_dome(self) -> Ellipsoid:
+        """What lies below the left half of the diaphragm."""
+        return self._place((66, 6, -52), (80, 100, 88))
+
+    def lung(self, side: str) -> Ellipsoid:
+        """The lung of that side before heart and diaphragm are cut out of it."""
+        sign = -1 if side == "right" else 1
+        return self._place((sign * 71, 2, 130), (60, 90, 172))
+
+    def plane(
+        self, xs: NDArray[np.float32], ys: NDArray[np.float32], z: float
+    ) -> tuple[NDArray[np.float32], dict[int, Mask]]:
+        """One axial plane without noise.
+
+        Args:
+            xs: Pixel centres along a row, shape (columns,), LPS mm.
+            ys: Pixel centres along a column, shape (rows,), LPS mm.
+            z: Height, mm.
+
+        Returns:
+            Hounsfield units, shape (rows, columns), and for each lesion that meets the plane (by its index)
+            its mask.
+        """
+        canvas = Canvas(xs, ys, z, background=AIR)
+        self._paint_body(canvas)
+        lungs = {side: self._lung_mask(canvas, side) for side in ("right", "left")}
+        for mask in lungs.values():
+            canvas.values[mask] = LUNG
+        self._paint_vessels(canvas, lungs)
+        self._paint_below_diaphragm(canvas)
+        self._paint_mediastinum(canvas)
+        below = canvas.full(canvas.cut(self.liver)) | canvas.full(canvas.cut(self.left_dome))
+        for side in lungs:
+            lungs[side] &= (canvas.values < -300) & ~below
+        masks = {}
+        for index, lesion in enumerate(self.lesions):
+            mask = self._paint_lesion(canvas, lesion, lungs)
+            if mask.any():
+                masks[index] = mask
+        self._paint_skeleton(canvas)
+        return canvas.values, masks
+
+    def _place(self, center: tuple[float, float, float], radii: tuple[float, float, float]) -> Ellipsoid:
+        sx, sy, sz = self.stretch
+        return Ellipsoid(
+            (center[0] * sx, center[1] * sy, center[2] * sz), (radii[0] * sx, radii[1] * sy, radii[2] * sz)
+        )
+
+    def _wall(self, z: float) -> tuple[float, float]:
+        """Half axes of the rib cage's inner side at a height, mm."""
+        up = (z / self.stretch[2] - 110) / 235
+        narrow = float(np.sqrt(max(0.05, 1 - up * up)))
+        return 137 * self.stretch[0] * narrow, 100 * self.stretch[1] * (0.35 + 0.65 * narrow)
+
+    def _paint_body(self, canvas: Canvas) -> None:
+        up = np.clip((canvas.z / self.stretch[2] - 225) / 70, 0, 1)
+        across = (158 + 34 * up * up * (3 - 2 * up)) * self.stretch[0]
+        down = 122 * self.stretch[1]
+        couch = down + self.fat + self.couch
+        for thick, value in ((26.0, -820.0), (3.0, -150.0)):
+            window = canvas.window((-215, 215), (couch, couch + thick))
+            canvas.values[window] = value
+        canvas.paint(canvas.disc(0, 0, across + self.fat, down + self.fat), FAT)
+        canvas.paint(canvas.disc(0, 0, across, down), SOFT)
+
+    def _lung_mask(self, canvas: Canvas, side: str) -> Mask:
+        return canvas.full(canvas.cut(self.lung(side)))
+
+    def _paint_vessels(self, canvas: Canvas, lungs: dict[str, Mask]) -> None:
+        before = canvas.values.copy()
+        for start, end, radius in self.vessels:
+            canvas.paint_tube(start, end, (radius, 0.6), 20.0 + 0.3 * self.contrast)
+        outside = ~(lungs["right"] | lungs["left"])
+        canvas.values[outside] = before[outside]
+
+    def _paint_below_diaphragm(self, canvas: Canvas) -> None:
+        canvas.paint_solid(self.left_dome, FAT)
+        canvas.paint_solid(self._place((88, 44, -20), (38, 46, 44)), LIVER - 4)
+        canvas.paint_solid(self._place((50, -38, -16), (38, 38, 42)), FLUID + 14)
+        gas = canvas.cut(self._place((50, -46, -10), (28, 24, 30)))
+        canvas.paint(gas, AIR)
+        canvas.paint_solid(self.liver, LIVER + 0.25 * self.contrast)
+
+    def _paint_mediastinum(self, canvas: Canvas) -> None:
+        sx, sy, sz = self.stretch
+        z = canvas.z / sz
+        if 20 < z:
+            wide = 33 + 8 * np.clip((z - 150) / 80, 0, 1) - 10 * np.clip((z - 240) / 50, 0, 1)
+            deep = 74 - 30 * np.clip((z - 225) / 60, 0, 1)
+            canvas.paint(canvas.disc(2 * sx, 4 * sy, wide * sx, deep * sy), FAT + 50)
+        canvas.paint_solid(self.heart.grown(4), FAT + 20)
+        canvas.paint_solid(self.heart, SOFT + 0.5 * (self.contrast - SOFT))
+        (x, y, h), (a, b, c) = self.heart.center, self.heart.radii
+        canvas.paint_solid(Ellipsoid((x + 0.3 * a, y, h - 0.1 * c), (0.42 * a, 0.5 * b, 0.6 * c)), self.contrast)
+        canvas.paint_solid(Ellipsoid((x - 0.45 * a, y, h + 0.1 * c), (0.38 * a, 0.55 * b, 0.6 * c)), self.contrast)
+        if z < 205:
+            canvas.paint(canvas.disc(24 * sx, 52 * sy, 12.5 * sx, 12.5 * sy), self.contrast)
+        if 110 < z < 205:
+            canvas.paint(canvas.disc(-14 * sx, -26 * sy, 15 * sx, 15 * sy), self.contrast)
+            canvas.paint(canvas.disc(-34 * sx, -12 * sy, 9 * sx, 9 * sy), self.contrast)
+        if 135 < z < 165:
+            canvas.paint(canvas.disc(6 * sx, -8 * sy, 28 * sx, 11 * sy), self.contrast)
+        if 195 < z < 222:
+            canvas.paint(canvas.disc(6 * sx, 12 * sy, 22 * sx, 44 * sy), self.contrast)
+        if z >= 222:
+            for vessel in (-22, -4, 16):
+                canvas.paint(canvas.disc(vessel * sx, -8 * sy, 6.5 * sx, 6.5 * sy), self.contrast)
+        canvas.paint(canvas.disc(4 * sx, 44 * sy, 7 * sx, 6 * sy), SOFT - 8)
+        if z > 168:
+            canvas.paint(canvas.disc(0, 22 * sy, 9 * sx, 9.5 * sy), AIR)
+        elif z > 120:
+            spread = 9 + (168 - z) * 0.62
+            for sign in (-1, 1):
+                canvas.paint(canvas.disc(sign * spread * sx, 24 * sy, 7 * sx, 6.5 * sy), AIR)
+
+    def _paint_skeleton(self, canvas: Canvas) -> None:
+        sx, sy, sz = self.stretch
+        across, down = self._wall(canvas.z)
+        window = canvas.window((-across * 1.12, across * 1.12), (-down * 1.14, down * 1.14))
+        xs, ys = canvas.xs[window[1]][None, :], canvas.ys[window[0]][:, None]
+        ring = (xs / across) ** 2 + (ys / down) ** 2
+        shell = (ring > 1.02) & (ring < 1.21) & ~((np.abs(xs) < 24 * sx) & (ys < 0))
+        phase = np.mod(canvas.z / sz - 0.42 * ys, 27) / 27
+        part = canvas.values[window]
+        part[shell & (phase < 0.40)] = BONE - 120
+        part[shell & (phase > 0.08) & (phase < 0.32) & (ring > 1.07) & (ring < 1.16)] = MARROW
+        canvas.paint(canvas.disc(0, -down * 1.05, 17 * sx, 7 * sy), MARROW + 60)
+        canvas.paint(canvas.disc(0, 82 * sy, 19 * sx, 16 * sy), BONE - 60)
+        disc = np.mod(canvas.z / sz, 24) < 5
+        canvas.paint(canvas.disc(0, 82 * sy, 16.5 * sx, 13.5 * sy), SOFT + 40 if disc else MARROW)
+        canvas.paint(canvas.disc(0, 106 * sy, 15 * sx, 11 * sy), BONE - 100)
+        canvas.paint(canvas.disc(0, 105 * sy, 9 * sx, 8 * sy), FLUID + 20)
+        canvas.paint(canvas.disc(0, 120 * sy, 3.5 * sx, 12 * sy), BONE - 150)
+        if canvas.z / sz > 185:
+            for sign in (-1, 1):
+                canvas.paint(canvas.disc(sign * 112 * sx, 92 * sy, 34 * sx, 4 * sy), BONE - 150)
+        if canvas.z / sz > 268:
+            for sign in (-1, 1):
+                canvas.paint(canvas.disc(sign * 70 * sx, -62 * sy, 46 * sx, 6 * sy), BONE - 100)
+
+    def _paint_lesion(self, canvas: Canvas, lesion: Lesion, lungs: dict[str, Mask]) -> Mask:
+        if lesion.finding == "cardiomegaly":
+            return canvas.full(canvas.cut(self.heart))
+        lung = lungs[lesion.side]
+        if lesion.solid is not None:
+            mask = canvas.full(canvas.cut(lesion.solid)) & lung
+            canvas.values[mask] = {"nodule": 35.0, "mass": 42.0, "consolidation": 15.0}[lesion.finding]
+            if lesion.finding == "consolidation":
+                self._paint_bronchogram(canvas, lesion.solid, mask)
+            return mask
+        (_, y, _), (_, b, _) = self.lung(lesion.side).center, self.lung(lesion.side).radii
+        ys = canvas.ys[:, None]
+        if lesion.finding == "pleural_effusion":
+            depth = 2 * b * lesion.amount * max(0.0, 1 - canvas.z / (self.stretch[2] * (90 + 330 * lesion.amount)))
+            mask = lung & (ys > y + b - depth)
+            canvas.values[mask] = FLUID
+            return mask
+        depth = 2 * b * lesion.amount * (0.35 + 0.65 * min(1.0, canvas.z / (self.stretch[2] * 200)))
+        top = np.where(lung.any(axis=1))[0]
+        if not len(top):
+            return lung
+        level = max(canvas.ys[top[0]], y - b * 0.98) + depth
+        mask = lung & (ys < level)
+        canvas.values[lung & (ys >= level) & (ys < level + 2.5)] = -250.0
+        canvas.values[lung & (ys >= level + 2.5) & (canvas.values < -700)] += 60.0
+        canvas.values[mask] = AIR + 5
+        return mask
+
+    def _paint_bronchogram(self, canvas: Canvas, solid: Ellipsoid, mask: Mask) -> None:
+        (x, y, _), (a, b, _) = solid.center, solid.radii
+        before = canvas.values.copy()
+        for u, v in ((-0.4, -0.2), (0.1, 0.35), (0.35, -0.3), (-0.1, -0.5)):
+            canvas.paint(canvas.disc(x + u * a, y + v * b, 2.4, 3.2), -700.0)
+        canvas.values[~mask] = before[~mask]
+
+
+def sample_chest(rng: np.random.Generator, *, findings: tuple[str, ...] | None = None) -> ChestCT:
+    """A chest at random, with these findings, or with findings at random (three in ten are normal).
+
+    Raises:
+        SettingsError: If a finding is not one of `FINDINGS`.
+    """
+    for key in findings or ():
+        if key not in FINDINGS:
+            raise SettingsError(f"a {KIND} phantom has no finding {key!r}; it can have: {', '.join(FINDINGS)}")
+    stretch = tuple(float(s) for s in rng.uniform(0.88, 1.10) * rng.uniform(0.95, 1.05, 3))
+    base = ChestCT(
+        stretch=(stretch[0], stretch[1], stretch[2]),
+        fat=float(rng.uniform(8, 30)),
+        contrast=float(rng.choice([42.0, rng.uniform(140, 300)])),
+        lesions=(),
+        vessels=(),
+        couch=float(rng.uniform(2, 10)),
+    )
+    lesions: list[Lesion] = []
+    for key in findings if findings is not None else _random_findings(rng):
+        lesions.append(_sample_lesion(rng, base, key, taken=lesions))
+    return ChestCT(
+        stretch=base.stretch,
+        fat=base.fat,
+        contrast=base.contrast,
+        lesions=tuple(lesions),
+        vessels=tuple(_sample_vessels(rng, base)),
+        couch=base.couch,
+    )
+
+
+def _random_findings(rng: np.random.Generator) -> tuple[str, ...]:
+    if rng.random() < 0.3:
+        return ()
+    count = int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))
+    keys = rng.choice(FINDINGS, size=count, replace=False, p=[0.3, 0.12, 0.16, 0.17, 0.13, 0.12])
+    return tuple(sorted((str(key) for key in keys), key=FINDINGS.index))
+
+
+def _sample_lesion(rng: np.random.Generator, chest: ChestCT, key: str, *, taken: list[Lesion]) -> Lesion:
+    if key == "cardiomegaly":
+        severity, low, high = _grade(rng, (1.28, 1.36), (1.36, 1.48), (1.48, 1.6))
+        return Lesion(
+            finding=key, site="heart", side="none", severity=severity, amount=float(rng.uniform(low, high))
+        )
+    sides = ["right", "left"]
+    around = {one.side for one in taken if one.site == "pleura"}
+    if key in ("pleural_effusion", "pneumothorax"):
+        sides = [side for side in sides if side not in around] or sides
+    side = str(rng.choice(sides))
+    if key == "pleural_effusion":
+        severity, low, high = _grade(rng, (0.16, 0.24), (0.28, 0.38), (0.44, 0.6))
+        return Lesion(
+            finding=key, site="pleura", side=side, severity=severity, amount=float(rng.uniform(low, high))
+        )
+    if key == "pneumothorax":
+        severity, low, high = _grade(rng, (0.10, 0.16), (0.20, 0.28), (0.34, 0.46))
+        return Lesion(
+            finding=key, site="pleura", side=side, severity=severity, amount=float(rng.uniform(low, high))
+        )
+    span = {"nodule": (9.5, 14.5), "mass": (18.0, 27.0), "consolidation": (26.0, 42.0)}[key]
+    radius = float(rng.uniform(*span))
+    shape = rng.uniform(0.92, 1.08, 3) if key != "consolidation" else rng.uniform(0.75, 1.25, 3)
+    radii = tuple(float(radius * s) for s in shape)
+    center = _inside_lung(rng, chest, side, radius, taken=taken)
+    return Lesion(
+        finding=key,
+        site="lung",
+        side=side,
+        severity=None,
+        solid=Ellipsoid(center, (radii[0], radii[1], radii[2])),
+    )
+
+
+def _grade(
+    rng: np.random.Generator, *spans: tuple[float, float]
+) -> tuple[str, float, float]:
+    index = int(rng.integers(len(spans)))
+    return ("mild", "moderate", "severe")[index], *spans[index]
+
+
+def _inside_lung(
+    rng: np.random.Generator, chest: ChestCT, side: str, radius: float, *, taken: list[Lesion]
+) -> tuple[float, float, float]:
+    """A centre such that the body lies in aerated lung and apart from the others."""
+    lung = chest.lung(side)
+    center = np.array(lung.center)
+    best, score = center, -np.inf
+    for _ in range(60):
+        way = rng.normal(size=3)
+        way *= rng.uniform(0.2, 0.85) / np.linalg.norm(way)
+        point = center + way * (np.array(lung.radii) - 0.6 * radius)
+        spare = _free(chest, point, radius)
+        for other in taken:
+            if other.solid is not None:
+                apart = np.linalg.norm(point - other.solid.center) - max(other.solid.radii) - radius - 8
+                spare = min(spare, float(apart))
+            elif other.side == side and other.finding == "pleural_effusion":
+                spare = min(spare, float(lung.center[1] + lung.radii[1] * (0.8 - 2 * other.amount) - point[1] - radius))
+            elif other.side == side and other.finding == "pneumothorax":
+                spare = min(spare, float(point[1] - radius - lung.center[1] + lung.radii[1] * (0.8 - 2 * other.amount)))
+        if spare > score:
+            best, score = point, spare
+        if score > 0:
+            break
+    return float(best[0]), float(best[1]), float(best[2])
+
+
+def _free(chest: ChestCT, point: NDArray[np.float64], radius: float) -> float:
+    """How far, roughly in mm, a body of that radius keeps from diaphragm, mediastinum and heart."""
+    sx, sy, sz = chest.stretch
+    x, y, z = point
+    spare = min(abs(x) - 42 * sx - 0.6 * radius, HEIGHT * sz - 20 - z - radius, z - 12 - radius)
+    for solid in (
+        chest.heart.grown(6),
+        chest.liver,
+        chest.left_dome,
+    ):
+        away = (point - np.array(solid.center)) / np.array(solid.radii)
+        spare = min(spare, float((np.linalg.norm(away) - 1) * min(solid.radii) - 0.8 * radius))
+    return float(spare)
+
+
+def _sample_vessels(
+    rng: np.random.Generator, chest: ChestCT
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64], float]]:
+    vessels = []
+    for side in ("right", "left"):
+        lung = chest.lung(side)
+        hilum = np.array([lung.center[0] * 0.52, lung.center[1] + 10, 140 * chest.stretch[2]])
+        for _ in range(14):
+            way = rng.normal(size=3)
+            way /= np.linalg.norm(way)
+            end = np.array(lung.center) + way * np.array(lung.radii) * rng.uniform(0.7, 0.95)
+            vessels.append((hilum, end, float(rng.uniform(3.0, 5.0))))
+            knee = hilum + (end - hilum) * rng.uniform(0.4, 0.6)
+            for _ in range(2):
+                twig = knee + (end - knee) * rng.uniform(0.8, 1.0) + rng.normal(0, 18, 3)
+                vessels.append((knee, twig, float(rng.uniform(1.6, 2.6))))
+    return vessels

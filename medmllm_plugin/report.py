@@ -1,0 +1,164 @@
+"""What was read: findings, narrative, outcome, provenance, and the raw reply beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from medmllm_plugin.findings import Box, Change, Finding, Measurement, Severity, Side, Status
+from medmllm_plugin.source import ImageRef, image_from_json
+from medmllm_plugin.volume import Study
+
+SCHEMA = "medmllm-report/1"
+
+DISCLAIMER = "Research use only. AI-generated and unverified; not a medical device, not for diagnosis."
+"""Stands in every report, SR and page."""
+
+
+class Outcome(StrEnum):
+    """How the reading ended."""
+
+    FINDINGS = "findings"
+    NO_FINDINGS = "no-findings"
+    OUTSIDE_DOMAIN = "outside-domain"
+    """The model was never made for such images; what it said is kept in `raw_reply` and not as findings."""
+    NOT_ASSESSED = "not-assessed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sentence:
+    """A sentence of the narrative and the images it rests on."""
+
+    sentence: str
+    images: tuple[ImageRef, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Enough to run the same reading again."""
+
+    model: str
+    model_version: str
+    weights_sha256: str
+    prompt_sha256: str
+    schema_sha256: str
+    code_version: str
+    task: str
+    slice_plan: str
+    seed: int
+    dtype: str
+    seconds: float
+    """Wall-clock seconds that the model took, all asks together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A reading of one study."""
+
+    outcome: Outcome
+    study: Study
+    findings: tuple[Finding, ...]
+    narrative: tuple[Sentence, ...]
+    impression: tuple[str, ...]
+    provenance: Provenance
+    raw_reply: str
+    """The model's reply, whole, as it came; the last one if it was asked again."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know: how the input was chosen, what was left out, the model's domain."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `report.json`."""
+        return {
+            "schema": SCHEMA,
+            "disclaimer": DISCLAIMER,
+            "outcome": self.outcome.value,
+            "study": asdict(self.study),
+            "findings": [_finding_to_json(finding) for finding in self.findings],
+            "narrative": {
+                "findings": [
+                    {"sentence": one.sentence, "images": [image.to_json() for image in one.images]}
+                    for one in self.narrative
+                ],
+                "impression": list(self.impression),
+            },
+            "notes": list(self.notes),
+            "provenance": asdict(self.provenance),
+            "raw_reply": self.raw_reply,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Report:
+        """The report that `to_json` wrote.
+
+        Raises:
+            ValueError: If `data` is not a report of this schema.
+        """
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"not a report: schema is {data.get('schema')!r}, expected {SCHEMA!r}")
+        return cls(
+            outcome=Outcome(data["outcome"]),
+            study=Study(**data["study"]),
+            findings=tuple(_finding_from_json(finding) for finding in data["findings"]),
+            narrative=tuple(
+                Sentence(sentence=one["sentence"], images=tuple(map(image_from_json, one["images"])))
+                for one in data["narrative"]["findings"]
+            ),
+            impression=tuple(data["narrative"]["impression"]),
+            provenance=Provenance(**data["provenance"]),
+            raw_reply=data["raw_reply"],
+            notes=tuple(data["notes"]),
+        )
+
+    def to_text(self) -> str:
+        """The report as `report.json` holds it."""
+        return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _finding_to_json(finding: Finding) -> dict[str, Any]:
+    box = finding.box
+    return {
+        "finding": finding.finding,
+        "site": finding.site,
+        "side": finding.side.value,
+        "status": finding.status.value,
+        "certainty": finding.certainty,
+        "sentence": finding.sentence,
+        "images": [image.to_json() for image in finding.images],
+        "box": None
+        if box is None
+        else {
+            "picture": box.picture,
+            "image": box.image.to_json(),
+            "column_min": box.column_min,
+            "row_min": box.row_min,
+            "column_max": box.column_max,
+            "row_max": box.row_max,
+        },
+        "center_mm": None if finding.center_mm is None else list(finding.center_mm),
+        "size_mm": finding.size_mm,
+        "measurements": [asdict(one) for one in finding.measurements],
+        "severity": finding.severity,
+        "change": finding.change,
+        "tracking_uid": finding.tracking_uid,
+        "image_supported": finding.image_supported,
+    }
+
+
+def _finding_from_json(data: dict[str, Any]) -> Finding:
+    box, center = data["box"], data["center_mm"]
+    return Finding(
+        **{
+            **data,
+            "side": Side(data["side"]),
+            "status": Status(data["status"]),
+            "images": tuple(map(image_from_json, data["images"])),
+            "box": None if box is None else Box(**{**box, "image": image_from_json(box["image"])}),
+            "center_mm": None if center is None else tuple(center),
+            "measurements": tuple(Measurement(**one) for one in data["measurements"]),
+            "severity": None if data["severity"] is None else Severity(data["severity"]),
+            "change": None if data["change"] is None else Change(data["change"]),
+        }
+    )

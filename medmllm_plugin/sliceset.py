@@ -1,0 +1,136 @@
+"""Pictures for a model, and for each the exact way back to its image and to the patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medmllm_plugin.errors import GeometryError
+from medmllm_plugin.geometry import Matrix, apply
+from medmllm_plugin.source import ImageRef
+from medmllm_plugin.volume import Study
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Slice:
+    """One picture and the place it was cut from."""
+
+    pixels: NDArray[np.uint8]
+    """Shape (rows, columns, 3), as shown to the model."""
+    source: ImageRef
+    """The image that a finding may cite."""
+    source_shape: tuple[int, int]
+    """(rows, columns) of that image."""
+    to_source: Matrix
+    """Shape (3, 3): picture (column, row, 1) to source (column, row, 1), both pixel indices. Invertible."""
+    to_patient: Matrix | None
+    """Shape (4, 4): picture (column, row, 0, 1) to LPS mm; None where the image has no place in the patient."""
+    window: str
+    """How values became grey levels, in words, such as `CT lung|mediastinum|bone as RGB`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SliceSet:
+    """What a model is shown of one volume: pictures numbered from 1 in the order of `slices`."""
+
+    slices: tuple[Slice, ...]
+    study: Study
+    plan: str
+    """How the pictures were chosen and made, in words that go into the report's provenance."""
+    notes: tuple[str, ...] = ()
+    """What the reader of the report should know of the input."""
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def picture(self, number: int) -> Slice:
+        """The picture of that number, from 1.
+
+        Raises:
+            ValueError: If no such picture was shown.
+        """
+        if not 1 <= number <= len(self.slices):
+            raise ValueError(f"picture {number} was not shown; there are pictures 1 to {len(self.slices)}")
+        return self.slices[number - 1]
+
+    def to_patient(self, number: int, points: ArrayLike) -> NDArray[np.float64]:
+        """LPS mm of points (column, row) of a picture; shape (..., 2) gives (..., 3).
+
+        Raises:
+            GeometryError: If the picture's image has no place in the patient.
+        """
+        matrix = self._placed(number)
+        xy = np.asarray(points, np.float64)
+        return apply(matrix, np.concatenate([xy, np.zeros((*xy.shape[:-1], 1))], axis=-1))
+
+    def from_patient(self, number: int, points: ArrayLike) -> NDArray[np.float64]:
+        """(column, row, mm off the plane) in a picture of points in LPS mm; shape (..., 3) gives (..., 3).
+
+        Raises:
+            GeometryError: If the picture's image has no place in the patient.
+        """
+        return apply(np.linalg.inv(self._placed(number)), points)
+
+    def box_in_source(
+        self, number: int, *, column_min: float, row_min: float, column_max: float, row_max: float
+    ) -> tuple[float, float, float, float]:
+        """A box of a picture as a box of its source image, both in corner coordinates, cut to the image.
+
+        Returns:
+            (column_min, row_min, column_max, row_max) in source-image pixels; (0, 0) is the outer corner of
+            the first pixel.
+        """
+        one = self.picture(number)
+        corners = np.array([[column_min, row_min], [column_max, row_max]]) - 0.5
+        mapped = apply(one.to_source, corners) + 0.5
+        rows, columns = one.source_shape
+        low = np.clip(mapped.min(axis=0), 0, (columns, rows))
+        high = np.clip(mapped.max(axis=0), 0, (columns, rows))
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `slices.json`; pictures are named 001.png and so on."""
+        return {
+            "schema": "medmllm-slices/1",
+            "series": {
+                "modality": self.study.modality,
+                "study_instance_uid": self.study.study_instance_uid,
+                "series_instance_uid": self.study.series_instance_uid,
+                "frame_of_reference_uid": self.study.frame_of_reference_uid,
+                "plan": self.plan,
+                "notes": list(self.notes),
+            },
+            "slices": [
+                {
+                    "picture": picture_name(number),
+                    "source": one.source.to_json(),
+                    "rows": one.pixels.shape[0],
+                    "columns": one.pixels.shape[1],
+                    "to_patient": None if one.to_patient is None else one.to_patient.tolist(),
+                    "to_source": one.to_source.tolist(),
+                    "window": one.window,
+                }
+                for number, one in enumerate(self.slices, 1)
+            ],
+        }
+
+    def _placed(self, number: int) -> Matrix:
+        matrix = self.picture(number).to_patient
+        if matrix is None:
+            raise GeometryError(
+                f"picture {number} ({self.study.modality}) has no place in the patient: its image has no "
+                "Image Position (Patient); give its place in image pixels only"
+            )
+        return matrix
+
+
+def picture_name(number: int) -> str:
+    """The file name of a picture.
+
+    >>> picture_name(7)
+    '007.png'
+    """
+    return f"{number:03d}.png"

@@ -1,0 +1,202 @@
+"""Tests of `medmllm_plugin.transforms.reading`."""
+
+from __future__ import annotations
+
+import os
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medmllm_plugin.errors import MedMLLMError, StudyError
+from medmllm_plugin.geometry import apply
+from medmllm_plugin.transforms.reading import read_volume
+from medmllm_plugin.volume import Volume
+from tests.builders import (
+    ct_voxels,
+    write_cr,
+    write_ct_series,
+    write_dicomdir,
+    write_enhanced_ct,
+    write_nifti,
+)
+
+DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def real(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"MEDMLLM_DATA has no {name}")
+    return path
+
+
+def places(volume: Volume) -> np.ndarray:
+    """Shape (slices, rows, columns, 3), LPS mm."""
+    rows, columns = np.mgrid[: volume.planes[0].rows, : volume.planes[0].columns]
+    index = np.stack([columns, rows, np.zeros_like(rows)], axis=-1)
+    return np.stack([apply(p.to_patient, index) for p in volume.planes if p.to_patient is not None])
+
+
+def test_a_folder_a_zip_and_a_dicomdir_of_one_study_are_the_same_volume(tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path / "folder", slices=4)
+    with zipfile.ZipFile(tmp_path / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in paths:
+            archive.write(path, path.name)
+    dicomdir = write_dicomdir(tmp_path / "medium", paths)
+
+    inputs = [tmp_path / "folder", tmp_path / "study.zip", dicomdir]
+    volumes = [read_volume([path]) for path in inputs]
+
+    for volume in volumes:
+        np.testing.assert_array_equal(volume.voxels(), ct_voxels(4, 6, 8))
+        assert [p.source for p in volume.planes] == [p.source for p in volumes[0].planes]
+        np.testing.assert_array_equal(volume.affine, volumes[0].affine)
+
+
+def test_the_files_of_one_series_may_be_given_one_by_one(tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path, slices=3)
+
+    assert len(read_volume(paths[:2])) == 2
+
+
+def test_several_films_of_one_series_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_cr(tmp_path / "a.dcm", InstanceNumber=2, ViewPosition="LL")
+    write_cr(tmp_path / "b.dcm", InstanceNumber=1)
+
+    volume = read_volume([tmp_path])
+
+    assert [header.ViewPosition for header in volume.headers] == ["PA", "LL"]
+    assert "2 images have no place in the patient" in "\n".join(volume.notes)
+
+
+def test_a_folder_with_one_nifti_is_that_file(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "t1.nii.gz", np.zeros((2, 3, 4), np.int16), np.eye(4))
+
+    assert len(read_volume([tmp_path], modality="MR")) == 4
+
+
+def test_nifti_beside_dicom_is_left_out_and_told(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=2)
+    write_nifti(tmp_path / "mask.nii.gz", np.zeros((2, 3, 4), np.int16), np.eye(4))
+
+    assert read_volume([tmp_path]).notes[-1] == "left out files: 1 NIfTI beside DICOM"
+
+
+def test_several_niftis_are_refused(tmp_path: Path) -> None:
+    for name in ("a.nii", "b.nii"):
+        write_nifti(tmp_path / name, np.zeros((2, 3, 4), np.int16), np.eye(4))
+
+    with pytest.raises(StudyError, match="found 2 NIfTI files, expected one; give the file itself"):
+        read_volume([tmp_path])
+
+
+def test_a_series_of_a_nifti_is_refused(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), np.eye(4))
+
+    with pytest.raises(StudyError, match="leave out the series"):
+        read_volume([path], series="2")
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="found an empty folder, expected DICOM images or a NIfTI file"):
+        read_volume([tmp_path])
+
+
+def test_a_folder_without_dicom_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+
+    with pytest.raises(StudyError, match=r"found no images \(1 not DICOM\)"):
+        read_volume([tmp_path])
+
+
+def test_a_file_named_dcm_that_is_not_dicom_is_refused_also_beside_good_ones(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=2)
+    (tmp_path / "letter.dcm").write_text("Dear colleague, thank you for referring this patient to us. " * 9)
+
+    with pytest.raises(StudyError, match=r"letter\.dcm: found what is not DICOM"):
+        read_volume([tmp_path])
+
+
+def test_no_path_is_a_wrong_argument() -> None:
+    with pytest.raises(ValueError, match="no path"):
+        read_volume([])
+
+
+@pytest.mark.parametrize("kind", ["plain", "enhanced", "rle", "zip", "nii", "nii.gz"])
+def test_damaged_bytes_give_a_volume_or_one_of_our_errors(tmp_path: Path, kind: str) -> None:
+    whole = _whole(tmp_path, kind)
+    content = whole.read_bytes()
+    target = tmp_path / f"damaged{''.join(whole.suffixes)}"
+    chance = random.Random(kind)
+
+    for _ in range(80):
+        damaged = bytearray(content)
+        for _ in range(chance.randint(1, 6)):
+            damaged[chance.randrange(min(len(damaged), 3000))] = chance.randrange(256)
+        target.write_bytes(bytes(damaged[: chance.choice([len(damaged), chance.randrange(len(damaged))])]))
+        outcome = _outcome(target)
+
+        assert len(outcome.splitlines()) == 1
+
+
+def _outcome(path: Path) -> str:
+    """The error's text, or the shape of the first plane."""
+    try:
+        return str(read_volume([path]).read_plane(0).shape)
+    except MedMLLMError as error:
+        return str(error)
+
+
+def _whole(folder: Path, kind: str) -> Path:
+    if kind.startswith("nii"):
+        return write_nifti(folder / f"whole.{kind}", np.zeros((5, 6, 7), np.int16), np.eye(4))
+    if kind == "enhanced":
+        return write_enhanced_ct(folder / "whole.dcm")
+    change = (lambda _, dataset: dataset.compress("1.2.840.10008.1.2.5")) if kind == "rle" else None
+    (path,) = write_ct_series(folder / "series", slices=1, change=change)
+    if kind != "zip":
+        return path
+    with zipfile.ZipFile(folder / "whole.zip", "w") as archive:
+        archive.write(path, "a.dcm")
+    return folder / "whole.zip"
+
+
+def test_a_case_is_the_same_through_dicom_and_nifti() -> None:
+    ours = read_volume([real("ct_lung_ibsi1/dicom")])
+    twin = read_volume([real("ct_lung_ibsi1/nifti/image/phantom.nii.gz")])
+
+    np.testing.assert_array_equal(ours.voxels(), twin.voxels())
+    np.testing.assert_allclose(places(ours), places(twin), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("path", "upwards"),
+    [("dicom", -1), ("nifti/orientation/image/orientation.nii.gz", 1)],
+)
+def test_the_orientation_phantom_has_each_value_where_its_file_puts_it(path: str, upwards: int) -> None:
+    volume = read_volume([real(f"ibsi_orientation/{path}")])
+
+    # values rise by 1 each 2 mm to the left and back; from slice 0 the DICOM goes down and the NIfTI goes up
+    x, y, z = np.moveaxis(places(volume), -1, 0)
+    np.testing.assert_allclose(volume.voxels(), (x + y + upwards * z) / 2)
+
+
+def test_lossless_syntaxes_of_one_slice_agree_to_the_last_bit() -> None:
+    folder = real("one_slice_15_syntaxes")
+    reference = read_volume([folder / "CTImage.dcm"]).read_plane(0)
+    files = [p for p in folder.glob("CTImage.dcm_*") if "Lossy" not in p.name and "JPEGProcess" not in p.name]
+    lossless = [p for p in files if "JPEG2000Transfer" not in p.name] + list(folder.glob("*Process14*"))
+
+    assert len(lossless) == 9
+    for path in lossless:
+        np.testing.assert_array_equal(read_volume([path]).read_plane(0), reference)
+
+
+def test_spacing_comes_from_positions_not_from_thickness() -> None:
+    volume = read_volume([real("sr_tid1500_liver")])
+
+    assert volume.affine[2, 2] == pytest.approx(1.0)
+    assert "1.25 mm thick every 1.00 mm" in "\n".join(volume.notes)

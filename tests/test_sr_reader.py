@@ -1,0 +1,428 @@
+"""Tests of `dicom_bridge/sr_reader.py`: our SRs come back whole, other people's are read with tolerance."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from medmllm_plugin import codes
+from medmllm_plugin.dicom_bridge.sr_items import clean, has_words
+from medmllm_plugin.dicom_bridge.sr_reader import document_of, read_sr
+from medmllm_plugin.dicom_bridge.sr_tree import read_tree
+from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, text_sr
+from medmllm_plugin.errors import StudyError
+from medmllm_plugin.findings import Change, Finding, Measurement, Severity, Side, Status
+from medmllm_plugin.report import DISCLAIMER, Outcome, Report
+from tests.sr_reports import (
+    SERIES,
+    STUDY,
+    a_box,
+    a_header,
+    a_nodule,
+    a_pneumothorax_not_there,
+    a_report,
+    a_series,
+    an_effusion,
+    an_image,
+)
+
+DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+
+
+def a_chest_report() -> Report:
+    images = [an_image(header) for header in a_series()]
+    return a_report(
+        a_nodule(images[2], images=(images[2], images[3])),
+        an_effusion(images[0], images[1]),
+        a_pneumothorax_not_there(images[0]),
+    )
+
+
+def written(dataset: Dataset, folder: Path) -> Path:
+    path = folder / "sr.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def from_data(*parts: str) -> Path:
+    path = DATA.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(parts)} is not there: set MEDMLLM_DATA to the folder of samples")
+    return path
+
+
+# Ours
+
+
+def test_header_flags_and_observer_are_read(tmp_path: Path) -> None:
+    document = read_sr(written(findings_sr(a_chest_report(), a_series()), tmp_path))
+
+    assert document.title is not None
+    assert (document.title.meaning, document.template) == ("Imaging Measurement Report", "1500")
+    assert (document.completion, document.verification) == ("COMPLETE", "UNVERIFIED")
+    assert (document.preliminary, document.study_instance_uid) == ("PRELIMINARY", STUDY)
+    assert document.observer["name"] == "phantom-reader"
+    assert document.observer["serial"] == "abababababababab"
+    assert json.loads(document.parameters)["seed"] == 7
+    assert document.problems == ()
+
+
+def test_a_placed_finding_comes_back_with_codes_box_numbers_and_sentence(tmp_path: Path) -> None:
+    report = a_chest_report()
+
+    finding = read_sr(written(findings_sr(report, a_series()), tmp_path)).findings[0]
+
+    (region,) = finding.regions
+    assert finding.finding == codes.finding("nodule").code
+    assert finding.site == codes.site("lower_lobe_of_lung").code
+    assert finding.laterality == codes.qualifier("laterality", "right")
+    assert finding.tracking_identifier == "AI-1 nodule, lower lobe of lung, right"
+    assert finding.tracking_uid == "2.25.11"
+    assert region.bounds == (10, 20.5, 30, 40)
+    assert region.image is not None
+    assert region.image.sop_instance_uid == f"{SERIES}.3"
+    assert [image.sop_instance_uid for image in finding.images] == [f"{SERIES}.4"]
+    assert [(one.name.meaning, one.number.value) for one in finding.measurements if one.name is not None] == [
+        ("Long axis", 16.0),
+        ("Certainty of Finding", 87.0),
+    ]
+    assert finding.sentence == report.findings[0].sentence
+    assert finding.algorithm == "phantom-reader 0.1"
+
+
+def test_findings_without_a_place_come_back_with_status_images_and_severity(tmp_path: Path) -> None:
+    document = read_sr(written(findings_sr(a_chest_report(), a_series()), tmp_path))
+
+    effusion, pneumothorax = document.findings[1:]
+    assert (effusion.status, pneumothorax.status) == (Status.PRESENT, Status.ABSENT)
+    assert pneumothorax.finding == codes.finding("pneumothorax").code
+    assert [image.sop_instance_uid for image in effusion.images] == [f"{SERIES}.1", f"{SERIES}.2"]
+    assert [(name.meaning, value.meaning) for name, value in effusion.evaluations] == [("Severity", "Mild")]
+    assert [one.sentence for one in (effusion, pneumothorax)] == [
+        "Small left pleural effusion.",
+        "No pneumothorax.",
+    ]
+    assert document.remarks == (DISCLAIMER, "5 of 5 slices shown.")
+
+
+def test_a_normal_study_comes_back_as_an_outcome(tmp_path: Path) -> None:
+    document = read_sr(written(findings_sr(a_report(), a_series()), tmp_path))
+
+    assert document.findings == ()
+    assert document.outcome is not None
+    assert document.outcome.value == "111241"
+    assert "The model reported no findings." in document.remarks
+
+
+def test_sentences_come_back_with_their_section_and_images(tmp_path: Path) -> None:
+    report = a_chest_report()
+
+    document = read_sr(written(text_sr(report, a_series()), tmp_path))
+
+    narrative = [one for one in document.sentences if one.section == "Findings"]
+    assert [one.text for one in narrative] == [one.sentence for one in report.narrative]
+    assert [[image.sop_instance_uid for image in one.images] for one in narrative] == [
+        [image.sop_instance_uid for image in one.images if hasattr(image, "sop_instance_uid")]
+        for one in report.narrative
+    ]
+    assert list(dict.fromkeys(one.section for one in document.sentences)) == [
+        "Findings",
+        "Impressions",
+        "Summary",
+    ]
+    assert [one.text for one in document.sentences if one.section == "Impressions"] == ["As above."]
+
+
+def test_a_frame_comes_back(tmp_path: Path) -> None:
+    header = a_header(NumberOfFrames=20)
+    report = a_report(a_nodule(an_image(header, 7)))
+
+    (finding,) = read_sr(written(findings_sr(report, [header]), tmp_path)).findings
+
+    assert finding.regions[0].image is not None
+    assert finding.regions[0].image.frames == (7,)
+
+
+def some_findings() -> st.SearchStrategy[list[Finding]]:
+    images = [an_image(header) for header in a_series()]
+    fields = st.fixed_dictionaries(
+        {
+            "finding": st.sampled_from(list(codes.findings())),
+            "site": st.sampled_from(list(codes.sites())),
+            "side": st.sampled_from(Side),
+            "status": st.sampled_from(Status),
+            "sentence": st.text(min_size=1, max_size=60).map(clean).filter(has_words),
+            "images": st.lists(st.sampled_from(images), min_size=1, max_size=3, unique=True).map(tuple),
+            "certainty": st.none() | st.integers(0, 1000).map(lambda thousandths: thousandths / 1000),
+            "boxed": st.booleans(),
+            "size_mm": st.none() | st.floats(0.5, 400, width=16),
+            "severity": st.none() | st.sampled_from(Severity),
+            "change": st.none() | st.sampled_from(Change),
+            "measurements": st.lists(
+                st.builds(
+                    Measurement,
+                    code=st.just("volume"),
+                    value=st.floats(0, 1e6, width=32),
+                    unit=st.just("mm3"),
+                ),
+                max_size=2,
+            ).map(tuple),
+            "image_supported": st.none() | st.booleans(),
+        }
+    )
+
+    def made(rows: list[dict[str, Any]]) -> list[Finding]:
+        findings = []
+        for number, row in enumerate(rows, 1):
+            box = a_box(row["images"][0]) if row.pop("boxed") else None
+            findings.append(Finding(**row, box=box, tracking_uid=f"2.25.{number}"))
+        return findings
+
+    return st.lists(fields, max_size=4).map(made)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_findings())
+def test_every_finding_that_is_written_is_read_again(findings: list[Finding]) -> None:
+    report = a_report(*findings)
+
+    document = document_of(findings_sr(report, a_series()))
+
+    read = {one.tracking_uid: one for one in document.findings}
+    assert len(read) == len(document.findings) == len(findings)
+    for finding in findings:
+        one = read[finding.tracking_uid]
+        placed = finding.box is not None and finding.status is not Status.ABSENT
+        numbers = {m.name.meaning: m.number.value for m in one.measurements if m.name is not None}
+        qualifiers = {value.meaning for _, value in one.evaluations}
+        assert one.finding == codes.finding(finding.finding).code
+        assert one.site == codes.site(finding.site).code
+        assert one.laterality == (
+            None if finding.side is Side.NONE else codes.qualifier("laterality", finding.side.value)
+        )
+        assert (one.status, one.sentence) == (finding.status, finding.sentence)
+        assert [region.bounds for region in one.regions] == ([(10, 20.5, 30, 40)] if placed else [])
+        cited = [region.image for region in one.regions] + list(one.images)
+        assert {image.sop_instance_uid for image in cited if image is not None} == {
+            image.sop_instance_uid for image in finding.images if hasattr(image, "sop_instance_uid")
+        }
+        assert numbers.get("Certainty of Finding") == pytest.approx(
+            None if finding.certainty is None else 100 * finding.certainty
+        )
+        assert numbers.get("Long axis") == (
+            None if finding.size_mm is None else pytest.approx(finding.size_mm)
+        )
+        expected = [
+            codes.qualifier(kind, value.value).meaning
+            for kind, value in (("severity", finding.severity), ("change", finding.change))
+            if value is not None
+        ]
+        assert qualifiers == set(expected)
+
+
+# Shown
+
+
+def test_the_text_shows_findings_and_says_they_are_unverified_but_names_no_patient(tmp_path: Path) -> None:
+    report = a_chest_report()
+
+    shown = read_sr(written(findings_sr(report, a_series()), tmp_path)).to_text()
+
+    assert "AI findings (unverified): COMPLETE, UNVERIFIED, PRELIMINARY" in shown
+    assert "1. Nodule, Lower lobe of lung, Right: present" in shown
+    assert "3. Pneumothorax, Pleura: absent" in shown
+    assert "columns 10 to 30, rows 20.5 to 40" in shown
+    assert "Test^" not in shown
+
+
+def test_the_json_is_json_and_holds_the_same(tmp_path: Path) -> None:
+    document = read_sr(written(findings_sr(a_chest_report(), a_series()), tmp_path))
+
+    data = json.loads(json.dumps(document.to_json()))
+
+    assert data["findings"][0]["regions"][0]["image"]["sop_instance_uid"] == f"{SERIES}.3"
+    assert data["findings"][2]["status"] == "absent"
+    assert data["outcome"]["value"] == "111242"
+    assert "Test^" not in json.dumps(data)
+
+
+def test_control_characters_of_a_foreign_sr_never_reach_the_terminal() -> None:
+    sr = text_sr(a_chest_report(), a_series())
+    sr.ContentSequence[-1].ContentSequence[0].TextValue = "\x1b[2Jwiped"
+
+    shown = document_of(sr).to_text()
+
+    assert "\x1b" not in shown
+    assert " [2Jwiped" in shown
+
+
+def test_the_tree_counts_runs_of_images_and_hides_the_name_of_a_person() -> None:
+    sr = findings_sr(a_chest_report(), a_series(9))
+    person = Dataset()
+    person.RelationshipType, person.ValueType, person.PersonName = "HAS OBS CONTEXT", "PNAME", "Reader^One"
+    sr.ContentSequence.append(person)
+
+    lines = list(document_of(sr).tree.lines())
+
+    assert "      (8 more images)" in lines
+    assert not any("Reader" in line for line in lines)
+
+
+# Others'
+
+
+def test_an_sr_of_an_unknown_template_is_shown_as_its_tree() -> None:
+    sr = text_sr(a_chest_report(), a_series())
+    sr.ContentSequence = sr.ContentSequence[:3]
+    del sr.ContentTemplateSequence
+
+    shown = document_of(sr).to_text()
+
+    assert "no template" in shown
+    assert "  has obs context CODE Observer Type = Device (121007, DCM)" in shown
+
+
+def test_what_cannot_be_read_is_said_with_its_place_and_the_rest_is_read() -> None:
+    sr = findings_sr(a_chest_report(), a_series())
+    group = next(one for one in sr.ContentSequence if one.ConceptNameCodeSequence[0].CodeValue == "126010")
+    number = next(one for one in group.ContentSequence[0].ContentSequence if one.ValueType == "SCOORD")
+    number.GraphicData = [1.0, 2.0, 3.0]
+
+    document = document_of(sr)
+
+    assert len(document.problems) == 1
+    assert "(SCOORD): 3 numbers in Graphic Data, expected a multiple of 2" in document.problems[0]
+    assert document.findings[0].regions == ()
+    assert len(document.findings) == 3
+    assert "Not read: item 1." in document.to_text()
+
+
+def test_an_item_with_nothing_in_it_is_no_obstacle() -> None:
+    root = Dataset()
+    root.ValueType = "CONTAINER"
+    empty, bad = Dataset(), Dataset()
+    bad.ValueType = "IMAGE"
+    root.ContentSequence = [empty, bad]
+
+    tree, problems = read_tree(root)
+
+    assert len(tree.children) == 2
+    assert [problem.split(":")[0] for problem in problems] == ["item 1.2 (IMAGE)"]
+
+
+def test_highdicoms_own_measurement_report_is_read(tmp_path: Path) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    sr, coding = highdicom.sr, pydicom.sr.codedict.codes
+    headers = a_series()
+    for header in headers:
+        header.ReferringPhysicianName = ""
+    image = sr.SourceImageForRegion(headers[1].SOPClassUID, headers[1].SOPInstanceUID)
+    points = np.array([[3.0, 4], [7, 4], [7, 9], [3, 9], [3, 4]])
+    group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid="2.25.77", identifier="theirs"),
+        referenced_region=sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, points, image),
+        finding_type=coding.SCT.Nodule,
+        finding_sites=[sr.FindingSite(coding.SCT.LowerLobeOfLung, laterality=coding.SCT.Right)],
+        measurements=[sr.Measurement(name=coding.SCT.LongAxis, value=8.1, unit=coding.UCUM.Millimeter)],
+    )
+    observer = sr.ObserverContext(
+        coding.DCM.Device, sr.DeviceObserverIdentifyingAttributes(uid="2.25.5", name="d")
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=coding.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[group],
+    )
+    theirs = sr.Comprehensive3DSR(
+        evidence=headers,
+        content=content,
+        series_instance_uid="2.25.1",
+        series_number=1,
+        sop_instance_uid="2.25.2",
+        instance_number=1,
+        manufacturer="m",
+        is_complete=True,
+    )
+
+    (finding,) = read_sr(written(theirs, tmp_path)).findings
+
+    assert (finding.tracking_identifier, finding.tracking_uid) == ("theirs", "2.25.77")
+    assert finding.regions[0].bounds == (3, 4, 7, 9)
+    assert finding.regions[0].image is not None
+    assert finding.regions[0].image.sop_instance_uid == headers[1].SOPInstanceUID
+    assert finding.finding is not None
+    assert finding.finding.meaning == "Nodule"
+    assert finding.measurements[0].number.value == 8.1
+
+
+def test_the_liver_sr_of_dcmqi_is_read_with_its_mean_and_minimum_apart() -> None:
+    path = from_data("sr_tid1500_liver", "dcmqi", "result.dcm")
+
+    document = read_sr(path)
+
+    (finding,) = document.findings
+    numbers = [(one.modifiers[-1].meaning, one.number.value) for one in finding.measurements if one.modifiers]
+    assert finding.site is not None
+    assert finding.site.meaning == "Liver"
+    assert numbers[:2] == [("Mean", 37.3289), ("Minimum", -778.0)]
+    assert finding.images[0].segments == (1,)
+    assert document.observer["name"] == "SecretSauceGenerator"
+
+
+def test_the_pet_sr_of_a_person_is_read() -> None:
+    path = from_data("sr_pet_qin0003", "sr.dcm")
+
+    document = read_sr(path)
+
+    (finding,) = document.findings
+    assert (document.completion, document.observer) == ("PARTIAL", {})
+    assert finding.tracking_identifier == "primary tumor"
+    assert finding.measurements[0].number.value == 6.01529
+    assert "QIN-HEADNECK" not in document.to_text()
+
+
+def test_a_verified_sr_says_so() -> None:
+    path = from_data("sr_tid1500_liver", "rsna2018_dataset1", "sr-tid1500-ct-liver-example.dcm")
+
+    assert read_sr(path).verification == "VERIFIED"
+
+
+# Not an SR
+
+
+def test_a_file_that_is_no_sr_says_what_it_is(tmp_path: Path) -> None:
+    image, words = tmp_path / "ct.dcm", tmp_path / "words.dcm"
+    header = a_header()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.save_as(image, enforce_file_format=True)
+    words.write_text("not DICOM")
+
+    with pytest.raises(
+        StudyError, match=r"ct\.dcm: found CT Image Storage, expected a DICOM Structured Report"
+    ):
+        read_sr(image)
+    with pytest.raises(StudyError, match=r"words\.dcm: found a file that is not whole DICOM"):
+        read_sr(words)
+    with pytest.raises(StudyError, match=r"none\.dcm: found no such file"):
+        read_sr(tmp_path / "none.dcm")
+
+
+def test_the_outcome_of_a_failed_reading_is_read() -> None:
+    report = replace(a_report(outcome=Outcome.FAILED), impression=())
+
+    document = document_of(findings_sr(report, a_series()))
+
+    assert document.outcome is not None
+    assert document.outcome.value == "111245"
+    assert "Not assessed: the reading failed." in document.remarks

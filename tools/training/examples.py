@@ -1,0 +1,98 @@
+"""A phantom study as a training example: the pictures a model is shown and the reply it should give."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmllm_plugin.phantoms.chest import FINDINGS
+from medmllm_plugin.phantoms.study import PhantomStudy, mask_box, sample_study, sentence
+from medmllm_plugin.transforms.slices import SlicePlan, evenly
+
+PLAN = {"count": 16, "size": 112, "window": "ct"}
+"""The slice plan of the embedded model."""
+
+PATCH = 14
+
+SEEN_PIXELS = 5.0
+"""A lesion counts as seen in a picture from this area on, picture px²."""
+
+MAX_CITED = 12
+"""As `medmllm_plugin.findings.MAX_CITED`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One study as the model meets it."""
+
+    pictures: NDArray[np.uint8]
+    """Shape (pictures, side, side, 3)."""
+    target: str
+    """The reply, compact JSON."""
+    labels: NDArray[np.uint8]
+    """Shape (pictures, side / 14, side / 14, findings): how much of a patch shows a finding, 0 to 255."""
+
+
+def random_study(seed: int) -> PhantomStudy:
+    """A study of varied slice count and matrix."""
+    rng = np.random.default_rng([seed, 11])
+    return sample_study(
+        seed=seed, slices=int(rng.integers(32, 90)), matrix=int(rng.choice([112, 140, 168, 256], p=[0.25, 0.2, 0.2, 0.35]))
+    )
+
+
+def make_example(study: PhantomStudy) -> Example:
+    """The example of a study, through the very transforms that a reading uses."""
+    plan = SlicePlan(**PLAN)
+    shown = plan.apply(study.volume())
+    side = plan.size
+    scale = side / study.matrix
+    masks = [study.masks(k) for k in evenly(study.slices, plan.count)]
+    cells = side // PATCH
+    labels = np.zeros((len(masks), cells, cells, len(FINDINGS)), np.uint8)
+    findings, abnormal, words = [], set(), []
+    for index, lesion in enumerate(study.chest.lesions):
+        areas = [np.count_nonzero(m[index]) * scale**2 if index in m else 0.0 for m in masks]
+        seen = [n for n, area in enumerate(areas) if area >= SEEN_PIXELS]
+        if not seen:
+            continue
+        for n in seen:
+            labels[n, :, :, FINDINGS.index(lesion.finding)] = _cover(masks[n][index], cells)
+        best = max(seen, key=lambda n: areas[n])
+        start = min(max(0, seen.index(best) - MAX_CITED // 2), max(0, len(seen) - MAX_CITED))
+        cited = [n + 1 for n in seen[start : start + MAX_CITED]]
+        box = [round(edge * scale) for edge in mask_box(masks[best][index])]
+        findings.append(
+            {
+                "finding": lesion.finding,
+                "site": lesion.site,
+                "side": lesion.side,
+                "status": "present",
+                "severity": lesion.severity,
+                "pictures": cited,
+                "box": {"picture": best + 1, "bbox_2d": box},
+                "sentence": sentence(lesion),
+            }
+        )
+        abnormal.update(n + 1 for n in seen)
+        words.append(sentence(lesion))
+    reply = {
+        "abnormal_pictures": sorted(abnormal),
+        "findings": findings,
+        "impression": words or ["No abnormality seen."],
+    }
+    return Example(
+        pictures=np.stack([one.pixels for one in shown.slices]),
+        target=json.dumps(reply, separators=(",", ":")),
+        labels=labels,
+    )
+
+
+def _cover(mask: NDArray[np.bool_], cells: int) -> NDArray[np.uint8]:
+    """The share of each cell that a mask covers, 0 to 255, shape (cells, cells)."""
+    edges = (np.arange(cells) * mask.shape[0] / cells).astype(int)
+    sums = np.add.reduceat(np.add.reduceat(mask.astype(np.float32), edges, axis=0), edges, axis=1)
+    return np.asarray(np.rint(np.clip(sums * (cells / mask.shape[0]) ** 2, 0, 1) * 255), np.uint8)

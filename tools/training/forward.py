@@ -1,0 +1,71 @@
+"""The same forward pass as transformers' Qwen2.5-VL, for many equal pictures at once.
+
+The library walks over pictures one by one, since they may differ in size; ours never do, so all pictures of
+a batch go through the vision tower as one batch. `tests/test_training.py` holds this against the library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def patches_of(pictures: Tensor) -> Tensor:
+    """uint8 pictures (n, side, side, 3) as normalised patches (n, patches, 1176) in Qwen's merge order."""
+    mean, std = (torch.tensor(v, device=pictures.device).view(1, 1, 1, 3) for v in (MEAN, STD))
+    x = ((pictures.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    n, g = x.shape[0], x.shape[-1] // 14
+    x = x.reshape(n, 3, g // 2, 2, 14, g // 2, 2, 14).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)
+    return x.reshape(n, g * g, 3 * 2 * 14 * 14)
+
+
+def see(visual: Any, pictures: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Merged vision tokens, shape (n, patches / 4, hidden), of uint8 pictures (n, side, side, 3)."""
+    patches = patches_of(pictures)
+    n, length, _ = patches.shape
+    embed = visual.patch_embed.proj
+    x = F.linear(patches.reshape(n * length, -1), embed.weight.flatten(1)).reshape(n, length, -1)
+    for block in visual.blocks:
+        heads = block.attn.num_heads
+        q, k, v = block.attn.qkv(block.norm1(x)).reshape(n, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = (t * cos + _turned(t) * sin for t in (q, k))
+        seen = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        x = x + block.attn.proj(seen.transpose(1, 2).reshape(n, length, -1))
+        x = x + block.mlp(block.norm2(x))
+    merged: Tensor = visual.merger(x.reshape(n * length, -1))
+    return merged.reshape(n, length // 4, -1)
+
+
+def answer_logits(
+    model: Any, ids: Tensor, positions: Tensor, seen: Tensor, image_token: int, *, keep: int
+) -> Tensor:
+    """Logits of the last `keep` positions.
+
+    Args:
+        model: A Qwen2_5_VLForConditionalGeneration.
+        ids: Shape (batch, length): the prompt, then the reply, padded on the right.
+        positions: Shape (3, length), the same for all.
+        seen: Shape (batch, pictures x tokens, hidden): vision tokens of each prompt.
+        image_token: The id of the placeholder.
+        keep: How many positions from the end.
+    """
+    embedded = model.model.language_model.embed_tokens(ids)
+    where = (ids == image_token).unsqueeze(-1)
+    embedded = embedded.masked_scatter(where, seen.to(embedded.dtype))
+    hidden = model.model.language_model(
+        inputs_embeds=embedded, position_ids=positions[:, None].expand(-1, ids.shape[0], -1), use_cache=False
+    ).last_hidden_state
+    logits: Tensor = model.lm_head(hidden[:, -keep:])
+    return logits
+
+
+def _turned(x: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return torch.cat((-x[..., half:], x[..., :half]), dim=-1)

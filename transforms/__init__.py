@@ -1,0 +1,1 @@
+"""From files to pictures: reading studies, and making slice sets of them."""

@@ -1,0 +1,174 @@
+"""The frames of a DICOM file: the place of each, and what tells frames at one place apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydicom.dataset import Dataset
+
+from medmllm_plugin.errors import GeometryError
+from medmllm_plugin.geometry import Matrix, plane_matrix
+from medmllm_plugin.transforms.dicom_headers import Header, damaged, integer, items, numbers, texts
+
+TRAITS = (
+    "b-value",
+    "echo number",
+    "echo time",
+    "temporal position",
+    "cardiac phase",
+    "trigger time",
+    "inversion time",
+    "acquisition number",
+    "image type",
+    "stack",
+    "gradient direction",
+    "frame time",
+    "acquisition time",
+)
+"""What may tell frames at one place apart, in the order in which it is tried."""
+
+_TRAIT_KEYWORDS = {
+    "b-value": ("DiffusionBValue",),
+    "echo number": ("EchoNumbers",),
+    "echo time": ("EffectiveEchoTime", "EchoTime"),
+    "temporal position": ("TemporalPositionIndex", "TemporalPositionIdentifier"),
+    "cardiac phase": ("NominalPercentageOfCardiacPhase",),
+    "trigger time": ("NominalCardiacTriggerDelayTime", "TriggerTime"),
+    "inversion time": ("InversionTime",),
+    "acquisition number": ("FrameAcquisitionNumber", "AcquisitionNumber"),
+    "image type": ("FrameType", "ImageType"),
+    "stack": ("StackID",),
+    "gradient direction": ("DiffusionGradientOrientation",),
+    "frame time": ("FrameReferenceDateTime",),
+    "acquisition time": ("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
+}
+
+Trait = tuple[float, ...] | tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Frame:
+    """One frame of one file, or the one image of it."""
+
+    header: Header
+    index: int
+    """From 0 within the file."""
+    to_patient: Matrix | None
+    """Shape (4, 4): (column, row, 0, 1) to LPS mm; None if the header doesn't place it."""
+    spacing: tuple[float, float] | None
+    """Between rows, then between columns, mm."""
+    window: tuple[float, float] | None
+    """Window Center and Width (0028,1050), (0028,1051)."""
+    rescale: tuple[float, float] | None
+    """Rescale Slope (0028,1053) and Intercept (0028,1052)."""
+    rescale_type: str
+    """Rescale Type (0028,1054), such as HU; empty if missing."""
+    thickness: float | None
+    """Slice Thickness (0018,0050), mm."""
+    traits: dict[str, Trait] = field(repr=False)
+    """Name in `TRAITS` to value, for those that the header gives."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Instance Number (0020,0013), then frame: the order in which the modality counts."""
+        return integer(self.header.dataset, "InstanceNumber"), self.index
+
+    @property
+    def where(self) -> str:
+        """What an error calls it."""
+        frame = f" frame {self.index + 1}" if self.header.multi_frame else ""
+        return f"{self.header.entry.name}{frame}"
+
+
+def frames_of(header: Header) -> list[Frame]:
+    """The frames of a file in stored order.
+
+    A frame's attributes come from its item of Per-Frame Functional Groups Sequence (5200,9230), then from
+    Shared Functional Groups Sequence (5200,9229), then from the dataset itself (PS3.3 C.7.6.16).
+
+    Raises:
+        StudyError: If the per-frame items are not as many as the frames.
+        GeometryError: If an orientation or spacing is no such thing.
+    """
+    per_frame = items(header.dataset, "PerFrameFunctionalGroupsSequence")
+    shared = items(header.dataset, "SharedFunctionalGroupsSequence")[:1]
+    if per_frame and len(per_frame) != header.frames:
+        raise damaged(header.entry, f"{len(per_frame)} per-frame items for {header.frames} frames")
+    common = [macro for group in shared for macro in _macros(group)]
+    placed_itself = bool(per_frame) or header.frames == 1
+    return [
+        _frame(
+            header,
+            index,
+            [*(_macros(per_frame[index]) if per_frame else []), *common, header.dataset],
+            placed=placed_itself,
+        )
+        for index in range(header.frames)
+    ]
+
+
+def _macros(group: Dataset) -> list[Dataset]:
+    """The first item of each functional group macro."""
+    found = [items(group, element.keyword)[:1] for element in group if element.VR == "SQ" and element.keyword]
+    flat = [macro for one in found for macro in one]
+    # the b-value's direction and the cardiac trigger lie one level deeper (PS3.3 C.8.13.5.9)
+    return flat + [inner for m in flat for inner in items(m, "DiffusionGradientDirectionSequence")[:1]]
+
+
+def _frame(header: Header, index: int, sources: list[Dataset], *, placed: bool) -> Frame:
+    position = _first(sources, "ImagePositionPatient", 3) if placed else None
+    orientation = _first(sources, "ImageOrientationPatient", 6) if placed else None
+    spacing = _first(sources, "PixelSpacing", 2)
+    frame_name = f"{header.entry.name} frame {index + 1}" if header.multi_frame else header.entry.name
+    matrix = None
+    if position and orientation and spacing:
+        matrix = plane_matrix(position=position, orientation=orientation, spacing=spacing, where=frame_name)
+    at_detector = (
+        spacing
+        or _first(sources, "ImagerPixelSpacing", 2)
+        or _first(sources, "NominalScannedPixelSpacing", 2)
+    )
+    slope, intercept = _first(sources, "RescaleSlope", 1), _first(sources, "RescaleIntercept", 1)
+    center, width = _first(sources, "WindowCenter"), _first(sources, "WindowWidth")
+    thickness = _first(sources, "SliceThickness", 1)
+    types = next((t for t in (texts(s, "RescaleType") for s in sources) if t), ("",))
+    if slope is not None and slope[0] == 0:
+        raise GeometryError(
+            f"{frame_name}: Rescale Slope is 0, so every value would be one; correct the header"
+        )
+    return Frame(
+        header=header,
+        index=index,
+        to_patient=matrix,
+        spacing=_positive_pair(at_detector),
+        window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
+        rescale=None if slope is None or intercept is None else (slope[0], intercept[0]),
+        rescale_type=types[0],
+        thickness=thickness[0] if thickness and thickness[0] > 0 else None,
+        traits=_traits(sources),
+    )
+
+
+def _positive_pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
+    return (values[0], values[1]) if values and min(values) > 0 else None
+
+
+def _first(sources: list[Dataset], keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+    return next((v for v in (numbers(s, keyword, count) for s in sources) if v is not None), None)
+
+
+def _traits(sources: list[Dataset]) -> dict[str, Trait]:
+    traits: dict[str, Trait] = {}
+    for name in TRAITS:
+        for keyword in _TRAIT_KEYWORDS[name]:
+            value = next((v for v in (_trait(s, keyword) for s in sources) if v), None)
+            if value is not None:
+                traits[name] = value
+                break
+    return traits
+
+
+def _trait(source: Dataset, keyword: str) -> Trait | None:
+    if keyword not in source:
+        return None
+    return numbers(source, keyword) or texts(source, keyword) or None

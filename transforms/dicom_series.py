@@ -1,0 +1,263 @@
+"""DICOM files → the one series to read → a `Volume`, with what was left out and why.
+
+The rule of choice stands in `medmllm_plugin.transforms.dicom_choice`.
+
+Images without SOP Class, SOP Instance or Series Instance UID can't be cited in DICOM: they are read, named by
+file (`FileImage`), and the volume has no headers, so that nobody writes an SR about them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, MediaStorageDirectoryStorage
+
+from medmllm_plugin.errors import StudyError
+from medmllm_plugin.source import DicomImage, FileImage, ImageRef
+from medmllm_plugin.transforms.dicom_choice import Series, choose, group, named_series, of_modality, others
+from medmllm_plugin.transforms.dicom_frames import Frame
+from medmllm_plugin.transforms.dicom_headers import (
+    Header,
+    check_pixels,
+    read_header,
+    settle,
+    text,
+)
+from medmllm_plugin.transforms.dicom_pixels import read_frame
+from medmllm_plugin.transforms.entries import Listing
+from medmllm_plugin.transforms.quiet import quiet, quiet_codecs
+from medmllm_plugin.transforms.stacks import spacing_notes
+from medmllm_plugin.volume import Plane, Study, Volume
+
+_NOT_IMAGES = frozenset(
+    {"SEG", "RTDOSE", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "REG", "RWV", "FID", "DOC", "ECG"}
+)
+_NO_PICTURES = ("Parametric Map", "Segmentation Storage", "RT Dose")
+_PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sorted:
+    """The headers of the input, images apart from the rest."""
+
+    images: tuple[Header, ...]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def read_dicom(listing: Listing, *, series: str | None = None, modality: str | None = None) -> Volume:
+    """The volume of the one series to read.
+
+    Args:
+        listing: The files.
+        series: Series Instance UID, its unique beginning or end, or the Series Number; None for the rule.
+        modality: Only series of this Modality (0008,0060), or of none.
+
+    Raises:
+        StudyError: If there is no image, more than one patient or study, no such series, or a damaged file.
+        GeometryError: If the header of the chosen series gives an impossible orientation or spacing.
+    """
+    with quiet():
+        headers = [read_header(entry) for entry in listing.entries]
+        where = _where(listing)
+        _require_one_patient(headers, where)
+        kept = _images(headers, listing.left_out)
+        if not kept.images:
+            raise _no_images(kept.left_out, where)
+        everything = group(kept.images)
+        candidates = of_modality(everything, modality, where)
+        chosen, why = named_series(candidates, series, where) if series else choose(candidates, where)
+        if chosen.error is not None:
+            raise chosen.error
+        notes = [f"{chosen.label} was chosen: {why}", *others(everything, chosen), *_left_out(kept.left_out)]
+        return _volume(chosen, notes, modality)
+
+
+def _where(listing: Listing) -> str:
+    entries = listing.entries
+    if len(entries) == 1:
+        return entries[0].name
+    return f"{entries[0].name} and {len(entries) - 1} more files"
+
+
+def _require_one_patient(headers: Iterable[Header], where: str) -> None:
+    """Patient ID, name and birth date must not differ; one that is empty says nothing."""
+    for keyword in _PATIENT:
+        values = {_folded(text(h.dataset, keyword)) for h in headers} - {""}
+        if len(values) > 1:
+            raise StudyError(
+                found=f"{len(values)} patients (they differ in {keyword})",
+                expected="the images of one patient",
+                where=where,
+                remedy="give each patient's folder by itself",
+            )
+
+
+def _folded(value: str) -> str:
+    return " ".join(value.replace("^", " ").casefold().split())
+
+
+def _images(headers: Iterable[Header], left_out: Counter[str]) -> _Sorted:
+    images: list[Header] = []
+    seen: set[str] = set()
+    reasons = Counter(left_out)
+    for header in headers:
+        reason = _why_no_image(header)
+        if reason:
+            reasons[reason] += 1
+        elif header.sop_instance_uid in seen:
+            reasons["repeats an instance that is there already"] += 1
+        else:
+            seen |= {header.sop_instance_uid} - {""}
+            images.append(header)
+    return _Sorted(images=tuple(images), left_out=reasons)
+
+
+def _why_no_image(header: Header) -> str:
+    meta_class = text(header.dataset.file_meta, "MediaStorageSOPClassUID")
+    if MediaStorageDirectoryStorage in (header.sop_class_uid, UID(meta_class)):
+        return "DICOMDIR"
+    if any(word in header.sop_class_uid.name for word in _NO_PICTURES):
+        return header.sop_class_uid.name.removesuffix(" Storage")
+    if header.modality in _NOT_IMAGES or ("Rows" not in header.dataset and header.pixels is None):
+        if "Image Storage" in header.sop_class_uid.name:
+            check_pixels(header)  # raises: an image without rows
+        return header.modality or _class_name(header)
+    if "TotalPixelMatrixColumns" in header.dataset:
+        return "whole-slide image"
+    return ""
+
+
+def _class_name(header: Header) -> str:
+    name = header.sop_class_uid.name
+    return name if name and not name[0].isdigit() else "DICOM object of unknown class"
+
+
+def _no_images(left_out: Counter[str], where: str) -> StudyError:
+    return StudyError(
+        found=f"no images ({_counts(left_out)})",
+        expected="at least one DICOM image with pixels",
+        where=where,
+        remedy="give the folder of the images that these belong to",
+    )
+
+
+def _counts(left_out: Counter[str]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in sorted(left_out.items())) or "nothing at all"
+
+
+def _left_out(left_out: Counter[str]) -> list[str]:
+    return [f"left out files: {_counts(left_out)}"] if left_out else []
+
+
+def _volume(series: Series, notes: list[str], modality: str | None) -> Volume:
+    assert series.stack is not None  # read_dicom raised otherwise
+    frames = series.stack.frames
+    headers = list(dict.fromkeys(frame.header for frame in frames))
+    notes += [f"{series.label}: {note}" for note in series.stack.notes]
+    notes += spacing_notes([f.to_patient for f in frames if f.to_patient is not None], frames[0].thickness)
+    notes += _pixel_notes(frames, headers)
+    study = _study(series, headers[0].dataset, modality)
+    unit, about_unit = _unit(study.modality, frames)
+    if frames[0].to_patient is None and study.modality in ("CT", "MR", "PT"):
+        notes.append(
+            "the images have no place in the patient: position, orientation or pixel spacing is missing"
+        )
+
+    if not series.citable:
+        notes.append(
+            "the images lack UIDs, so DICOM can't cite them: they are named by file, and no SR can be written"
+        )
+
+    def read_plane(k: int) -> NDArray[np.float32] | NDArray[np.uint8]:
+        frame = frames[k]
+        return read_frame(frame.header, frame.index, rescale=frame.rescale)[0]
+
+    return Volume(
+        planes=tuple(_plane(frame, citable=series.citable) for frame in frames),
+        read_plane=read_plane,
+        study=study,
+        unit=unit,
+        inverted=frames[0].header.photometric == "MONOCHROME1",
+        headers=tuple(settle(header) for header in headers) if series.citable else (),
+        notes=tuple(notes + about_unit),
+    )
+
+
+def _plane(frame: Frame, *, citable: bool) -> Plane:
+    header = frame.header
+    source: ImageRef = DicomImage(
+        sop_class_uid=str(header.sop_class_uid),
+        sop_instance_uid=header.sop_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        frame=frame.index + 1 if header.multi_frame else None,
+    )
+    if not citable:
+        source = FileImage(file=PurePath(header.entry.name).name, index=frame.index)
+    return Plane(
+        source=source,
+        rows=header.rows,
+        columns=header.columns,
+        to_patient=frame.to_patient,
+        spacing=frame.spacing,
+        window=frame.window,
+    )
+
+
+def _study(series: Series, dataset: Dataset, modality: str | None) -> Study:
+    return Study(
+        modality=series.modality or modality or "OT",
+        study_instance_uid=series.headers[0].study_instance_uid or None,
+        series_instance_uid=series.uid or None,
+        frame_of_reference_uid=text(dataset, "FrameOfReferenceUID") or None,
+        phantom=phantom_kind(dataset),
+    )
+
+
+def phantom_kind(dataset: Dataset) -> str | None:
+    """The kind of our own synthetic phantom that a header names; None for every other header.
+
+    Four marks must agree: Quality Control Image (0028,0300), Manufacturer (0008,0070), its model (0008,1090)
+    and Patient's Name (0010,0010). The kind is the last word of Study Description (0008,1030).
+
+    >>> phantom_kind(Dataset()) is None
+    True
+    """
+    ours = (
+        text(dataset, "QualityControlImage") == "YES"
+        and text(dataset, "Manufacturer") == "MedMLLM"
+        and text(dataset, "ManufacturerModelName") == "MedMLLM phantom"
+        and text(dataset, "PatientName").startswith("PHANTOM^")
+    )
+    _, mark, kind = text(dataset, "StudyDescription").rpartition("phantom ")
+    return (kind.split()[-1] if mark and kind.split() else "unknown") if ours else None
+
+
+def _unit(modality: str, frames: Sequence[Frame]) -> tuple[str, list[str]]:
+    if modality != "CT" or frames[0].header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        return "", []
+    if all(f.rescale is not None and f.rescale_type in ("", "HU") for f in frames):
+        return "HU", []
+    return "", ["the values are not Hounsfield units: the header has no rescale to HU"]
+
+
+def _pixel_notes(frames: Sequence[Frame], headers: Sequence[Header]) -> list[str]:
+    notes = []
+    lossy = sum(text(h.dataset, "LossyImageCompression") == "01" for h in headers)
+    if lossy:
+        notes.append(f"{lossy} of {len(headers)} files were compressed with loss")
+    if any(text(h.dataset, "BurnedInAnnotation") == "YES" for h in headers):
+        notes.append("the pixels carry burned-in text, which may name the patient")
+    first = frames[0].header
+    if first.encapsulated or (first.pixels is not None and first.pixels.undefined):
+        # one frame is decoded now, so that what can't be decoded is refused before anything is written
+        with quiet_codecs():
+            _, decoder = read_frame(first, frames[0].index, rescale=frames[0].rescale)
+        if decoder != "pydicom":
+            notes.append(f"pydicom can't decode {first.transfer_syntax.name} here; {decoder} did")
+    return notes

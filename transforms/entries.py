@@ -1,0 +1,331 @@
+"""What lies in a folder, a file, a DICOMDIR or a zip, as entries that all look the same.
+
+Nothing of a zip is ever written to disk. Hidden files and files that are not DICOM are counted, not hidden:
+`Listing.left_out` says how many and why.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from medmllm_plugin.errors import StudyError
+from medmllm_plugin.transforms.quiet import quiet
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+MEMBER_LIMIT = 2 << 30
+"""Largest member of a zip that is read, bytes: one member at a time is held in memory."""
+TOTAL_LIMIT = 32 << 30
+"""Largest sum of the members of a zip, bytes unpacked."""
+COUNT_LIMIT = 200_000
+"""Most members of a zip."""
+
+ZIP_INSIDE = "zip inside a folder"
+
+_DICOM_SUFFIXES = (".dcm", ".dicom")
+_HEAD = 144
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One file that is, or says it is, DICOM."""
+
+    name: str
+    """How an error calls it: the path as given, or `archive.zip:member`."""
+    open: Callable[[], BinaryIO] = field(repr=False)
+    """Opens it for reading bytes, seekable."""
+    path: Path | None = None
+    """Where it lies on disk; None for a member of a zip."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """Everything that was found under the given paths."""
+
+    entries: tuple[Entry, ...] = ()
+    """Files that are DICOM or claim to be, in the order of their names."""
+    niftis: tuple[Path, ...] = ()
+    """NIfTI files."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason, such as `not DICOM`, to the number of files."""
+
+    def __add__(self, other: Listing) -> Listing:
+        return Listing(
+            entries=self.entries + other.entries,
+            niftis=self.niftis + other.niftis,
+            left_out=self.left_out + other.left_out,
+        )
+
+
+def list_entries(paths: Sequence[Path]) -> Listing:
+    """What lies under the paths: folders (with their subfolders), files, DICOMDIRs, zips, NIfTI files.
+
+    Raises:
+        StudyError: If a path does not exist, can't be opened, or is a file of no known kind.
+    """
+    listing = Listing()
+    for path in map(Path, paths):
+        try:
+            listing += _list_folder(path) if path.is_dir() else _list_file(path)
+        except OSError as error:
+            raise StudyError(
+                found=f"something that can't be opened ({error.strerror or type(error).__name__})",
+                expected="a readable folder or file",
+                where=path,
+                remedy="check that it exists and that you may read it",
+            ) from error
+    return listing
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file.
+
+    >>> is_nifti(Path("t1.NII.gz")), is_nifti(Path("t1.hdr"))
+    (True, False)
+    """
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether a file's first bytes are those of DICOM, be it without preamble (PS3.10 section 7.1).
+
+    >>> looks_like_dicom(bytes(128) + b"DICM")
+    True
+    >>> looks_like_dicom(bytes.fromhex("08000500") + b"CS" + bytes.fromhex("0a00") + b"ISO_IR 100")
+    True
+    >>> looks_like_dicom(b"ReadMe: nothing to see here")
+    False
+    """
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 16 or head[:4] == bytes(4):
+        return False
+    for order in ("little", "big"):
+        group, element = (int.from_bytes(head[i : i + 2], order) for i in (0, 2))
+        if group in (2, 8) and element <= 0x0100:
+            length = int.from_bytes(head[4:8], order)
+            return bool(head[4:6].isalpha() and head[4:6].isupper()) or length <= 256
+    return False
+
+
+def _list_folder(folder: Path) -> Listing:
+    entries: list[Entry] = []
+    niftis: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for path in _walk(folder, left_out):
+        if is_nifti(path):
+            niftis.append(path)
+            continue
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if looks_like_dicom(head) or path.suffix.lower() in _DICOM_SUFFIXES:
+            entries.append(_file_entry(path))
+        else:
+            left_out[ZIP_INSIDE if zipfile.is_zipfile(path) else "not DICOM"] += 1
+    return Listing(entries=tuple(entries), niftis=tuple(niftis), left_out=left_out)
+
+
+def _walk(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(names):
+            path = Path(here, name)
+            if _is_hidden(name):
+                left_out["hidden"] += 1
+            elif path.is_file():
+                yield path
+            else:
+                left_out["not a regular file"] += 1
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _list_file(path: Path) -> Listing:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if is_nifti(path):
+        return Listing(niftis=(path,))
+    if path.suffix.lower() == ".zip" or head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return list_zip(path)
+    if looks_like_dicom(head) and _is_directory(path):
+        return _list_directory(path)
+    if looks_like_dicom(head):
+        return Listing(entries=(_file_entry(path),))
+    claims = path.suffix.lower() in _DICOM_SUFFIXES or path.name.upper() == "DICOMDIR"
+    raise StudyError(
+        found="an empty file"
+        if not head
+        else "a file that is not DICOM"
+        if claims
+        else "a file of unknown kind",
+        expected="DICOM, a DICOMDIR, a .zip of DICOM, .nii or .nii.gz",
+        where=path,
+        remedy="give the file that the scanner or PACS exported, or convert it to DICOM or NIfTI",
+    )
+
+
+def _file_entry(path: Path) -> Entry:
+    return Entry(name=str(path), open=lambda: path.open("rb"), path=path)
+
+
+def list_zip(
+    path: Path,
+    *,
+    member_limit: int = MEMBER_LIMIT,
+    total_limit: int = TOTAL_LIMIT,
+    count_limit: int = COUNT_LIMIT,
+) -> Listing:
+    """The members of a zip that are DICOM; each is unpacked in memory whenever it is opened.
+
+    Args:
+        path: The zip.
+        member_limit: Most bytes of one member, unpacked.
+        total_limit: Most bytes of all members, unpacked.
+        count_limit: Most members.
+
+    Raises:
+        StudyError: If it is damaged, encrypted, or larger than the limits (a zip bomb).
+    """
+    remedy = "unpack it and give the folder"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
+            sizes = [member.file_size for member in members]
+            if len(sizes) > count_limit or sum(sizes) > total_limit or max(sizes, default=0) > member_limit:
+                raise StudyError(
+                    found=f"{len(sizes)} members of {sum(sizes)} bytes unpacked, the largest {max(sizes)}",
+                    expected=f"at most {count_limit} members, {total_limit} bytes, {member_limit} bytes each",
+                    where=path,
+                    remedy=remedy,
+                )
+            if any(member.flag_bits & 1 for member in members):
+                raise StudyError(found="an encrypted zip", expected="a plain zip", where=path, remedy=remedy)
+            return _list_members(path, archive, members)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise StudyError(
+            found="a damaged or unsupported zip",
+            expected="a whole zip of DICOM files",
+            where=path,
+            remedy="fetch it again, or unpack it and give the folder",
+        ) from error
+
+
+def _list_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Listing:
+    entries: list[Entry] = []
+    left_out: Counter[str] = Counter()
+    for member in members:
+        name = PurePosixPath(member.filename)
+        if any(_is_hidden(part) for part in name.parts):
+            left_out["hidden"] += 1
+            continue
+        with _reading_member(path, member.filename), archive.open(member) as file:
+            head = file.read(_HEAD)
+        if looks_like_dicom(head) or name.suffix.lower() in _DICOM_SUFFIXES:
+            entries.append(_member_entry(path, member))
+        else:
+            left_out["NIfTI inside a zip" if is_nifti(Path(name.name)) else "not DICOM"] += 1
+    return Listing(entries=tuple(entries), left_out=left_out)
+
+
+def _member_entry(path: Path, member: zipfile.ZipInfo) -> Entry:
+    def unpack() -> BinaryIO:
+        with _reading_member(path, member.filename), zipfile.ZipFile(path) as archive:
+            # zipfile hands out no more than the size that the directory declares, which was checked
+            return io.BytesIO(archive.read(member))
+
+    return Entry(name=f"{path}:{member.filename}", open=unpack)
+
+
+class _reading_member:  # noqa: N801
+    """Turns what zipfile and zlib raise on a damaged member into one of our errors."""
+
+    def __init__(self, path: Path, member: str) -> None:
+        self._where = f"{path}:{member}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Exception):
+            raise StudyError(
+                found=f"a damaged member ({type(error).__name__})",
+                expected="a whole zip of DICOM files",
+                where=self._where,
+                remedy="fetch the zip again",
+            ) from error
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether a DICOM file is a DICOMDIR, by its meta information or its name."""
+    if path.name.upper() == "DICOMDIR":
+        return True
+    try:
+        with quiet():
+            meta = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).file_meta
+            return bool(meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
+    except Exception:  # a damaged header is told by the reader of headers, which names the file
+        return False
+
+
+def _list_directory(path: Path) -> Listing:
+    """The files that a DICOMDIR names (PS3.3 F.5); a name that is not there is counted."""
+    try:
+        with quiet():
+            records = dcmread(path, force=True).get("DirectoryRecordSequence") or []
+            names = [_file_id(r.ReferencedFileID) for r in records if r.get("ReferencedFileID")]
+    except Exception as error:
+        raise StudyError(
+            found=f"a damaged DICOMDIR ({type(error).__name__})",
+            expected="a directory of files (PS3.3 F.3)",
+            where=path,
+            remedy="give the folder instead",
+        ) from error
+    found = [_find(path.parent, parts) for parts in names]
+    missing = sum(file is None for file in found)
+    if missing == len(names):
+        raise StudyError(
+            found=f"{len(names)} names of files, none of which is there" if names else "no names of files",
+            expected="the files beside the DICOMDIR",
+            where=path,
+            remedy="copy the whole medium, or give the folder of the images",
+        )
+    files = sorted({file for file in found if file is not None})
+    left_out = Counter({"named in the DICOMDIR but not there": missing}) if missing else Counter[str]()
+    return Listing(entries=tuple(map(_file_entry, files)), left_out=left_out)
+
+
+def _file_id(value: object) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(map(str, value))  # type: ignore[call-overload]
+
+
+def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """The file of that File ID under the folder, whatever the case of its letters; None if it isn't there."""
+    here = folder
+    for part in parts:
+        if part in ("", ".", "..") or "/" in part or "\\" in part or not here.is_dir():
+            return None
+        exact = here / part
+        if exact.exists():
+            here = exact
+            continue
+        # a medium copied to disk is often in lower case
+        alike = sorted(p for p in here.iterdir() if p.name.lower() == part.lower())
+        if not alike:
+            return None
+        here = alike[0]
+    return here if here.is_file() else None

@@ -1,0 +1,37 @@
+"""Silence for what libraries say about odd headers: we say ourselves what matters."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No Python warning leaves this block, such as pydicom's on a value of the wrong form.
+
+    >>> with quiet():
+    ...     warnings.warn("a header's value is too long", stacklevel=1)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def quiet_codecs() -> Iterator[None]:
+    """Nothing that compiled code prints on stderr leaves this block: codecs print there, unasked.
+
+    It holds for the whole process, so it is for short blocks.
+    """
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
