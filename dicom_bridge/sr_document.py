@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid5
 
-from pydicom.config import IGNORE
+from pydicom.config import IGNORE, RAISE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
 
 from medmllm_plugin import codes
 from medmllm_plugin.codes import Code
@@ -49,6 +50,8 @@ _IF_KNOWN = (
     "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
     "StudyDescription",
 )  # fmt: skip
+_IDENTITY = ("PatientName", "PatientID", "IssuerOfPatientID", "AccessionNumber")
+_ENUMERATED = {"PatientSex": ("M", "F", "O"), "PatientIdentityRemoved": ("YES", "NO")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,22 +198,32 @@ def document(
 def _copy_patient_and_study(sr: Dataset, header: Dataset) -> None:
     """Copy the patient and study modules (PS3.3 C.7.1.1, C.7.2.1); what is type 2 and missing is made empty.
 
-    Values are taken as they are, odd ones too: the SR must fall to the same patient and study as its images.
-    Only their character set changes, through text.
+    The patient's name and ids and the accession number are taken as they are, odd ones too: the SR must fall
+    to the same patient and order as its images, and only their character set changes. Any other value that
+    breaks its VR, such as an age of "62", would make the SR invalid and is left out.
     """
     sr.StudyInstanceUID = header.StudyInstanceUID
     for keyword in (*_TYPE_2, *_IF_KNOWN):
+        vr = dictionary_VR(keyword)
         value = header.get(keyword)
-        if value is None or value == "":
+        if value is None or value == "" or not _is_valid(keyword, vr, value):
             if keyword in _IF_KNOWN:
                 continue
             value = ""
-        value = str(value) if dictionary_VR(keyword) == "PN" else deepcopy(value)
-        sr.add(
-            DataElement(tag_for_keyword(keyword) or 0, dictionary_VR(keyword), value, validation_mode=IGNORE)
-        )
+        value = str(value) if vr == "PN" else deepcopy(value)
+        sr.add(DataElement(tag_for_keyword(keyword) or 0, vr, value, validation_mode=IGNORE))
     if sr.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in sr:
         sr.DeidentificationMethod = sr.get("DeidentificationMethod") or "not stated"
+
+
+def _is_valid(keyword: str, vr: str, value: object) -> bool:
+    if vr == "SQ" or keyword in _IDENTITY:
+        return True
+    try:
+        validate_value(vr, str(value), RAISE)
+    except ValueError:
+        return False
+    return str(value) in _ENUMERATED.get(keyword, (str(value),))
 
 
 def _versions(provenance: Provenance) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.config import IGNORE
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
@@ -19,6 +20,7 @@ from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_items import clean
 from medmllm_plugin.dicom_bridge.sr_tree import (
+    UNREADABLE,
     SrImage,
     SrItem,
     SrNumber,
@@ -33,25 +35,40 @@ from medmllm_plugin.findings import Status
 _STATUS = {"52101004": Status.PRESENT, "272519000": Status.ABSENT, "373068000": Status.INDETERMINATE}
 """CID 240 in SNOMED CT."""
 
+_HEADER = {
+    "sop_class_uid": "SOPClassUID",
+    "sop_instance_uid": "SOPInstanceUID",
+    "series_instance_uid": "SeriesInstanceUID",
+    "study_instance_uid": "StudyInstanceUID",
+    "series_description": "SeriesDescription",
+    "completion": "CompletionFlag",
+    "verification": "VerificationFlag",
+    "preliminary": "PreliminaryFlag",
+    "content_date": "ContentDate",
+    "content_time": "ContentTime",
+}
+"""Fields of `SrDocument` and the attributes they are read from."""
+
 
 def read_sr(path: str | Path) -> SrDocument:
     """The Structured Report in a file.
 
     Raises:
-        StudyError: If the file is not there, is not DICOM, or is not a Structured Report.
+        StudyError: If the file is not there, is not DICOM, is cut off, or is not a Structured Report.
     """
     path = Path(path)
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    except (OSError, InvalidDicomError, EOFError, RecursionError) as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else "a file that is not whole DICOM"
-        raise _no_sr(path, found) from error
-    if dataset.get("ValueType") != "CONTAINER":
-        kind = (
-            UID(str(dataset.get("SOPClassUID") or ""), validation_mode=IGNORE).name
-            or "DICOM without a SOP class"
-        )
-        raise _no_sr(path, clean(kind))
+        value_type = dataset.get("ValueType")
+        kind = UID(str(dataset.get("SOPClassUID") or ""), validation_mode=IGNORE).name
+    except FileNotFoundError as error:
+        raise _no_sr(path, "no such file") from error
+    except (*UNREADABLE, InvalidDicomError, RecursionError) as error:
+        raise _no_sr(path, "a file that is not whole DICOM") from error
+    if value_type != "CONTAINER":
+        raise _no_sr(path, clean(kind) or "DICOM without a SOP class")
+    if _is_cut_off(dataset):
+        raise _no_sr(path, "a file that is cut off")
     return document_of(dataset)
 
 
@@ -75,19 +92,14 @@ def document_of(dataset: Dataset) -> SrDocument:
     parameters = next(
         (str(item.value) for item in tree.walk() if item.is_named(concepts.ALGORITHM_PARAMETERS)), ""
     )
+    if not tree.children:
+        problems = (*problems, "the document has no content")
+    header = {name: _header_text(dataset, keyword) for name, keyword in _HEADER.items()}
+    unread = [f"{_HEADER[name]}: not a legal value" for name, text in header.items() if text is None]
     return SrDocument(
+        **{name: text or "" for name, text in header.items()},
         title=tree.name,
         template=_template(dataset),
-        sop_class_uid=str(dataset.get("SOPClassUID") or ""),
-        sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
-        series_instance_uid=str(dataset.get("SeriesInstanceUID") or ""),
-        study_instance_uid=str(dataset.get("StudyInstanceUID") or ""),
-        series_description=str(dataset.get("SeriesDescription") or ""),
-        completion=str(dataset.get("CompletionFlag") or ""),
-        verification=str(dataset.get("VerificationFlag") or ""),
-        preliminary=str(dataset.get("PreliminaryFlag") or ""),
-        content_date=str(dataset.get("ContentDate") or ""),
-        content_time=str(dataset.get("ContentTime") or ""),
         observer=_observer(tree),
         outcome=outcome if isinstance(outcome, Code) else None,
         findings=tuple(findings),
@@ -96,7 +108,7 @@ def document_of(dataset: Dataset) -> SrDocument:
         parameters=parameters,
         sentences=tuple(_sentences(tree, "")),
         tree=tree,
-        problems=problems,
+        problems=(*unread, *problems),
     )
 
 
@@ -109,9 +121,31 @@ def _no_sr(path: Path, found: str) -> StudyError:
     )
 
 
+def _is_cut_off(dataset: Dataset) -> bool:
+    """Whether an element holds fewer bytes than its length says: pydicom reads on to the end without a word."""
+    elements = (dataset.get_item(tag) for tag in dataset.keys())
+    return any(
+        isinstance(one, RawDataElement)
+        and one.value is not None
+        and len(one.value) < one.length != 0xFFFFFFFF
+        for one in elements
+    )
+
+
+def _header_text(dataset: Dataset, keyword: str) -> str | None:
+    """An attribute's value as text, empty if it isn't there; None if it can't be read."""
+    try:
+        return str(dataset.get(keyword) or "")
+    except UNREADABLE:
+        return None
+
+
 def _template(dataset: Dataset) -> str:
-    sequence = dataset.get("ContentTemplateSequence")
-    return str(sequence[0].get("TemplateIdentifier") or "") if sequence else ""
+    try:
+        sequence = dataset.get("ContentTemplateSequence")
+        return str(sequence[0].get("TemplateIdentifier") or "") if sequence else ""
+    except UNREADABLE:
+        return ""
 
 
 def _observer(tree: SrItem) -> dict[str, str]:

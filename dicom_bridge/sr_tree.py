@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,16 +12,11 @@ from pydicom.dataset import Dataset
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import clean
 
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    NotImplementedError,
-)
-"""What pydicom raises on a value that breaks its VR."""
+UNREADABLE = (
+    ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError,
+    OSError, EOFError, struct.error,
+)  # fmt: skip
+"""What pydicom raises on a value or sequence that is broken or cut off."""
 
 _OLD_NAMES = {
     ("G-C0E3", "SRT"): ("363698007", "SCT"),
@@ -188,11 +184,11 @@ def _item(source: Dataset, place: str, problems: list[str]) -> SrItem:
             name=read_code(source.get("ConceptNameCodeSequence")),
         )
         item = replace(item, value=_value(source, item.value_type))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
     try:
         content = list(source.get("ContentSequence") or ())
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         problems.append(f"content of item {place}: {clean(str(error))}")
         content = []
     children = tuple(_item(child, f"{place}.{index}", problems) for index, child in enumerate(content, 1))

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -186,10 +186,9 @@ def read_command(
             raise _replies_kept(error, probe) from error
     folder = _own_folder(reading, paths, question) if out is None else out
     with whole_folder(folder, kind="report") as part:
-        written = pipeline.write(reading, part)
-        files = {name: folder / path.relative_to(part) for name, path in written.items()}
+        files = _moved(pipeline.write(reading, part), part, folder)
     if as_json:
-        _print_json({**reading.report.to_json(), "files": {name: str(path) for name, path in files.items()}})
+        _print_json({**reading.report.to_json(), "files": files})
     else:
         _print(report_lines(reading.report, reading.slices, folder=folder, files=files))
     return 3 if reading.report.outcome == "failed" else 0
@@ -216,8 +215,8 @@ def slices_command(
 ) -> None:
     """Write the pictures that a model would see, and where each comes from.
 
-    OUT_DIR gets 001.png and so on, and slices.json: for each picture its source image and the matrix from its
-    pixels to millimetres in the patient (LPS).
+    OUT_DIR gets pictures/001.png and so on, and slices.json: for each picture its source image and the matrix
+    from its pixels to millimetres in the patient (LPS).
 
     \b
     Examples:
@@ -225,9 +224,8 @@ def slices_command(
       medmllm slices study -o pictures --count 32 --size 560 --window ct-lung
     """  # noqa: D301
     check(out, kind="slices", inputs=paths)
+    from medmllm_plugin import pipeline
     from medmllm_plugin.console import shown_progress
-    from medmllm_plugin.pictures import png_bytes
-    from medmllm_plugin.sliceset import picture_name
     from medmllm_plugin.transforms.reading import read_volume
     from medmllm_plugin.transforms.slices import SlicePlan
 
@@ -237,19 +235,16 @@ def slices_command(
         progress("reading", 0, 0)
         volume = read_volume(paths, series=series, modality=modality)
         slices = plan.apply(volume, progress=lambda done, total: progress("pictures", done, total))
-    content = slices.to_json()
     with whole_folder(out, kind="slices") as part:
-        for number, one in enumerate(slices.slices, 1):
-            (part / picture_name(number)).write_bytes(png_bytes(one.pixels))
-        (part / "slices.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        files = _moved(pipeline.write_slices(slices, part), part, out)
     if as_json:
-        _print_json({**content, "folder": str(out)})
+        _print_json({**slices.to_json(), "files": files})
     else:
         _print(
             [
                 f"{slices.study.modality}: {slices.plan}",
                 *(f"  - {note}" for note in slices.notes),
-                f"Written to {out}: {len(slices)} pictures and slices.json",
+                f"Written to {out}: {len(slices)} of {len(volume)} slices as pictures, and slices.json",
             ]
         )
 
@@ -275,11 +270,19 @@ def phantom_command(
       medmllm phantom study --seed 7 --findings nodule,cardiomegaly
     """  # noqa: D301
     check(out, kind="phantom")
+    from medmllm_plugin.console import shown_progress
     from medmllm_plugin.phantoms import write_study
 
     keys = None if findings is None else tuple(one.strip() for one in findings.split(",") if one.strip())
-    with whole_folder(out, kind="phantom") as part:
-        write_study(part, kind=kind, seed=seed, findings=() if keys == ("none",) else keys, slices=slices)
+    with shown_progress(hidden=as_json) as progress, whole_folder(out, kind="phantom") as part:
+        write_study(
+            part,
+            kind=kind,
+            seed=seed,
+            findings=() if keys == ("none",) else keys,
+            slices=slices,
+            progress=lambda done, total: progress("phantom", done, total),
+        )
         truth = json.loads((part / "truth.json").read_text("utf-8"))
         files = sorted(path.relative_to(part) for path in part.rglob("*") if path.is_file())
     if as_json:
@@ -337,6 +340,11 @@ def sr_show_command(file: Path, as_json: bool) -> None:
         _print_json(document.to_json())
     else:
         _print(document.to_text().splitlines())
+
+
+def _moved(files: Mapping[str, Path], part: Path, folder: Path) -> dict[str, str]:
+    """Where files lie once the folder they were written into is in its place."""
+    return {name: str(folder / path.relative_to(part)) for name, path in files.items()}
 
 
 def _own_folder(reading: Reading, paths: Iterable[Path], question: str | None) -> Path:

@@ -112,7 +112,7 @@ class Finding:
             raise ValueError(f"certainty is 0 to 1, got {self.certainty}")
 
 
-TEXT_PATTERN = r'^[^\x00-\x1f"\\\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,%d}$'
+TEXT_PATTERN = r'^[^\x00-\x1f"\\\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,%d}$'
 """Printable text of any language: no control or direction marks, nothing to escape in JSON."""
 
 MAX_FINDINGS = 16

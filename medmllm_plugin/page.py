@@ -252,9 +252,11 @@ def _strip(report: Report, album: Album) -> str:
             f"{album.view(number, boxes=boxes, alt=alt, small=True)}</a>"
             f"<figcaption><b>{number}</b> {words}</figcaption></figure>"
         )
+    many = len(album.slices) > 1
+    heading = f"The {len(album.slices)} pictures" if many else "The picture"
+    words = "In the order in which the model was shown them; choose one to enlarge it." if many else ""
     return (
-        f"<section><h2>{_plural(len(album.slices), 'picture')} shown to the model, in this order</h2>"
-        f'<p class="quiet">Choose one to enlarge it.</p><div class="strip">{figures}</div></section>'
+        f'<section><h2>{heading}</h2><p class="quiet">{words}</p><div class="strip">{figures}</div></section>'
     )
 
 

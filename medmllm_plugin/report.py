@@ -76,7 +76,7 @@ class Report:
             "disclaimer": DISCLAIMER,
             "outcome": self.outcome.value,
             "study": asdict(self.study),
-            "findings": [_finding_to_json(finding) for finding in self.findings],
+            "findings": [finding_to_json(finding) for finding in self.findings],
             "narrative": {
                 "findings": [
                     {"sentence": one.sentence, "images": [image.to_json() for image in one.images]}
@@ -101,7 +101,7 @@ class Report:
         return cls(
             outcome=Outcome(data["outcome"]),
             study=Study(**data["study"]),
-            findings=tuple(_finding_from_json(finding) for finding in data["findings"]),
+            findings=tuple(finding_from_json(finding) for finding in data["findings"]),
             narrative=tuple(
                 Sentence(sentence=one["sentence"], images=tuple(map(image_from_json, one["images"])))
                 for one in data["narrative"]["findings"]
@@ -117,7 +117,8 @@ class Report:
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _finding_to_json(finding: Finding) -> dict[str, Any]:
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """A finding as `report.json` and `truth.json` hold it."""
     box = finding.box
     return {
         "finding": finding.finding,
@@ -147,7 +148,8 @@ def _finding_to_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _finding_from_json(data: dict[str, Any]) -> Finding:
+def finding_from_json(data: dict[str, Any]) -> Finding:
+    """The finding that `finding_to_json` wrote."""
     box, center = data["box"], data["center_mm"]
     return Finding(
         **{

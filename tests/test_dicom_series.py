@@ -24,6 +24,7 @@ from pydicom.uid import (
 from medmllm_plugin.errors import GeometryError, StudyError
 from medmllm_plugin.geometry import apply
 from medmllm_plugin.source import DicomImage, FileImage
+from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.reading import read_volume
 from medmllm_plugin.volume import Volume
 from tests.builders import (
@@ -399,6 +400,33 @@ def test_two_patients_are_refused_without_their_names(tmp_path: Path) -> None:
         read_volume([tmp_path])
 
     assert "Other" not in str(told.value)
+
+
+def test_free_text_of_a_header_reaches_no_note_and_no_error(tmp_path: Path) -> None:
+    secret = {
+        "Modality": "Doe^John",
+        "SeriesDescription": "Doe^John",
+        "PatientName": "Doe^John",
+        "RescaleType": "Doe^John",
+        "ImageType": ["ORIGINAL", "PRIMARY", "Doe^John"],
+    }
+    with quiet():
+        write_ct_series(tmp_path / "shown", slices=2, SeriesNumber=1, **secret)
+        write_ct_series(
+            tmp_path / "left out",
+            slices=1,
+            SeriesNumber=2,
+            SeriesInstanceUID="1.2.3",
+            **secret,
+            PhotometricInterpretation="Doe^John",
+        )
+
+    volume = read_volume([tmp_path])
+    with pytest.raises(StudyError) as told:
+        read_volume([tmp_path], series="77")
+
+    assert "Doe" not in notes_of(volume) + str(told.value)
+    assert volume.study.modality == "CT"
 
 
 def test_an_empty_birth_date_is_no_other_patient(tmp_path: Path) -> None:

@@ -180,6 +180,16 @@ def test_places_in_metres_become_millimetres(tmp_path: Path) -> None:
     assert read_nifti(tmp_path / "metres.nii").planes[0].spacing == pytest.approx((3, 2))
 
 
+def test_what_nibabel_repairs_is_not_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_nifti(tmp_path / "odd.nii", VALUES, RAS)
+    content = bytearray(path.read_bytes())
+    content[252:254] = (99).to_bytes(2, "little")
+    path.write_bytes(bytes(content))
+
+    assert len(read_nifti(path)) == 5
+    assert capfd.readouterr().err == ""
+
+
 def test_a_singular_affine_is_refused(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "flat.nii.gz", VALUES, RAS)
     import nibabel

@@ -418,6 +418,30 @@ def test_a_file_that_is_no_sr_says_what_it_is(tmp_path: Path) -> None:
         read_sr(tmp_path / "none.dcm")
 
 
+@pytest.mark.parametrize("tenth", range(1, 10))
+def test_a_file_that_is_cut_off_is_refused_and_never_read_as_fewer_findings(
+    tmp_path: Path, tenth: int
+) -> None:
+    path = written(findings_sr(a_chest_report(), a_series()), tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * tenth // 10])
+
+    with pytest.raises(StudyError, match=r"sr\.dcm: found .*, expected a DICOM Structured Report"):
+        read_sr(path)
+
+
+def test_a_header_value_that_is_broken_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = written(findings_sr(a_chest_report(), a_series()), tmp_path)
+    flag = b"\x40\x00\x93\xa4CS"
+    broken = path.read_bytes().replace(flag, flag[:4] + b"Zz")
+    path.write_bytes(broken)
+
+    document = read_sr(path)
+
+    assert document.problems == ("VerificationFlag: not a legal value",)
+    assert len(document.findings) == 3
+
+
 def test_the_outcome_of_a_failed_reading_is_read() -> None:
     report = replace(a_report(outcome=Outcome.FAILED), impression=())
 

@@ -18,6 +18,9 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts as dictionary
 from pydicom.uid import (
@@ -213,7 +216,7 @@ def test_dsrdump_reads_every_sr_without_complaint(written: dict[str, Path]) -> N
         assert (done.returncode, complaints) == (0, [])
 
 
-def test_pixelmed_finds_no_error_in_any_sr(written: dict[str, Path], tmp_path: Path) -> None:
+def test_pixelmed_finds_no_error_in_an_sr_of_any_kind(written: dict[str, Path], tmp_path: Path) -> None:
     java, javac = tool("java"), tool("javac")
     jars = Path("/usr/share/java")
     if not (jars / "pixelmed.jar").exists():
@@ -225,10 +228,12 @@ def test_pixelmed_finds_no_error_in_any_sr(written: dict[str, Path], tmp_path: P
         " for (String file : files) System.out.println(validator.validate(file)); } }"
     )
     subprocess.run([javac, "-cp", classes, "-d", str(tmp_path), str(tmp_path / "Validate.java")], check=True)
+    cases = ("chest CT", "normal", "failed", "CR", "SC", "multi-frame MR")
+    paths = [str(written[f"{case} {tree}"]) for case in cases for tree in "AB"]
     limits = [f"-Djdk.xml.xpath{limit}=0" for limit in ("ExprOpLimit", "TotalOpLimit", "ExprGrpLimit")]
 
     done = subprocess.run(
-        [java, *limits, "-Xss64m", "-cp", classes, "Validate", *map(str, written.values())],
+        [java, *limits, "-Xss64m", "-cp", classes, "Validate", *paths],
         capture_output=True,
         text=True,
         check=True,
@@ -236,7 +241,7 @@ def test_pixelmed_finds_no_error_in_any_sr(written: dict[str, Path], tmp_path: P
 
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("Error")] == []
-    assert lines.count("IOD validation complete") == len(written)
+    assert lines.count("IOD validation complete") == len(paths)
 
 
 # The hard rules, on the tree
@@ -559,12 +564,25 @@ def test_the_series_that_was_read_comes_first_in_evidence_and_library() -> None:
 def test_missing_patient_and_study_values_are_empty_and_odd_ones_kept() -> None:
     absent = dict.fromkeys(("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyTime"))
     headers = [a_header(**absent)]
-    headers[0].add(pydicom.DataElement(0x00100020, "LO", "x" * 70, validation_mode=0))
+    headers[0].add(DataElement(0x00100020, "LO", "x" * 70, validation_mode=IGNORE))
 
     sr = findings_sr(a_report(), headers)
 
     assert [sr[keyword].is_empty for keyword in absent] == [True] * 5
     assert sr.PatientID == "x" * 70
+
+
+def test_an_age_date_sex_or_study_id_that_is_no_legal_value_is_left_out() -> None:
+    odd = {"PatientAge": "62", "StudyDate": "1.1.26", "PatientSex": "male", "StudyID": "more than 16 letters"}
+    header = a_header()
+    for keyword, value in odd.items():
+        tag, vr = tag_for_keyword(keyword) or 0, dictionary_VR(keyword)
+        header.add(DataElement(tag, vr, value, validation_mode=IGNORE))
+
+    sr = findings_sr(a_report(), [header])
+
+    assert "PatientAge" not in sr
+    assert [sr[keyword].is_empty for keyword in ("StudyDate", "PatientSex", "StudyID")] == [True] * 3
 
 
 def test_a_name_in_an_old_character_set_is_written_in_utf8(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from medmllm_plugin.errors import InputError, StudyError
 from medmllm_plugin.transforms.dicom_frames import frames_of
-from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, damaged, integer, text
+from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, damaged, integer, known_name, text
 from medmllm_plugin.transforms.stacks import Stack, best_stack, is_axial, is_stack
 
 _FEW = 5
@@ -67,7 +67,9 @@ class Series:
     def secondary(self) -> bool:
         """Whether its images are screens or results made of images rather than images of the patient."""
         first = self.headers[0]
-        return first.image_type[1:2] == ("SECONDARY",) or "Secondary Capture" in first.sop_class_uid.name
+        return first.image_type[1:2] == ("SECONDARY",) or "Secondary Capture" in known_name(
+            first.sop_class_uid
+        )
 
     @property
     def derived(self) -> bool:

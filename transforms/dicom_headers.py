@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -178,15 +179,29 @@ def _header(entry: Entry, dataset: Any, pixels: PixelElement | None) -> Header:
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         series_instance_uid=text(dataset, "SeriesInstanceUID"),
         study_instance_uid=text(dataset, "StudyInstanceUID"),
-        modality=text(dataset, "Modality") or _implied_modality(sop_class),
+        modality=_code_string(text(dataset, "Modality")) or _implied_modality(sop_class),
         rows=integer(dataset, "Rows"),
         columns=integer(dataset, "Columns"),
         frames=max(1, integer(dataset, "NumberOfFrames", 1)),
-        photometric=text(dataset, "PhotometricInterpretation"),
+        photometric=_code_string(text(dataset, "PhotometricInterpretation")),
         image_type=texts(dataset, "ImageType"),
         transfer_syntax=UID(text(meta, "TransferSyntaxUID")),
         told_syntax=told_syntax,
     )
+
+
+def _code_string(value: str) -> str:
+    """The value if it is a Code String (PS3.5 6.2), else nothing: no damage carries text into our notes."""
+    return value if re.fullmatch(r"[A-Z0-9_ ]{1,16}", value) else ""
+
+
+def known_name(uid: UID) -> str:
+    """The standard's name of a UID; empty for one that it doesn't have.
+
+    >>> known_name(UID("1.2.840.10008.1.2.1")), known_name(UID("1.2.3"))
+    ('Explicit VR Little Endian', '')
+    """
+    return "" if uid.name == str(uid) else uid.name
 
 
 def _implied_modality(sop_class: UID) -> str:
@@ -195,7 +210,7 @@ def _implied_modality(sop_class: UID) -> str:
     >>> _implied_modality(UID("1.2.840.10008.5.1.4.1.1.4.1"))
     'MR'
     """
-    words = sop_class.name.removeprefix("Enhanced ").split()
+    words = known_name(sop_class).removeprefix("Enhanced ").split()
     return words[0] if words[:1] in (["CT"], ["MR"], ["PET"]) and "Image" in words else ""
 
 

@@ -5,6 +5,7 @@ pydicom decodes; what it can't decode (a wrong or retired transfer syntax) Simpl
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medmllm_plugin.errors import StudyError
-from medmllm_plugin.transforms.dicom_headers import Header, damaged, integer, items, open_at
+from medmllm_plugin.transforms.dicom_headers import Header, damaged, integer, items, known_name, open_at
+from medmllm_plugin.transforms.entries import one_line
 from medmllm_plugin.transforms.quiet import quiet, quiet_codecs
 
 Values = NDArray[np.float32] | NDArray[np.uint8]
@@ -41,9 +43,9 @@ def read_frame(header: Header, index: int, *, rescale: tuple[float, float] | Non
     try:
         with quiet():
             return _shaped(_by_pydicom(header, index, rescale), header), "pydicom"
-    except StudyError:
+    except (StudyError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as first:
+    except BaseException as first:  # a codec in Rust panics with an exception that is no Exception
         try:
             with quiet():
                 return _shaped(_by_simpleitk(header, rescale), header), "SimpleITK"
@@ -51,12 +53,12 @@ def read_frame(header: Header, index: int, *, rescale: tuple[float, float] | Non
             raise _undecodable(header, index, first) from second
 
 
-def _undecodable(header: Header, index: int, error: Exception) -> StudyError:
-    what = " ".join(str(error).split())[:200]
+def _undecodable(header: Header, index: int, error: BaseException) -> StudyError:
+    # what is quoted may come from the header, and so from the patient
+    what = re.sub(r"'[^']*'", "'...'", one_line(" ".join(str(error).split())))[:200]
+    syntax = known_name(header.transfer_syntax) or "an unknown transfer syntax"
     frame = f", frame {index + 1}," if header.multi_frame else ""
-    return damaged(
-        header.entry, f"pixel data{frame} in {header.transfer_syntax.name} that can't be decoded ({what})"
-    )
+    return damaged(header.entry, f"pixel data{frame} in {syntax} that can't be decoded ({what})")
 
 
 def _by_pydicom(header: Header, index: int, rescale: tuple[float, float] | None) -> Values:

@@ -25,6 +25,7 @@ from medmllm_plugin.transforms.dicom_frames import Frame
 from medmllm_plugin.transforms.dicom_headers import (
     Header,
     check_pixels,
+    known_name,
     read_header,
     settle,
     text,
@@ -122,20 +123,16 @@ def _why_no_image(header: Header) -> str:
     meta_class = text(header.dataset.file_meta, "MediaStorageSOPClassUID")
     if MediaStorageDirectoryStorage in (header.sop_class_uid, UID(meta_class)):
         return "DICOMDIR"
-    if any(word in header.sop_class_uid.name for word in _NO_PICTURES):
-        return header.sop_class_uid.name.removesuffix(" Storage")
+    name = known_name(header.sop_class_uid)
+    if any(word in name for word in _NO_PICTURES):
+        return name.removesuffix(" Storage")
     if header.modality in _NOT_IMAGES or ("Rows" not in header.dataset and header.pixels is None):
-        if "Image Storage" in header.sop_class_uid.name:
+        if "Image Storage" in name:
             check_pixels(header)  # raises: an image without rows
-        return header.modality or _class_name(header)
+        return header.modality or name or "DICOM object of unknown class"
     if "TotalPixelMatrixColumns" in header.dataset:
         return "whole-slide image"
     return ""
-
-
-def _class_name(header: Header) -> str:
-    name = header.sop_class_uid.name
-    return name if name and not name[0].isdigit() else "DICOM object of unknown class"
 
 
 def _no_images(left_out: Counter[str], where: str) -> StudyError:
@@ -259,5 +256,5 @@ def _pixel_notes(frames: Sequence[Frame], headers: Sequence[Header]) -> list[str
         with quiet_codecs():
             _, decoder = read_frame(first, frames[0].index, rescale=frames[0].rescale)
         if decoder != "pydicom":
-            notes.append(f"pydicom can't decode {first.transfer_syntax.name} here; {decoder} did")
+            notes.append(f"pydicom can't decode {known_name(first.transfer_syntax)} here; {decoder} did")
     return notes

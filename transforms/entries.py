@@ -87,6 +87,15 @@ def list_entries(paths: Sequence[Path]) -> Listing:
     return listing
 
 
+def one_line(text: str) -> str:
+    r"""The text with a question mark for each character that can't be printed on one line.
+
+    >>> one_line("IM\n0001")
+    'IM?0001'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def is_nifti(path: Path) -> bool:
     """Whether the name is that of a NIfTI file.
 
@@ -180,7 +189,7 @@ def _list_file(path: Path) -> Listing:
 
 
 def _file_entry(path: Path) -> Entry:
-    return Entry(name=str(path), open=lambda: path.open("rb"), path=path)
+    return Entry(name=one_line(str(path)), open=lambda: path.open("rb"), path=path)
 
 
 def list_zip(
@@ -216,7 +225,9 @@ def list_zip(
             if any(member.flag_bits & 1 for member in members):
                 raise StudyError(found="an encrypted zip", expected="a plain zip", where=path, remedy=remedy)
             return _list_members(path, archive, members)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (StudyError, OSError):
+        raise
+    except Exception as error:  # zipfile raises many kinds on damaged directories
         raise StudyError(
             found="a damaged or unsupported zip",
             expected="a whole zip of DICOM files",
@@ -248,14 +259,14 @@ def _member_entry(path: Path, member: zipfile.ZipInfo) -> Entry:
             # zipfile hands out no more than the size that the directory declares, which was checked
             return io.BytesIO(archive.read(member))
 
-    return Entry(name=f"{path}:{member.filename}", open=unpack)
+    return Entry(name=one_line(f"{path}:{member.filename}"), open=unpack)
 
 
 class _reading_member:  # noqa: N801
     """Turns what zipfile and zlib raise on a damaged member into one of our errors."""
 
     def __init__(self, path: Path, member: str) -> None:
-        self._where = f"{path}:{member}"
+        self._where = one_line(f"{path}:{member}")
 
     def __enter__(self) -> None:
         return None

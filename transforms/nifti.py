@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from medmllm_plugin.errors import InputError, StudyError
 from medmllm_plugin.geometry import RAS_FROM_LPS, Matrix, require_invertible
 from medmllm_plugin.source import FileImage
-from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.quiet import quiet, quiet_logger
 from medmllm_plugin.transforms.stacks import spacing_notes
 from medmllm_plugin.volume import Plane, Study, Volume
 
@@ -119,7 +119,8 @@ def radiological(affine: Matrix) -> InPlane:
 def _read(path: Path, modality: str | None) -> Volume:
     import nibabel
 
-    image = nibabel.load(path)
+    with quiet_logger(nibabel.imageglobals.logger):
+        image = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Image):
         raise _refused(path, f"a {type(image).__name__}")
     shape = _one_volume(path, image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -35,3 +36,18 @@ def quiet_codecs() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(nowhere)
         os.close(kept)
+
+
+@contextmanager
+def quiet_logger(logger: logging.Logger) -> Iterator[None]:
+    """Nothing that a library logs to its own logger leaves this block, such as nibabel's repairs of a header.
+
+    >>> with quiet_logger(logging.getLogger("nibabel.global")):
+    ...     logging.getLogger("nibabel.global").warning("qform_code 99 not valid; setting to 0")
+    """
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

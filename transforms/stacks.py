@@ -132,7 +132,7 @@ def _unplaced(frames: Sequence[Frame]) -> Stack:
 
 def _kind(frame: Frame) -> str:
     photometric = frame.header.photometric
-    return photometric if photometric.startswith("MONOCHROME") else "colour"
+    return photometric if photometric in ("MONOCHROME1", "MONOCHROME2") else "colour"
 
 
 def _parallel_groups(frames: Iterable[Frame]) -> list[list[Frame]]:

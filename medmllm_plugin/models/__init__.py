@@ -30,6 +30,8 @@ class Capabilities:
     """Keys of findings it knows; None for all of `codes.toml`."""
     sites: tuple[str, ...] | None = None
     """Keys of sites it knows; None for all of `codes.toml`."""
+    tasks: tuple[str, ...] | None = None
+    """Names of the tasks it was made for; None for any."""
     terse: bool = False
     """True for a small model trained on the bare prompt, without instructions or lists of keys."""
     plan: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,8 @@ class Card:
     """Keys of the findings it knows."""
     sites: tuple[str, ...] | None = None
     """Keys of the sites it knows."""
+    tasks: tuple[str, ...] | None = None
+    """Names of the tasks it was made for."""
     terse: bool | None = None
     plan: dict[str, Any] | None = None
     """Settings of `transforms.slices.SlicePlan` that suit it."""
@@ -236,6 +238,7 @@ _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
         "a list of sites of codes.toml",
         _is_list(lambda value: isinstance(value, str) and value in codes.sites()),
     ),
+    "tasks": ("a list of names of tasks", _is_list(_is_text)),
     "terse": ("true or false", _is_truth),
     "plan": ("an object of slice plan settings", lambda value: isinstance(value, dict)),
     "pictures": ("a number from 1", _is_count),

@@ -341,6 +341,7 @@ def _capabilities(folder: ModelFolder, family: Family) -> Capabilities:
         "box_limit": card.box_limit,
         "findings": card.findings,
         "sites": card.sites,
+        "tasks": card.tasks,
         "terse": card.terse,
         "plan": card.plan,
         "domain": card.domain,

@@ -1,0 +1,145 @@
+"""The whole line, from paths to a report and its files: the only module that knows every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmllm_plugin import engine, page, pictures, registry
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.models import Model
+from medmllm_plugin.report import Report
+from medmllm_plugin.sliceset import SliceSet, picture_name
+from medmllm_plugin.tasks import TASKS, Task
+from medmllm_plugin.transforms.reading import read_volume
+from medmllm_plugin.transforms.slices import SlicePlan
+from medmllm_plugin.transforms.window import PRESETS
+from medmllm_plugin.volume import Volume
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); stages are `reading`, `pictures`, `model`, `thinking`, `report`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reading:
+    """A study as read: what went in, what was shown, what was said."""
+
+    report: Report
+    slices: SliceSet
+    volume: Volume
+
+
+def read(
+    paths: Sequence[Path | str] | Path | str,
+    *,
+    task: str = "report",
+    question: str | None = None,
+    model: str | Model = "embedded",
+    series: str | None = None,
+    modality: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Reading:
+    """Read a study: a folder, files, a DICOMDIR, a zip, or a NIfTI file.
+
+    Args:
+        paths: What to read, one study.
+        task: A name of `tasks.TASKS`.
+        question: The user's own question, for the task `question`.
+        model: A name that `registry.open_model` knows, or a model.
+        series: Which series: its UID, the end of it, or its number; None chooses and says why.
+        modality: What a NIfTI file is, such as CT, since it doesn't say.
+        count: Most pictures; None for what suits the model.
+        seed: For models that sample.
+        progress: Called as the work goes on.
+
+    Raises:
+        MedMLLMError: One of its branches, see `errors`.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    chosen = _task(task)
+    tell("reading", 0, 1)
+    places = [paths] if isinstance(paths, Path | str) else paths
+    volume = read_volume([Path(path) for path in places], series=series, modality=modality)
+    tell("reading", 1, 1)
+    tell("model", 0, 1)
+    reader = registry.open_model(model) if isinstance(model, str) else model
+    tell("model", 1, 1)
+    plan = plan_for(reader, volume, count=count)
+    slices = plan.apply(volume, progress=lambda done, total: tell("pictures", done, total))
+    tell("pictures", len(slices), len(slices))
+    report = engine.run(
+        chosen,
+        slices,
+        reader,
+        question=question,
+        seed=seed,
+        progress=lambda done, total: tell("thinking", done, total),
+    )
+    return Reading(report=report, slices=slices, volume=volume)
+
+
+def plan_for(model: Model, volume: Volume, *, count: int | None = None) -> SlicePlan:
+    """The slice plan that suits a model, as far as the volume allows it.
+
+    Raises:
+        SettingsError: If the model's own plan is not one, or more pictures are asked for than it can look at.
+    """
+    able = model.capabilities
+    settings: dict[str, Any] = dict(able.plan)
+    if count is not None:
+        settings["count"] = count
+    elif "count" not in settings:
+        settings["count"] = min(SlicePlan().count, able.pictures)
+    if settings.get("window") in PRESETS and volume.unit != "HU":
+        del settings["window"]
+    try:
+        return SlicePlan(**settings)
+    except TypeError as error:
+        raise SettingsError(f"{model.name}: its slice plan {settings} is not one ({error})") from error
+
+
+def write(reading: Reading, folder: Path) -> dict[str, Path]:
+    """Write a reading's files into an empty folder.
+
+    Returns:
+        Paths by what they are: `report`, `page`, `slices`, `pictures` (a folder), and for DICOM input
+        `findings_sr` (TID 1500) and `report_sr` (TID 2000).
+    """
+    files = {
+        "report": folder / "report.json",
+        "page": folder / "report.html",
+        **write_slices(reading.slices, folder),
+    }
+    files["report"].write_text(reading.report.to_text(), encoding="utf-8")
+    files["page"].write_text(page.render(reading.report, reading.slices), encoding="utf-8")
+    if reading.volume.headers:
+        from medmllm_plugin.dicom_bridge import sr_writer
+
+        files["findings_sr"] = folder / "findings.dcm"
+        files["report_sr"] = folder / "report.dcm"
+        headers = reading.volume.headers
+        for name, make in (("findings_sr", sr_writer.findings_sr), ("report_sr", sr_writer.text_sr)):
+            make(reading.report, headers).save_as(files[name], enforce_file_format=True)
+    return files
+
+
+def write_slices(slices: SliceSet, folder: Path) -> dict[str, Path]:
+    """Write `slices.json` and the pictures into an empty folder."""
+    files = {"slices": folder / "slices.json", "pictures": folder / "pictures"}
+    files["pictures"].mkdir()
+    for number, one in enumerate(slices.slices, 1):
+        (files["pictures"] / picture_name(number)).write_bytes(pictures.png_bytes(one.pixels))
+    files["slices"].write_text(json.dumps(slices.to_json(), indent=1) + "\n", encoding="utf-8")
+    return files
+
+
+def _task(name: str) -> Task:
+    try:
+        return TASKS[name]
+    except KeyError:
+        raise SettingsError(f"no task is named {name!r}; there are: {', '.join(TASKS)}") from None
