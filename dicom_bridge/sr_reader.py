@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.config import IGNORE
@@ -65,10 +66,11 @@ def read_sr(path: str | Path) -> SrDocument:
         raise _no_sr(path, "no such file") from error
     except (*UNREADABLE, InvalidDicomError, RecursionError) as error:
         raise _no_sr(path, "a file that is not whole DICOM") from error
-    if value_type != "CONTAINER":
-        raise _no_sr(path, clean(kind) or "DICOM without a SOP class")
     if _is_cut_off(dataset):
         raise _no_sr(path, "a file that is cut off")
+    if value_type != "CONTAINER":
+        found = clean(kind) or "DICOM without a SOP class"
+        raise _no_sr(path, f"{found} without content" if "SR Storage" in kind else found)
     return document_of(dataset)
 
 
@@ -122,14 +124,10 @@ def _no_sr(path: Path, found: str) -> StudyError:
 
 
 def _is_cut_off(dataset: Dataset) -> bool:
-    """Whether an element holds fewer bytes than its length says: pydicom reads on to the end without a word."""
-    elements = (dataset.get_item(tag) for tag in dataset.keys())
-    return any(
-        isinstance(one, RawDataElement)
-        and one.value is not None
-        and len(one.value) < one.length != 0xFFFFFFFF
-        for one in elements
-    )
+    """Whether an element holds fewer bytes than its length says; pydicom passes over that in silence."""
+    elements: Iterable[Any] = dataset.values()
+    raw = (one for one in elements if isinstance(one, RawDataElement))
+    return any(len(one.value or b"") < one.length < 0xFFFFFFFF for one in raw)
 
 
 def _header_text(dataset: Dataset, keyword: str) -> str | None:

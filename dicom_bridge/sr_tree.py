@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import clean
 
 UNREADABLE = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError,
-    OSError, EOFError, struct.error,
+    OSError, EOFError, struct.error, BytesLengthException,
 )  # fmt: skip
 """What pydicom raises on a value or sequence that is broken or cut off."""
 

@@ -184,13 +184,14 @@ def read_command(
             )
         except ReplyError as error:
             raise _replies_kept(error, probe) from error
-    folder = _own_folder(reading, paths, question) if out is None else out
-    with whole_folder(folder, kind="report") as part:
-        files = _moved(pipeline.write(reading, part), part, folder)
+        folder = _own_folder(reading, paths, question) if out is None else out
+        progress("report", 0, 0)
+        with whole_folder(folder, kind="report") as part:
+            files = _moved(pipeline.write(reading, part), part, folder)
     if as_json:
         _print_json({**reading.report.to_json(), "files": files})
     else:
-        _print(report_lines(reading.report, reading.slices, folder=folder, files=files))
+        _print(report_lines(reading.report, reading.slices, files=files))
     return 3 if reading.report.outcome == "failed" else 0
 
 
@@ -215,7 +216,7 @@ def slices_command(
 ) -> None:
     """Write the pictures that a model would see, and where each comes from.
 
-    OUT_DIR gets pictures/001.png and so on, and slices.json: for each picture its source image and the matrix
+    OUT_DIR gets 001.png and so on, and slices.json: for each picture its source image and the matrix
     from its pixels to millimetres in the patient (LPS).
 
     \b

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from medmllm_plugin.findings import Finding
 from medmllm_plugin.page import OUTCOME_WORDS, finding_words
@@ -21,15 +20,18 @@ STAGES = {
     "model": "Opening the model",
     "thinking": "The model reads",
     "report": "Writing the report",
+    "phantom": "Drawing the phantom",
 }
 
 _FILES = {
-    "report.html": "the page, with pictures and boxes",
-    "report.json": "the report for programs",
-    "slices.json": "where each picture comes from",
-    "findings.dcm": "DICOM SR: findings and boxes",
-    "report.dcm": "DICOM SR: the narrative",
+    "page": "the page, with pictures and boxes",
+    "findings_sr": "DICOM SR: findings and boxes",
+    "report_sr": "DICOM SR: the narrative",
+    "report": "the report for programs",
+    "slices": "where each picture comes from",
+    "pictures": "what the model was shown",
 }
+"""What the files of a reading are, by the names of `pipeline.write`."""
 
 
 @contextmanager
@@ -83,16 +85,13 @@ def _words(stage: str) -> str:
     return STAGES.get(stage, stage)
 
 
-def report_lines(
-    report: Report, slices: SliceSet, *, folder: Path, files: Mapping[str, Path]
-) -> Iterator[str]:
+def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) -> Iterator[str]:
     """The report in a few lines of text.
 
     Args:
         report: What was read.
         slices: What the model was shown.
-        folder: Where the files lie.
-        files: The files by name.
+        files: Where its files lie, by the names of `pipeline.write`.
     """
     words, meaning = OUTCOME_WORDS[report.outcome]
     pictures = "1 picture" if len(slices) == 1 else f"{len(slices)} pictures"
@@ -108,11 +107,9 @@ def report_lines(
             yield heading
             yield from (f"  - {one}" for one in lines)
     yield ""
-    yield f"Written to {folder}"
-    yield from (
-        f"  {name:<12} {words}" for name, words in _FILES.items() if name in {p.name for p in files.values()}
-    )
-    yield f"  {'pictures':<12} what the model was shown"
+    yield "Written"
+    width = max(map(len, files.values()), default=0)
+    yield from (f"  {files[name]:<{width}}  {words}" for name, words in _FILES.items() if name in files)
     yield ""
     yield DISCLAIMER
 

@@ -73,7 +73,9 @@ def run(
             question=question,
             correction=correction,
         )
-        replies.append(model.reply(prompt, schema=schema, seed=seed, max_tokens=MAX_TOKENS, progress=progress))
+        replies.append(
+            model.reply(prompt, schema=schema, seed=seed, max_tokens=MAX_TOKENS, progress=progress)
+        )
         try:
             parsed = parse(replies[-1], schema=schema, slices=slices, model=model)
             break
@@ -124,7 +126,8 @@ def _check(task: Task, slices: SliceSet, model: Model, question: str | None) -> 
         raise SettingsError(f"the task {task.name} {need}")
     if len(slices) > able.pictures:
         raise SettingsError(
-            f"{model.name} looks at {able.pictures} pictures at most, found {len(slices)}; ask for fewer with --slices"
+            f"{model.name} looks at {able.pictures} pictures at most, found {len(slices)}; "
+            "ask for fewer with --slices"
         )
 
 
@@ -134,7 +137,7 @@ def _outcome(parsed: Parsed) -> Outcome:
 
 
 def _outside(report: Report, reason: str) -> Report:
-    """The report of a model that was never made for such images: what it said is kept, but not as findings."""
+    """The report of a model that was never made for such images: its words are kept, but not as findings."""
     sentence = f"Outside the model's domain: {reason}"
     return replace(
         report,

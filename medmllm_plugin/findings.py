@@ -157,28 +157,37 @@ def reply_schema(
     }
     if compared:
         properties["change"] = {"enum": [*(change.value for change in Change), None]}
-    properties["pictures"] = {"type": "array", "items": number, "minItems": 1, "maxItems": min(pictures, MAX_CITED)}
+    properties["pictures"] = {
+        "type": "array",
+        "items": number,
+        "minItems": 1,
+        "maxItems": min(pictures, MAX_CITED),
+    }
     if boxes:
         properties["box"] = {
             "anyOf": [
                 {"type": "null"},
-                _closed({
-                    "picture": number,
-                    "bbox_2d": {"type": "array", "items": coordinate, "minItems": 4, "maxItems": 4},
-                }),
+                _closed(
+                    {
+                        "picture": number,
+                        "bbox_2d": {"type": "array", "items": coordinate, "minItems": 4, "maxItems": 4},
+                    }
+                ),
             ]
         }
     properties["sentence"] = {"type": "string", "pattern": TEXT_PATTERN % 300}
-    schema = _closed({
-        "abnormal_pictures": {"type": "array", "items": number, "maxItems": pictures},
-        "findings": {"type": "array", "items": _closed(properties), "maxItems": MAX_FINDINGS},
-        "impression": {
-            "type": "array",
-            "items": {"type": "string", "pattern": TEXT_PATTERN % 300},
-            "minItems": 1,
-            "maxItems": 6,
-        },
-    })
+    schema = _closed(
+        {
+            "abnormal_pictures": {"type": "array", "items": number, "maxItems": pictures},
+            "findings": {"type": "array", "items": _closed(properties), "maxItems": MAX_FINDINGS},
+            "impression": {
+                "type": "array",
+                "items": {"type": "string", "pattern": TEXT_PATTERN % 300},
+                "minItems": 1,
+                "maxItems": 6,
+            },
+        }
+    )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -50,8 +50,8 @@ def plane_matrix(
     skew = abs(float(along_row @ along_column))
     if not np.all(np.abs(lengths - 1) < _COSINE_TOLERANCE) or not skew < _COSINE_TOLERANCE:
         raise GeometryError(
-            f"{where}: Image Orientation (Patient) is {list(map(float, orientation))}, expected two perpendicular "
-            "unit vectors; correct the header or leave this image out"
+            f"{where}: Image Orientation (Patient) is {list(map(float, orientation))}, expected two "
+            "perpendicular unit vectors; correct the header or leave this image out"
         )
     row_spacing, column_spacing = map(float, spacing)
     if not (row_spacing > 0 and column_spacing > 0 and np.isfinite([row_spacing, column_spacing]).all()):
@@ -88,7 +88,8 @@ def grid_affine(planes: Sequence[Matrix], *, tolerance: float = 0.01) -> Matrix:
     Raises:
         GeometryError: If the planes are not parallel, of one spacing, and evenly spaced.
 
-    >>> stack = [plane_matrix(position=(0, 0, z), orientation=(1, 0, 0, 0, 1, 0), spacing=(1, 1)) for z in (5, 8, 11)]
+    >>> flat = {"orientation": (1, 0, 0, 0, 1, 0), "spacing": (1, 1)}
+    >>> stack = [plane_matrix(position=(0, 0, z), **flat) for z in (5, 8, 11)]
     >>> grid_affine(stack)[:3, 2].tolist()
     [0.0, 0.0, 3.0]
     """
@@ -105,7 +106,8 @@ def grid_affine(planes: Sequence[Matrix], *, tolerance: float = 0.01) -> Matrix:
     if off.max() > tolerance:
         gaps = np.diff(origins @ unit_normal(first))
         raise GeometryError(
-            f"the slices are not evenly spaced (gaps {gaps.min():.3f} to {gaps.max():.3f} mm), so they are not one grid"
+            f"the slices are not evenly spaced (gaps {gaps.min():.3f} to {gaps.max():.3f} mm), "
+            "so they are not one grid"
         )
     affine = first.copy()
     affine[:3, 2] = step
@@ -120,8 +122,8 @@ def require_invertible(matrix: ArrayLike, *, where: str) -> Matrix:
 
     >>> require_invertible(np.zeros((4, 4)), where="x.nii")
     Traceback (most recent call last):
-    medmllm_plugin.errors.GeometryError: x.nii: its affine is singular or not finite, expected an invertible 4x4 \
-matrix; correct the header (an axis has no length or two axes coincide)
+    medmllm_plugin.errors.GeometryError: x.nii: its affine is singular or not finite, expected an invertible \
+4x4 matrix; correct the header (an axis has no length or two axes coincide)
     """
     result = np.asarray(matrix, np.float64)
     lengths = np.linalg.norm(result[:3, :3], axis=0) if result.shape == (4, 4) else np.zeros(3)
@@ -134,7 +136,7 @@ matrix; correct the header (an axis has no length or two axes coincide)
     return result
 
 
-def apply(matrix: Matrix, points: ArrayLike) -> NDArray[np.float64]:
+def apply(matrix: NDArray[np.floating], points: ArrayLike) -> NDArray[np.float64]:
     """Map points, shape (..., n), by a homogeneous matrix of shape (n + 1, n + 1).
 
     >>> apply(np.diag([2.0, 2.0, 1.0]), [[1, 2]]).tolist()
@@ -157,7 +159,7 @@ def orientation_letters(direction: ArrayLike) -> str:
 
 
 def plane_name(matrix: Matrix) -> str:
-    """`axial`, `coronal` or `sagittal` by the largest part of the normal; `oblique ` before it beyond 10 degrees.
+    """`axial`, `coronal` or `sagittal` by the largest part of the normal; `oblique` before it beyond 10°.
 
     >>> plane_name(np.eye(4))
     'axial'

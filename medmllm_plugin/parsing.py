@@ -48,6 +48,12 @@ def parse(reply: Reply, *, schema: dict[str, Any], slices: SliceSet, model: Mode
     """
     data = _checked(reply.text, schema)
     notes: list[str] = []
+    marked = sorted({int(number) for number in data["abnormal_pictures"]})
+    if marked and all(said["status"] == Status.ABSENT for said in data["findings"]):
+        numbers = ", ".join(map(str, marked))
+        notes.append(
+            f"the model marked pictures as abnormal ({numbers}) but reported no finding that is there"
+        )
     certainties = _certainties(reply, len(data["findings"]))
     findings = []
     for index, said in enumerate(data["findings"]):
@@ -57,7 +63,7 @@ def parse(reply: Reply, *, schema: dict[str, Any], slices: SliceSet, model: Mode
     return Parsed(
         findings=tuple(findings),
         narrative=tuple(Sentence(sentence=one.sentence, images=one.images) for one in findings),
-        impression=tuple(_one_line(text) for text in data["impression"]),
+        impression=tuple(_one_line(text, "the impression") for text in data["impression"]),
         notes=tuple(notes),
     )
 
@@ -69,6 +75,8 @@ def _checked(text: str, schema: dict[str, Any]) -> dict[str, Any]:
         data = json.loads(text)
     except ValueError as error:
         raise UnusableReplyError(f"it is not JSON ({error}).") from error
+    except RecursionError as error:
+        raise UnusableReplyError("it is not JSON that can be read (nested too deeply).") from error
     errors = jsonschema.Draft202012Validator(schema).iter_errors(data)
     worst = jsonschema.exceptions.best_match(errors)
     if worst is not None:
@@ -91,7 +99,7 @@ def _finding(
     if not codes.site_allowed(finding, site):
         raise UnusableReplyError(f"{label} can't be at the site {site}.")
     side = _side(said, label, notes)
-    numbers = sorted(set(said["pictures"]))
+    numbers = sorted({int(number) for number in said["pictures"]})
     box = _box(said.get("box"), label, slices=slices, model=model, notes=notes)
     if box is not None and box.picture not in numbers:
         numbers = sorted({*numbers, box.picture})
@@ -102,7 +110,7 @@ def _finding(
         site=site,
         side=side,
         status=Status(said["status"]),
-        sentence=_one_line(said["sentence"]),
+        sentence=_one_line(said["sentence"], f"the sentence of {label}"),
         images=images,
         tracking_uid=_tracking_uid(slices, index, finding, site, side, numbers),
         certainty=certainty,
@@ -131,7 +139,8 @@ def _box(
 ) -> Box | None:
     if said is None:
         return None
-    one = slices.picture(said["picture"])
+    number = int(said["picture"])
+    one = slices.picture(number)
     rows, columns = one.pixels.shape[:2]
     left, top, right, bottom = model.box_to_picture(tuple(said["bbox_2d"]), rows=rows, columns=columns)
     left, right = max(0.0, min(left, right)), min(float(columns), max(left, right))
@@ -140,10 +149,10 @@ def _box(
         notes.append(f"{label}: its box {said['bbox_2d']} is empty or outside the picture and was left out")
         return None
     column_min, row_min, column_max, row_max = slices.box_in_source(
-        said["picture"], column_min=left, row_min=top, column_max=right, row_max=bottom
+        number, column_min=left, row_min=top, column_max=right, row_max=bottom
     )
     return Box(
-        picture=said["picture"],
+        picture=number,
         image=one.source,
         column_min=column_min,
         row_min=row_min,
@@ -199,7 +208,7 @@ def _certainties(reply: Reply, count: int) -> list[float | None]:
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     key = r'"{}"\s*:\s*"([^"]*)"'
-    pattern = key.format("finding") + r'(?:[^{}\[\]]*?)' + key.format("status")
+    pattern = key.format("finding") + r"(?:[^{}\[\]]*?)" + key.format("status")
     for match in re.finditer(pattern, text):
         yield match.start(1), match.end(2)
 
@@ -214,5 +223,10 @@ def _tracking_uid(
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([key, first])).int}"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _one_line(text: str, what: str) -> str:
+    line = " ".join(text.split())
+    if not line:
+        raise UnusableReplyError(f"{what} is blank.")
+    if not line.isascii() and re.search("[\ud800-\udfff]", line):
+        raise UnusableReplyError(f"{what} has half a character (a lone surrogate).")
+    return line

@@ -113,7 +113,7 @@ def write(reading: Reading, folder: Path) -> dict[str, Path]:
     files = {
         "report": folder / "report.json",
         "page": folder / "report.html",
-        **write_slices(reading.slices, folder),
+        **write_slices(reading.slices, folder, inside="pictures/"),
     }
     files["report"].write_text(reading.report.to_text(), encoding="utf-8")
     files["page"].write_text(page.render(reading.report, reading.slices), encoding="utf-8")
@@ -128,13 +128,13 @@ def write(reading: Reading, folder: Path) -> dict[str, Path]:
     return files
 
 
-def write_slices(slices: SliceSet, folder: Path) -> dict[str, Path]:
-    """Write `slices.json` and the pictures into an empty folder."""
-    files = {"slices": folder / "slices.json", "pictures": folder / "pictures"}
-    files["pictures"].mkdir()
+def write_slices(slices: SliceSet, folder: Path, *, inside: str = "") -> dict[str, Path]:
+    """Write `slices.json` into an empty folder, and the pictures beside it or `inside` a folder there."""
+    files = {"slices": folder / "slices.json", "pictures": folder / inside}
+    files["pictures"].mkdir(exist_ok=True)
     for number, one in enumerate(slices.slices, 1):
         (files["pictures"] / picture_name(number)).write_bytes(pictures.png_bytes(one.pixels))
-    files["slices"].write_text(json.dumps(slices.to_json(), indent=1) + "\n", encoding="utf-8")
+    files["slices"].write_text(json.dumps(slices.to_json(folder=inside), indent=1) + "\n", encoding="utf-8")
     return files
 
 

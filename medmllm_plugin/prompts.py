@@ -66,9 +66,10 @@ class Prompt:
 TERSE_SYSTEM = "You read phantoms."
 
 SYSTEM = (
-    "You are an expert radiologist. You read the pictures of one study and report only what can be seen in them. "
-    "Sides are the patient's own: in axial and coronal pictures the patient's right is on the left of the picture. "
-    "What you are not sure of has the status indeterminate. Answer with one JSON object and nothing else."
+    "You are an expert radiologist. You read the pictures of one study and report only what can be seen in "
+    "them. Sides are the patient's own: unless you are told otherwise, the patient's right is on the left of "
+    "an axial, coronal or frontal picture. What you are not sure of has the status indeterminate. Answer "
+    "with one JSON object and nothing else."
 )
 
 
@@ -118,12 +119,15 @@ def build_prompt(
 
 def _describe(slices: SliceSet) -> str:
     first, last = slices.slices[0], slices.slices[-1]
-    text = f"There are {len(slices)} pictures of one {slices.study.modality} series"
+    modality = "".join(filter(str.isalnum, slices.study.modality))[:16]
+    pictures = "is 1 picture" if len(slices) == 1 else f"are {len(slices)} pictures"
+    text = f"There {pictures} of one {modality} series"
     if first.to_patient is not None:
         text += f", {plane_name(first.to_patient)}"
         if last.to_patient is not None and len(slices) > 1:
             way = last.to_patient[:3, 3] - first.to_patient[:3, 3]
-            text += f", in order towards {orientation_letters(way)[:1]}"
+            if np.linalg.norm(way) > 1e-3:
+                text += f", in order towards {orientation_letters(way)[:1]}"
         right, down = (orientation_letters(first.to_patient[:3, axis])[:1] for axis in (0, 1))
         text += f"; the right edge of each picture is {right}, its lower edge {down}"
     return f"{text}. Grey levels: {first.window}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -95,9 +96,17 @@ class Report:
 
         Raises:
             ValueError: If `data` is not a report of this schema.
+            CodeError: If it has a finding or site that `codes.toml` doesn't have.
         """
         if data.get("schema") != SCHEMA:
             raise ValueError(f"not a report: schema is {data.get('schema')!r}, expected {SCHEMA!r}")
+        try:
+            return cls._from_json(data)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a whole report: {type(error).__name__} {error}") from error
+
+    @classmethod
+    def _from_json(cls, data: dict[str, Any]) -> Report:
         return cls(
             outcome=Outcome(data["outcome"]),
             study=Study(**data["study"]),
@@ -113,8 +122,9 @@ class Report:
         )
 
     def to_text(self) -> str:
-        """The report as `report.json` holds it."""
-        return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        """The report as `report.json` holds it; half a surrogate pair, which UTF-8 can't hold, is escaped."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:

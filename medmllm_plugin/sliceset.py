@@ -27,7 +27,7 @@ class Slice:
     to_source: Matrix
     """Shape (3, 3): picture (column, row, 1) to source (column, row, 1), both pixel indices. Invertible."""
     to_patient: Matrix | None
-    """Shape (4, 4): picture (column, row, 0, 1) to LPS mm; None where the image has no place in the patient."""
+    """Shape (4, 4): picture (column, row, 0, 1) to LPS mm; None if the image has no place in the patient."""
     window: str
     """How values became grey levels, in words, such as `CT lung|mediastinum|bone as RGB`."""
 
@@ -91,8 +91,13 @@ class SliceSet:
         high = np.clip(mapped.max(axis=0), 0, (columns, rows))
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of `slices.json`; pictures are named 001.png and so on."""
+    def to_json(self, *, folder: str = "") -> dict[str, Any]:
+        """The content of `slices.json`.
+
+        Args:
+            folder: Where the pictures lie seen from that file, with a slash at its end; they are named
+                001.png and so on.
+        """
         return {
             "schema": "medmllm-slices/1",
             "series": {
@@ -105,7 +110,7 @@ class SliceSet:
             },
             "slices": [
                 {
-                    "picture": picture_name(number),
+                    "picture": folder + picture_name(number),
                     "source": one.source.to_json(),
                     "rows": one.pixels.shape[0],
                     "columns": one.pixels.shape[1],

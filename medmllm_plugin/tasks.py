@@ -26,12 +26,13 @@ REPORT = Task(
     name="report",
     summary="all findings with site, side, pictures and box, and an impression",
     instruction=(
-        "Report every finding that these pictures show. First list in abnormal_pictures the numbers of the pictures "
-        "that show something abnormal. Then give each finding once: its key, site and side, its status, its severity "
-        "if you can grade it (else null), the numbers of the pictures that show it, a box around it in the picture "
-        "that shows it best (bbox_2d is [x1, y1, x2, y2] in pixels of that picture; null if it can't be boxed), and "
-        "one sentence. State important absent findings with status absent. If nothing is abnormal, give no finding "
-        "with status present. End with an impression of one to six short sentences."
+        "Report every finding that these pictures show. First list in abnormal_pictures the numbers of "
+        "the pictures that show something abnormal. Then give each finding once: its key, site and side, "
+        "its status, its severity if you can grade it (else null), the numbers of the pictures that show "
+        "it, a box around it in the picture that shows it best (bbox_2d is [x1, y1, x2, y2] in pixels of "
+        "that picture; null if it can't be boxed), and one sentence. State important absent findings with"
+        " status absent. If nothing is abnormal, give no finding with status present. End with an "
+        "impression of one to six short sentences."
     ),
     short="Report findings as JSON.",
 )
@@ -40,11 +41,12 @@ QUESTION = Task(
     name="question",
     summary="an answer to your own question (--ask), with the findings that support it",
     instruction=(
-        "Answer the question from these pictures alone. Put the answer into impression, as one to six short sentences, "
-        "and give as findings only what supports the answer: key, site, side, status, severity or null, the numbers of "
-        "the pictures that show it, a box in the picture that shows it best (bbox_2d is [x1, y1, x2, y2] in pixels of "
-        "that picture, or null), and one sentence. In abnormal_pictures list the pictures that matter for the answer. "
-        "If the pictures can't answer the question, say so."
+        "Answer the question from these pictures alone. Put the answer into impression, as one to six "
+        "short sentences, and give as findings only what supports the answer: key, site, side, status, "
+        "severity or null, the numbers of the pictures that show it, a box in the picture that shows it "
+        "best (bbox_2d is [x1, y1, x2, y2] in pixels of that picture, or null), and one sentence. In "
+        "abnormal_pictures list the pictures that matter for the answer. If the pictures can't answer the"
+        " question, say so."
     ),
     short="Answer the question as JSON.",
     takes_question=True,

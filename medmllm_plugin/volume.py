@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,4 +86,5 @@ class Volume:
 
     def voxels(self) -> NDArray[np.float32] | NDArray[np.uint8]:
         """All planes decoded, shape (slices, rows, columns[, 3])."""
-        return np.stack([self.read_plane(k) for k in range(len(self))])
+        planes: list[NDArray[Any]] = [self.read_plane(k) for k in range(len(self))]
+        return np.stack(planes)

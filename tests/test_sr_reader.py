@@ -408,9 +408,7 @@ def test_a_file_that_is_no_sr_says_what_it_is(tmp_path: Path) -> None:
     header.save_as(image, enforce_file_format=True)
     words.write_text("not DICOM")
 
-    with pytest.raises(
-        StudyError, match=r"ct\.dcm: found CT Image Storage, expected a DICOM Structured Report"
-    ):
+    with pytest.raises(StudyError, match=r"ct\.dcm: found CT Image Storage, expected a DICOM Structured"):
         read_sr(image)
     with pytest.raises(StudyError, match=r"words\.dcm: found a file that is not whole DICOM"):
         read_sr(words)
@@ -419,9 +417,7 @@ def test_a_file_that_is_no_sr_says_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tenth", range(1, 10))
-def test_a_file_that_is_cut_off_is_refused_and_never_read_as_fewer_findings(
-    tmp_path: Path, tenth: int
-) -> None:
+def test_a_file_that_is_cut_off_is_refused_not_read_as_fewer_findings(tmp_path: Path, tenth: int) -> None:
     path = written(findings_sr(a_chest_report(), a_series()), tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * tenth // 10])
@@ -433,7 +429,7 @@ def test_a_file_that_is_cut_off_is_refused_and_never_read_as_fewer_findings(
 def test_a_header_value_that_is_broken_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
     path = written(findings_sr(a_chest_report(), a_series()), tmp_path)
     flag = b"\x40\x00\x93\xa4CS"
-    broken = path.read_bytes().replace(flag, flag[:4] + b"Zz")
+    broken = path.read_bytes().replace(flag, flag[:4] + b"FL")
     path.write_bytes(broken)
 
     document = read_sr(path)

@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -262,23 +263,18 @@ def _member_entry(path: Path, member: zipfile.ZipInfo) -> Entry:
     return Entry(name=one_line(f"{path}:{member.filename}"), open=unpack)
 
 
-class _reading_member:  # noqa: N801
+@contextmanager
+def _reading_member(path: Path, member: str) -> Iterator[None]:
     """Turns what zipfile and zlib raise on a damaged member into one of our errors."""
-
-    def __init__(self, path: Path, member: str) -> None:
-        self._where = one_line(f"{path}:{member}")
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception):
-            raise StudyError(
-                found=f"a damaged member ({type(error).__name__})",
-                expected="a whole zip of DICOM files",
-                where=self._where,
-                remedy="fetch the zip again",
-            ) from error
+    try:
+        yield
+    except Exception as error:
+        raise StudyError(
+            found=f"a damaged member ({type(error).__name__})",
+            expected="a whole zip of DICOM files",
+            where=one_line(f"{path}:{member}"),
+            remedy="fetch the zip again",
+        ) from error
 
 
 def _is_directory(path: Path) -> bool:

@@ -118,8 +118,9 @@ def radiological(affine: Matrix) -> InPlane:
 
 def _read(path: Path, modality: str | None) -> Volume:
     import nibabel
+    from nibabel.imageglobals import logger
 
-    with quiet_logger(nibabel.imageglobals.logger):
+    with quiet_logger(logger):
         image = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Image):
         raise _refused(path, f"a {type(image).__name__}")

@@ -53,7 +53,7 @@ def scale_matrix(*, source: tuple[int, int], picture: tuple[int, int]) -> Matrix
 
 
 def picture_to_patient(plane: Matrix, to_source: Matrix) -> Matrix:
-    """Picture (column, row, 0, 1) to LPS mm, from the image's own matrix and the picture's way to the image."""
+    """Picture (column, row, 0, 1) to LPS mm, by the image's own matrix and the picture's way to the image."""
     lifted = np.eye(4)
     lifted[:2, :2] = to_source[:2, :2]
     lifted[:2, 3] = to_source[:2, 2]
@@ -112,7 +112,9 @@ class SlicePlan:
                     source=plane.source,
                     source_shape=(plane.rows, plane.columns),
                     to_source=to_source,
-                    to_patient=None if plane.to_patient is None else picture_to_patient(plane.to_patient, to_source),
+                    to_patient=None
+                    if plane.to_patient is None
+                    else picture_to_patient(plane.to_patient, to_source),
                     window=words,
                 )
             )
@@ -134,16 +136,25 @@ class SlicePlan:
         if name in PRESETS:
             if volume.unit != "HU":
                 raise SettingsError(
-                    f"the window {name!r} needs Hounsfield units, but these {volume.study.modality} values have "
-                    f"{'unit ' + volume.unit if volume.unit else 'none'}; use --window percentile"
+                    f"the window {name!r} needs Hounsfield units, but these {volume.study.modality} values "
+                    f"have {'unit ' + volume.unit if volume.unit else 'none'}; use --window percentile"
                 )
             chosen = preset(name)
             return lambda n: _channels(grey[n], chosen), chosen.words
         if name == "header" and all(plane.window for plane in planes):
-            return lambda n: _with_header_window(grey[n], planes[n], inverted=volume.inverted), "window of the header"
-        low, high = np.percentile(np.concatenate([v[::4, ::4].ravel() for v in grey]), PERCENTILES)
-        words = f"grey levels from percentile {PERCENTILES[0]} ({low:g}) to {PERCENTILES[1]} ({high:g}) of the slices shown"
-        return lambda n: apply_range(grey[n], low=float(low), high=float(high), inverted=volume.inverted), words
+            return lambda n: _with_header_window(
+                grey[n], planes[n], inverted=volume.inverted
+            ), "window of the header"
+        sample = np.concatenate([v[::4, ::4].ravel() for v in grey])
+        sample = sample[np.isfinite(sample)]
+        low, high = np.percentile(sample, PERCENTILES) if len(sample) else (0.0, 0.0)
+        words = (
+            f"grey levels from percentile {PERCENTILES[0]} ({low:g}) to {PERCENTILES[1]} ({high:g}) "
+            "of the slices shown"
+        )
+        return lambda n: apply_range(
+            grey[n], low=float(low), high=float(high), inverted=volume.inverted
+        ), words
 
 
 def picture_shape(plane: Plane, *, size: int) -> tuple[int, int]:

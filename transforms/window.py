@@ -42,17 +42,19 @@ def apply_range(
 ) -> NDArray[np.uint8]:
     """Map low..high to 0..255 linearly, cut at both ends; for values that have no unit.
 
+    Where high is not above low, as in an empty image, the span is 1.
+
     >>> apply_range(np.array([0.0, 0.25, 2.0], np.float32), low=0, high=1).tolist()
     [0, 64, 255]
     """
-    return _ramp(values, low=low, span=max(high - low, 1e-6), inverted=inverted)
+    return _ramp(values, low=low, span=high - low if high > low else 1.0, inverted=inverted)
 
 
 def _ramp(values: NDArray[np.float32], *, low: float, span: float, inverted: bool) -> NDArray[np.uint8]:
     grey = (values - np.float32(low)) * np.float32(255 / span) + np.float32(0.5)
     np.nan_to_num(grey, copy=False, nan=0.0)
-    levels = np.clip(grey, 0, 255).astype(np.uint8)
-    return 255 - levels if inverted else levels
+    levels: NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
+    return ~levels if inverted else levels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

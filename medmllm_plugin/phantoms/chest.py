@@ -35,7 +35,7 @@ class Lesion:
     solid: Ellipsoid | None = None
     """Where it lies, if it is a body of its own."""
     amount: float = 0.0
-    """How much of the chest it fills, 0 to 1, if it is fluid or air around the lung; heart scale for the heart."""
+    """How much of the chest it fills, 0 to 1, if it is fluid or air around the lung; or the heart's scale."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -152,15 +152,19 @@ class ChestCT:
     def _paint_mediastinum(self, canvas: Canvas) -> None:
         sx, sy, sz = self.stretch
         z = canvas.z / sz
-        if 20 < z:
+        if z > 20:
             wide = 33 + 8 * np.clip((z - 150) / 80, 0, 1) - 10 * np.clip((z - 240) / 50, 0, 1)
             deep = 74 - 30 * np.clip((z - 225) / 60, 0, 1)
             canvas.paint(canvas.disc(2 * sx, 4 * sy, wide * sx, deep * sy), FAT + 50)
         canvas.paint_solid(self.heart.grown(4), FAT + 20)
         canvas.paint_solid(self.heart, SOFT + 0.5 * (self.contrast - SOFT))
         (x, y, h), (a, b, c) = self.heart.center, self.heart.radii
-        canvas.paint_solid(Ellipsoid((x + 0.3 * a, y, h - 0.1 * c), (0.42 * a, 0.5 * b, 0.6 * c)), self.contrast)
-        canvas.paint_solid(Ellipsoid((x - 0.45 * a, y, h + 0.1 * c), (0.38 * a, 0.55 * b, 0.6 * c)), self.contrast)
+        canvas.paint_solid(
+            Ellipsoid((x + 0.3 * a, y, h - 0.1 * c), (0.42 * a, 0.5 * b, 0.6 * c)), self.contrast
+        )
+        canvas.paint_solid(
+            Ellipsoid((x - 0.45 * a, y, h + 0.1 * c), (0.38 * a, 0.55 * b, 0.6 * c)), self.contrast
+        )
         if z < 205:
             canvas.paint(canvas.disc(24 * sx, 52 * sy, 12.5 * sx, 12.5 * sy), self.contrast)
         if 110 < z < 205:
@@ -219,20 +223,21 @@ class ChestCT:
         (_, y, _), (_, b, _) = self.lung(lesion.side).center, self.lung(lesion.side).radii
         ys = canvas.ys[:, None]
         if lesion.finding == "pleural_effusion":
-            depth = 2 * b * lesion.amount * max(0.0, 1 - canvas.z / (self.stretch[2] * (90 + 330 * lesion.amount)))
-            mask = lung & (ys > y + b - depth)
-            canvas.values[mask] = FLUID
-            return mask
+            left = max(0.0, 1 - canvas.z / (self.stretch[2] * (90 + 330 * lesion.amount)))
+            depth = 2 * b * lesion.amount * left
+            fluid: Mask = lung & (ys > y + b - depth)
+            canvas.values[fluid] = FLUID
+            return fluid
         depth = 2 * b * lesion.amount * (0.35 + 0.65 * min(1.0, canvas.z / (self.stretch[2] * 200)))
         top = np.where(lung.any(axis=1))[0]
         if not len(top):
             return lung
         level = max(canvas.ys[top[0]], y - b * 0.98) + depth
-        mask = lung & (ys < level)
+        air: Mask = lung & (ys < level)
         canvas.values[lung & (ys >= level) & (ys < level + 2.5)] = -250.0
         canvas.values[lung & (ys >= level + 2.5) & (canvas.values < -700)] += 60.0
-        canvas.values[mask] = AIR + 5
-        return mask
+        canvas.values[air] = AIR + 5
+        return air
 
     def _paint_bronchogram(self, canvas: Canvas, solid: Ellipsoid, mask: Mask) -> None:
         (x, y, _), (a, b, _) = solid.center, solid.radii
@@ -250,7 +255,9 @@ def sample_chest(rng: np.random.Generator, *, findings: tuple[str, ...] | None =
     """
     for key in findings or ():
         if key not in FINDINGS:
-            raise SettingsError(f"a {KIND} phantom has no finding {key!r}; it can have: {', '.join(FINDINGS)}")
+            raise SettingsError(
+                f"a {KIND} phantom has no finding {key!r}; it can have: {', '.join(FINDINGS)}"
+            )
     stretch = tuple(float(s) for s in rng.uniform(0.88, 1.10) * rng.uniform(0.95, 1.05, 3))
     base = ChestCT(
         stretch=(stretch[0], stretch[1], stretch[2]),
@@ -316,9 +323,7 @@ def _sample_lesion(rng: np.random.Generator, chest: ChestCT, key: str, *, taken:
     )
 
 
-def _grade(
-    rng: np.random.Generator, *spans: tuple[float, float]
-) -> tuple[str, float, float]:
+def _grade(rng: np.random.Generator, *spans: tuple[float, float]) -> tuple[str, float, float]:
     index = int(rng.integers(len(spans)))
     return ("mild", "moderate", "severe")[index], *spans[index]
 
@@ -340,9 +345,15 @@ def _inside_lung(
                 apart = np.linalg.norm(point - other.solid.center) - max(other.solid.radii) - radius - 8
                 spare = min(spare, float(apart))
             elif other.side == side and other.finding == "pleural_effusion":
-                spare = min(spare, float(lung.center[1] + lung.radii[1] * (0.8 - 2 * other.amount) - point[1] - radius))
+                spare = min(
+                    spare,
+                    float(lung.center[1] + lung.radii[1] * (0.8 - 2 * other.amount) - point[1] - radius),
+                )
             elif other.side == side and other.finding == "pneumothorax":
-                spare = min(spare, float(point[1] - radius - lung.center[1] + lung.radii[1] * (0.8 - 2 * other.amount)))
+                spare = min(
+                    spare,
+                    float(point[1] - radius - lung.center[1] + lung.radii[1] * (0.8 - 2 * other.amount)),
+                )
         if spare > score:
             best, score = point, spare
         if score > 0:
@@ -352,8 +363,8 @@ def _inside_lung(
 
 def _free(chest: ChestCT, point: NDArray[np.float64], radius: float) -> float:
     """How far, roughly in mm, a body of that radius keeps from diaphragm, mediastinum and heart."""
-    sx, sy, sz = chest.stretch
-    x, y, z = point
+    sx, _, sz = chest.stretch
+    x, _, z = point
     spare = min(abs(x) - 42 * sx - 0.6 * radius, HEIGHT * sz - 20 - z - radius, z - 12 - radius)
     for solid in (
         chest.heart.grown(6),

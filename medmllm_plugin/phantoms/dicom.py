@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medmllm_plugin.phantoms.chest import KIND
 from medmllm_plugin.phantoms.study import DEFAULT_SLICES, PhantomStudy, sample_study
@@ -46,7 +46,8 @@ def write_study(
     Raises:
         SettingsError: If such a phantom can't be made.
     """
-    study = sample_study(kind=kind, seed=seed, findings=findings, slices=slices or DEFAULT_SLICES)
+    count = DEFAULT_SLICES if slices is None else slices
+    study = sample_study(kind=kind, seed=seed, findings=findings, slices=count)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for k in range(study.slices):
@@ -83,8 +84,8 @@ def instance(study: PhantomStudy, k: int) -> Dataset:
     header = _header(study)
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = source.sop_class_uid
-    header.file_meta.MediaStorageSOPInstanceUID = source.sop_instance_uid
+    header.file_meta.MediaStorageSOPClassUID = UID(source.sop_class_uid)
+    header.file_meta.MediaStorageSOPInstanceUID = UID(source.sop_instance_uid)
     header.SOPClassUID = source.sop_class_uid
     header.SOPInstanceUID = source.sop_instance_uid
     header.InstanceNumber = k + 1

@@ -30,7 +30,9 @@ class Ellipsoid:
 class Canvas:
     """One axial plane to paint on: values and the coordinates of its pixel centres."""
 
-    def __init__(self, xs: NDArray[np.float32], ys: NDArray[np.float32], z: float, *, background: float) -> None:
+    def __init__(
+        self, xs: NDArray[np.float32], ys: NDArray[np.float32], z: float, *, background: float
+    ) -> None:
         """Make an empty plane.
 
         Args:

@@ -24,6 +24,9 @@ CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 DEFAULT_SLICES = 64
 DEFAULT_MATRIX = 256
 
+MAX_SEED = 10**16
+"""Seeds are below this, since the seed is the Study ID (0020,0010), which holds 16 characters."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PhantomStudy:
@@ -49,7 +52,9 @@ class PhantomStudy:
 
     def uid(self, what: str) -> str:
         """A UID of this phantom, the same every time (PS3.5 B.2: 2.25 and a UUID)."""
-        key = f"medmllm-phantom/{self.kind}/{self.seed}/{self.matrix}/{self.slices}/{self._lesion_keys}/{what}"
+        key = (
+            f"medmllm-phantom/{self.kind}/{self.seed}/{self.matrix}/{self.slices}/{self._lesion_keys}/{what}"
+        )
         return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, key).int}"
 
     @property
@@ -121,12 +126,11 @@ class PhantomStudy:
         )
 
     def _true_finding(self, index: int, lesion: Lesion, masks: list[Mask | None]) -> Finding | None:
-        seen = [k for k, mask in enumerate(masks) if mask is not None]
+        seen = {k: mask for k, mask in enumerate(masks) if mask is not None}
         if not seen:
             return None
-        best = max(seen, key=lambda k: int(np.count_nonzero(masks[k])))
-        mask = masks[best]
-        assert mask is not None
+        best = max(seen, key=lambda k: int(np.count_nonzero(seen[k])))
+        mask = seen[best]
         left, top, right, bottom = mask_box(mask)
         plane = self.plane(best)
         assert plane.to_patient is not None
@@ -175,7 +179,7 @@ def sample_study(
 
     Args:
         kind: One of `KINDS`.
-        seed: Any integer from 0.
+        seed: Any integer from 0 to `MAX_SEED` - 1.
         findings: Keys of findings to place; None for a random choice; empty for a normal study.
         slices: How many slices cover the anatomy, 16 to 512.
         matrix: Rows and columns, 64 to 1024.
@@ -185,9 +189,10 @@ def sample_study(
     """
     if kind not in KINDS:
         raise SettingsError(f"no phantom is of kind {kind!r}; there are: {', '.join(KINDS)}")
-    if not 16 <= slices <= 512 or not 64 <= matrix <= 1024 or seed < 0:
+    if not 16 <= slices <= 512 or not 64 <= matrix <= 1024 or not 0 <= seed < MAX_SEED:
         raise SettingsError(
-            f"a phantom has 16 to 512 slices of 64 to 1024 px and a seed from 0, got {slices}, {matrix} and {seed}"
+            f"a phantom has 16 to 512 slices of 64 to 1024 px and a seed from 0 to {MAX_SEED - 1}, "
+            f"got {slices}, {matrix} and {seed}"
         )
     rng = np.random.default_rng([seed, 3])
     chest = sample_chest(rng, findings=findings)

@@ -40,7 +40,9 @@ def random_study(seed: int) -> PhantomStudy:
     """A study of varied slice count and matrix."""
     rng = np.random.default_rng([seed, 11])
     return sample_study(
-        seed=seed, slices=int(rng.integers(32, 90)), matrix=int(rng.choice([112, 140, 168, 256], p=[0.25, 0.2, 0.2, 0.35]))
+        seed=seed,
+        slices=int(rng.integers(32, 90)),
+        matrix=int(rng.choice([112, 140, 168, 256], p=[0.25, 0.2, 0.2, 0.35])),
     )
 
 

@@ -66,6 +66,8 @@ class Pool:
         self.pictures = torch.empty((capacity, count, side, side, 3), dtype=torch.uint8)
         self.labels = torch.empty((capacity, count, cells, cells, len(FINDINGS)), dtype=torch.uint8)
         self.targets = [""] * capacity
+        self.nodules: list[tuple[int, int]] = []
+        """(study, picture) of the newest pictures with a nodule, which stage 1 draws more often."""
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
         threading.Thread(target=self._fill, args=(studies,), daemon=True).start()
@@ -83,6 +85,8 @@ class Pool:
                         row = self.made % self.capacity
                         self.pictures[row], self.labels[row], self.targets[row] = pictures[k], labels[k], target
                         self.made += 1
+                    shown = labels[k, :, :, :, FINDINGS.index("nodule")].flatten(1).any(1).nonzero()[:, 0]
+                    self.nodules = [*self.nodules[-4000:], *((row, int(n)) for n in shown)]
                 if self.made > self.capacity:
                     time.sleep(1.0)  # full: renew slowly and leave the processor to the training
         except BaseException as error:
@@ -159,10 +163,13 @@ class Trainer:
 
 
 def dense_labels(labels: Tensor) -> Tensor:
-    """Labels (pictures, cells, cells, findings) per merged token: (pictures, cells² / 4, 4 x findings), 0 to 1."""
+    """Labels (pictures, cells, cells, findings) per merged token: (pictures, cells² / 4, 4 x findings), 0 to 1.
+
+    The root of the covered share, so that a small nodule counts too.
+    """
     n, g, _, kinds = labels.shape
     x = labels.reshape(n, g // 2, 2, g // 2, 2, kinds).permute(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, g * g // 4, 4 * kinds).float() / 255
+    return (x.reshape(n, g * g // 4, 4 * kinds).float() / 255).sqrt()
 
 
 def rate(share: float, peak: float) -> float:
@@ -217,6 +224,9 @@ def learn_to_see(trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes:
     while stage.share < 1:
         rows = torch.randint(0, pool.size, (64,))
         which = torch.randint(0, PLAN["count"], (64,))
+        small = pool.nodules
+        for k in range(min(16, len(small))):
+            rows[k], which[k] = small[int(torch.randint(0, len(small), ()))]
         loss = trainer.dense_loss(trainer.see(pool.pictures[rows, which]), pool.labels[rows, which])
         stage.step(loss)
         losses.append(loss.item())
