@@ -14,7 +14,7 @@ OUTCOME_WORDS = {
     Outcome.FINDINGS: "",
     Outcome.NO_FINDINGS: "The model reported no findings.",
     Outcome.OUTSIDE_DOMAIN: "Not assessed: the model was never made for images like these.",
-    Outcome.NOT_ASSESSED: "Not assessed: the model gave no reading of these images.",
+    Outcome.NOT_ASSESSED: "Not assessed for findings.",
     Outcome.FAILED: "Not assessed: the reading failed.",
 }
 """How the reading ended; empty where the findings say it."""

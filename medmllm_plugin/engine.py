@@ -90,7 +90,7 @@ def run(
                 raw_replies=tuple(reply.text for reply in replies),
             )
     report = Report(
-        outcome=_outcome(parsed),
+        outcome=_outcome(task, parsed),
         study=slices.study,
         findings=parsed.findings,
         narrative=parsed.narrative,
@@ -131,9 +131,11 @@ def _check(task: Task, slices: SliceSet, model: Model, question: str | None) -> 
         )
 
 
-def _outcome(parsed: Parsed) -> Outcome:
-    seen = any(one.status is not Status.ABSENT for one in parsed.findings)
-    return Outcome.FINDINGS if seen else Outcome.NO_FINDINGS
+def _outcome(task: Task, parsed: Parsed) -> Outcome:
+    if any(one.status is not Status.ABSENT for one in parsed.findings):
+        return Outcome.FINDINGS
+    # an answer to one question says nothing of the rest of the study
+    return Outcome.NOT_ASSESSED if task.takes_question else Outcome.NO_FINDINGS
 
 
 def _outside(report: Report, reason: str) -> Report:

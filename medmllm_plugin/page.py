@@ -35,7 +35,7 @@ OUTCOME_WORDS = {
         "Outside the model's domain",
         "The model was not made for such images, so nothing it said counts as a finding.",
     ),
-    Outcome.NOT_ASSESSED: ("Not assessed", "The study was not read, so nothing can be said of it."),
+    Outcome.NOT_ASSESSED: ("Not assessed", "The study was not assessed for findings."),
     Outcome.FAILED: ("The reading failed", "There is no result, so nothing can be said of the study."),
 }
 """How a reading ended, and what that means, for a user."""

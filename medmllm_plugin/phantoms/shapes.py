@@ -77,10 +77,8 @@ class Canvas:
     def paint_tube(
         self, start: NDArray[np.float64], end: NDArray[np.float64], radii: tuple[float, float], value: float
     ) -> None:
-        """Set the value where a straight tapered tube meets this plane.
-
-        A tube much inclined to the plane shows as a longer ellipse, as a vessel does.
-        """
+        """Set the value where a straight tube, thinner towards its end, meets this plane: an ellipse, as a vessel
+        shows that runs askew."""
         way = end - start
         if abs(way[2]) < 1e-6:
             return
@@ -89,8 +87,12 @@ class Canvas:
             return
         x, y = (start + t * way)[:2]
         radius = radii[0] + t * (radii[1] - radii[0])
-        lean = np.minimum(np.abs(way[:2] / way[2]), 3)
-        self.paint(self.disc(x, y, radius * (1 + lean[0]), radius * (1 + lean[1])), value)
+        along = way / np.linalg.norm(way)
+        reach = min(radius / abs(along[2]), 4 * radius)
+        window = self.window((x - reach, x + reach), (y - reach, y + reach))
+        u, v = (self.xs[window[1]] - x)[None, :], (self.ys[window[0]] - y)[:, None]
+        off_axis = u**2 + v**2 - (u * along[0] + v * along[1]) ** 2
+        self.paint((window, off_axis < radius**2), value)
 
     def full(self, part: tuple[Window, Mask]) -> Mask:
         """A part as a mask of the whole plane."""

@@ -225,7 +225,7 @@ def learn_to_see(trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes:
         rows = torch.randint(0, pool.size, (64,))
         which = torch.randint(0, PLAN["count"], (64,))
         small = pool.nodules
-        for k in range(min(16, len(small))):
+        for k in range(min(24, len(small))):
             rows[k], which[k] = small[int(torch.randint(0, len(small), ()))]
         loss = trainer.dense_loss(trainer.see(pool.pictures[rows, which]), pool.labels[rows, which])
         stage.step(loss)

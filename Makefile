@@ -1,0 +1,77 @@
+# Two commands matter: `make demo` shows what MedMLLM does, `make test` proves that it works.
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+SEED ?= 4
+WORKERS ?= 2
+PYTEST_FLAGS ?=
+
+RUN := $(VENV)/bin/python -m
+SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test check lint bench clean system-packages
+
+help:  ## Show these lines
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-16s%s\n", $$1, $$2}'
+	@echo
+	@echo "  PYTHON=python3.12     another Python than python3, 3.11 or newer"
+	@echo "  PIP_FLAGS='...'       more options for pip, such as another package index"
+	@echo "  SEED=N                another synthetic study for make demo"
+	@echo "  PYTEST_FLAGS='...'    more options for pytest, such as -k window"
+
+demo: $(VENV)/engine.stamp  ## Make a synthetic chest CT, read it, and say where the report lies
+	@$(RUN) medmllm_plugin phantom demo/study --seed $(SEED)
+	@echo
+	@$(RUN) medmllm_plugin read demo/study -o demo/report
+	@echo
+	@echo "Open demo/report/report.html in a browser. What the study really holds: demo/study/truth.json"
+
+install: $(VENV)/dev.stamp  ## Set up .venv with everything that developing needs
+
+test: $(VENV)/dev.stamp system-packages  ## Set up what the tests need and run them all
+	$(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
+
+check: lint test  ## What must pass before a commit: lint, then test
+
+lint: $(VENV)/dev.stamp  ## Ruff and strict mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: $(VENV)/engine.stamp  ## Time imports, help, and each step of a reading
+	@$(RUN) benchmarks.run
+
+clean:  ## Delete what was built, cached or shown, but not .venv
+	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps say which pins are installed: pip runs again only when pyproject.toml or constraints.txt changed.
+
+$(VENV)/venv.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make: this Python can't make environments; on Debian: sudo apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/engine.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
+	@echo "Installing MedMLLM into $(VENV); the first time takes minutes"
+	@$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[engine]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
+	@echo "Installing MedMLLM and its tests' needs into $(VENV); the first time takes minutes"
+	@$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/engine.stamp $@
+
+# Other people's readers, which check our SRs: DCMTK's dsrdump, and PixelMed's validator with a Java to compile for it.
+
+system-packages:
+	@if command -v dsrdump >/dev/null && command -v javac >/dev/null && [ -e /usr/share/java/pixelmed.jar ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $(SYSTEM_PACKAGES); \
+	then exit 0; fi; \
+	echo "The tests that need $(SYSTEM_PACKAGES) are skipped; to run them too: sudo apt-get install $(SYSTEM_PACKAGES)"
