@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check lint bench clean system-packages
+.PHONY: help demo install test check lint bench clean system-packages ohif
 
 help:  ## Show these lines
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-16s%s\n", $$1, $$2}'
@@ -19,6 +19,7 @@ help:  ## Show these lines
 	@echo "  PYTHON=python3.12     another Python than python3, 3.11 or newer"
 	@echo "  PIP_FLAGS='...'       more options for pip, such as another package index"
 	@echo "  SEED=N                another synthetic study for make demo"
+	@echo "  WORKERS=N             run N tests side by side; 2 if left out"
 	@echo "  PYTEST_FLAGS='...'    more options for pytest, such as -k window"
 
 demo: $(VENV)/engine.stamp  ## Make a synthetic chest CT, read it, and say where the report lies
@@ -30,8 +31,8 @@ demo: $(VENV)/engine.stamp  ## Make a synthetic chest CT, read it, and say where
 
 install: $(VENV)/dev.stamp  ## Set up .venv with everything that developing needs
 
-test: $(VENV)/dev.stamp system-packages  ## Set up what the tests need and run them all
-	$(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
+test: $(VENV)/dev.stamp system-packages ohif  ## Set up what the tests need and run them all
+	OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
 
 check: lint test  ## What must pass before a commit: lint, then test
 
@@ -50,7 +51,7 @@ clean:  ## Delete what was built, cached or shown, but not .venv
 # The stamps say which pins are installed: pip runs again only when pyproject.toml or constraints.txt changed.
 
 $(VENV)/venv.stamp:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "make: needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "make: this Python can't make environments; on Debian: sudo apt-get install python3-venv" >&2; exit 1; }
@@ -75,3 +76,10 @@ system-packages:
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $(SYSTEM_PACKAGES); \
 	then exit 0; fi; \
 	echo "The tests that need $(SYSTEM_PACKAGES) are skipped; to run them too: sudo apt-get install $(SYSTEM_PACKAGES)"
+
+# OHIF's own SR code, pinned, which our SRs are loaded with.
+
+ohif:
+	@if [ tests/ohif/node_modules/.package-lock.json -nt tests/ohif/package-lock.json ]; then exit 0; fi; \
+	if command -v npm >/dev/null && (cd tests/ohif && npm ci --silent); then exit 0; fi; \
+	echo "The tests that run OHIF's code are skipped; to run them too: install Node.js, then cd tests/ohif && npm ci"

@@ -1,7 +1,7 @@
 """How long things take: `make bench`, or `python -m benchmarks.run`.
 
-Imports and help are timed as whole processes, the steps of a reading in this one, on a synthetic chest CT. Each line
-is the best and the median of its rounds, so a busy machine shows as a gap between the two.
+Imports and help are timed as whole processes, the steps of a reading in this one, on a synthetic chest CT.
+Each line is the best and the median of its rounds, so a busy machine shows as a gap between the two.
 """
 
 from __future__ import annotations

@@ -2,25 +2,24 @@
 
 A finding with a box becomes a Measurement Group (TID 1410). Everything else stands in Qualitative
 Evaluations: findings without a place, coded negatives, how the reading ended, and what a reader must know.
-An absent finding is never "Finding = X" with a modifier that a viewer may drop, but "X = Absent".
+The same tree with points in the patient for boxes is the profile `points`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 from pydicom.dataset import Dataset
 
 from medmllm_plugin import codes
-from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_document import MANUFACTURER, language_item, observer_items, or_unknown
+from medmllm_plugin.dicom_bridge.sr_header import whole
 from medmllm_plugin.dicom_bridge.sr_images import StudyImages
 from medmllm_plugin.dicom_bridge.sr_items import (
     Relationship,
-    box_item,
     code_item,
     container,
     has_words,
@@ -29,32 +28,66 @@ from medmllm_plugin.dicom_bridge.sr_items import (
     text_item,
     uidref_item,
 )
-from medmllm_plugin.dicom_bridge.sr_words import MODALITIES, OUTCOME_WORDS, comment, outcome_code
-from medmllm_plugin.findings import Box, Finding, Side, Status
+from medmllm_plugin.dicom_bridge.sr_statement import (
+    BoxRegion,
+    Number,
+    PointRegion,
+    Statement,
+    evaluation,
+    measurement_group,
+)
+from medmllm_plugin.dicom_bridge.sr_words import (
+    MODALITIES,
+    OUTCOME_WORDS,
+    comment,
+    outcome_code,
+    tracking_identifier,
+)
+from medmllm_plugin.findings import Finding, Side, Status
 from medmllm_plugin.report import DISCLAIMER, Report
 
-_CONTAINS, _MODIFIER, _OBSERVED = (
+_CONTAINS, _MODIFIER, _ACQUIRED = (
     Relationship.CONTAINS,
     Relationship.HAS_CONCEPT_MOD,
-    Relationship.HAS_OBS_CONTEXT,
+    Relationship.HAS_ACQ_CONTEXT,
 )
+_DESCRIPTORS = {
+    "Modality": concepts.MODALITY,
+    "FrameOfReferenceUID": concepts.FRAME_OF_REFERENCE,
+    "Rows": concepts.ROWS,
+    "Columns": concepts.COLUMNS,
+}
+"""Attributes that the library says of images, in its order."""
+_QUALIFIERS = {"severity": concepts.SEVERITY, "change": concepts.CHANGE}
 
 
-def findings_tree(report: Report, images: StudyImages) -> Dataset:
+Place = Callable[[Finding, StudyImages], BoxRegion | PointRegion | None]
+"""Where a finding is, in the kind of region that an SR has: `box_region` or `center_point`."""
+
+
+def findings_tree(report: Report, images: StudyImages, *, place: Place | None = None) -> Dataset:
     """The root CONTAINER of tree A.
+
+    Args:
+        report: What was read.
+        images: The study.
+        place: The kind of region; `box_region` by default. One SR has one kind, or viewers drop findings.
 
     Raises:
         ValueError: If a finding cites what is not among the images, or a box leaves its image.
+        StudyError: If a point is on an image without frame of reference.
     """
-    numbered = list(enumerate(report.findings, 1))
-    placed = [one for one in numbered if _is_placed(one[1])]
+    regions = [(place or box_region)(finding, images) for finding in report.findings]
+    statements = [
+        _statement(number, finding, report, images, region)
+        for number, (finding, region) in enumerate(zip(report.findings, regions, strict=True), 1)
+    ]
     sentences = [finding.sentence for finding in report.findings]
     children = [language_item(*sentences), *observer_items(report), _library(images)]
-    if placed:
-        groups = [_group(number, finding, report, images) for number, finding in placed]
+    groups = [measurement_group(one) for one in statements if one.region is not None]
+    if groups:
         children.append(container(_CONTAINS, concepts.IMAGING_MEASUREMENTS, groups))
-    others = [finding for finding in report.findings if not _is_placed(finding)]
-    children.append(_evaluations(report, others, images))
+    children.append(_evaluations(report, [one for one in statements if one.region is None]))
     return container(None, concepts.IMAGING_MEASUREMENT_REPORT, children, template="1500")
 
 
@@ -66,114 +99,103 @@ def parameters(report: Report) -> str:
     return json.dumps(known, ensure_ascii=False, separators=(",", ":"))
 
 
-def _is_placed(finding: Finding) -> bool:
-    return finding.box is not None and finding.status is not Status.ABSENT
-
-
 def _library(images: StudyImages) -> Dataset:
-    """The Image Library (TID 1600): what a series' images share is said once, in its group (TID 1602)."""
-    acquired = Relationship.HAS_ACQ_CONTEXT
+    """The Image Library (TID 1600): what a series' images share is said once, in its group (TID 1602).
+
+    The rest is said of each image (TID 1601).
+    """
     groups = []
     for headers in images.series.values():
-        items = []
-        modality = _shared(headers, "Modality")
-        if modality in MODALITIES:
-            items.append(code_item(acquired, concepts.MODALITY, MODALITIES[modality]))
-        frame_of_reference = _shared(headers, "FrameOfReferenceUID")
-        if frame_of_reference:
-            items.append(uidref_item(acquired, concepts.FRAME_OF_REFERENCE, frame_of_reference))
-        for name, keyword in ((concepts.ROWS, "Rows"), (concepts.COLUMNS, "Columns")):
-            count = _shared(headers, keyword)
-            if count:
-                items.append(num_item(acquired, name, int(count), concepts.PIXELS))
-        items += [image_item(_CONTAINS, concepts.SOURCE, images.whole(header)) for header in headers]
+        shared = {keyword for keyword in _DESCRIPTORS if _is_shared(headers, keyword)}
+        items = _descriptors(headers[0], shared)
+        for header in headers:
+            own = _descriptors(header, set(_DESCRIPTORS) - shared)
+            items.append(image_item(_CONTAINS, concepts.SOURCE, whole(header), *own))
         groups.append(container(_CONTAINS, concepts.IMAGE_LIBRARY_GROUP, items))
     return container(_CONTAINS, concepts.IMAGE_LIBRARY, groups)
 
 
-def _shared(headers: Sequence[Dataset], keyword: str) -> str:
-    """The value that all headers have, else nothing."""
-    values = {str(header.get(keyword) or "") for header in headers}
-    return values.pop() if len(values) == 1 else ""
+def _is_shared(headers: Sequence[Dataset], keyword: str) -> bool:
+    return len({str(header.get(keyword) or "") for header in headers}) == 1
 
 
-def _group(number: int, finding: Finding, report: Report, images: StudyImages) -> Dataset:
-    """A finding with its place, as a Measurement Group of one planar region (TID 1410).
+def _descriptors(header: Dataset, keywords: Collection[str]) -> list[Dataset]:
+    """What is known of an image, or of all of a series, among these attributes (TID 1602)."""
+    items = []
+    for keyword in (one for one in _DESCRIPTORS if one in keywords):
+        name, value = _DESCRIPTORS[keyword], header.get(keyword)
+        if keyword == "Modality":
+            if value in MODALITIES:
+                items.append(code_item(_ACQUIRED, name, MODALITIES[value]))
+        elif value and keyword == "FrameOfReferenceUID":
+            items.append(uidref_item(_ACQUIRED, name, value))
+        elif value:
+            items.append(num_item(_ACQUIRED, name, int(value), concepts.PIXELS))
+    return items
 
-    The first NUM carries the region too: without it OHIF draws the box and then can't make it its own.
+
+def _statement(
+    number: int, finding: Finding, report: Report, images: StudyImages, region: BoxRegion | PointRegion | None
+) -> Statement:
+    """The finding in codes; `region` is its place in this SR, or None where it has none here."""
+    side = finding.side.value
+    qualifiers = {"severity": finding.severity, "change": finding.change}
+    return Statement(
+        tracking_uid=finding.tracking_uid,
+        tracking_identifier=tracking_identifier(number, finding),
+        finding=codes.finding(finding.finding).code,
+        site=codes.site(finding.site).code,
+        laterality=None if finding.side is Side.NONE else codes.qualifier("laterality", side),
+        status=finding.status,
+        algorithm=tuple(_algorithm(report)),
+        numbers=tuple(_numbers(finding)),
+        qualifiers=tuple(
+            (_QUALIFIERS[kind], codes.qualifier(kind, value.value))
+            for kind, value in qualifiers.items()
+            if value is not None
+        ),
+        region=region,
+        evidence=tuple(images.reference(image) for image in finding.images),
+        comment=comment(finding, seen_on=images.words(finding.images) if region is None else None),
+    )
+
+
+def box_region(finding: Finding, images: StudyImages) -> BoxRegion | None:
+    """The finding's box; None without one, and for an absent finding, which has no place.
+
+    Raises:
+        ValueError: If the box's image is not among the headers, or the box leaves it.
     """
-    if finding.box is None:
-        raise ValueError(f"{finding.finding} has no box, so it is no measurement group")
-    finding_code = codes.finding(finding.finding).code
-    items = [
-        text_item(_OBSERVED, concepts.TRACKING_IDENTIFIER, _tracking_identifier(number, finding)),
-        uidref_item(_OBSERVED, concepts.TRACKING_UID, finding.tracking_uid),
-        code_item(_CONTAINS, concepts.FINDING_CATEGORY, concepts.ABNORMAL_STRUCTURE),
-        code_item(_CONTAINS, concepts.FINDING, finding_code),
-        _site(finding),
-        *_algorithm(report),
-    ]
-    numbers = _numbers(finding)
-    for index, (name, value, unit) in enumerate(numbers):
-        region = [_region(Relationship.INFERRED_FROM, finding.box, images)] if index == 0 else []
-        items.append(num_item(_CONTAINS, name, value, unit, *region))
-    items += _qualifiers(finding, _CONTAINS)
-    if finding.status is Status.INDETERMINATE:
-        items.append(code_item(_CONTAINS, finding_code, codes.qualifier("status", finding.status.value)))
-    items.append(code_item(_CONTAINS, concepts.GEOMETRIC_PURPOSE, concepts.BOUNDED_BY))
-    items.append(_region(_CONTAINS, finding.box, images))
-    others = [image for image in finding.images if image != finding.box.image]
-    evidence = [_inferred_from(images.reference(image)) for image in others]
-    items.append(text_item(_CONTAINS, concepts.COMMENT, comment(finding), *evidence))
-    return container(_CONTAINS, concepts.MEASUREMENT_GROUP, items, template="1410")
+    box = finding.box
+    if box is None:
+        return None
+    image = images.boxed(box)
+    corners = (box.column_min, box.row_min, box.column_max, box.row_max)
+    return None if finding.status is Status.ABSENT else BoxRegion(corners=corners, image=image)
 
 
-def _evaluations(report: Report, findings: Sequence[Finding], images: StudyImages) -> Dataset:
+def center_point(finding: Finding, images: StudyImages) -> PointRegion | None:
+    """The centre of the finding's box in the patient; None without one, and for an absent finding.
+
+    Raises:
+        ValueError: If the box's image is not among the headers, or the box leaves it.
+        StudyError: If that image has no frame of reference.
+    """
+    box = box_region(finding, images)
+    if box is None or finding.box is None or finding.center_mm is None:
+        return None
+    uid = images.frame_of_reference(finding.box.image)
+    return PointRegion(position=finding.center_mm, frame_of_reference_uid=uid)
+
+
+def _evaluations(report: Report, statements: Sequence[Statement]) -> Dataset:
     """What has no place, how the reading ended, and what a reader must know (TID 1500 rows 12 to 14)."""
     items = [code_item(_CONTAINS, concepts.OUTCOME, outcome_code(report.outcome))]
-    for finding in findings:
-        items.append(_evaluation(finding, images))
-        items.append(
-            text_item(_CONTAINS, concepts.COMMENT, comment(finding, seen_on=images.words(finding.images)))
-        )
+    items += [item for statement in statements for item in evaluation(statement)]
     said = [DISCLAIMER, OUTCOME_WORDS[report.outcome], *report.notes]
     items += [text_item(_CONTAINS, concepts.COMMENT, words) for words in said if has_words(words)]
     items.append(text_item(_CONTAINS, concepts.ALGORITHM_PARAMETERS, parameters(report)))
     return container(_CONTAINS, concepts.QUALITATIVE_EVALUATIONS, items)
-
-
-def _evaluation(finding: Finding, images: StudyImages) -> Dataset:
-    """A finding without a place; one that is not plainly present is "X = Absent" or "X = Undetermined"."""
-    name, value = concepts.FINDING, codes.finding(finding.finding).code
-    if finding.status is not Status.PRESENT:
-        name, value = value, codes.qualifier("status", finding.status.value)
-    return code_item(
-        _CONTAINS,
-        name,
-        value,
-        uidref_item(_OBSERVED, concepts.TRACKING_UID, finding.tracking_uid),
-        _site(finding),
-        *_qualifiers(finding, _MODIFIER),
-        *(num_item(Relationship.HAS_PROPERTIES, *number) for number in _numbers(finding)),
-        *(_inferred_from(images.reference(image)) for image in finding.images),
-    )
-
-
-def _tracking_identifier(number: int, finding: Finding) -> str:
-    """What a person calls the finding, such as `AI-1 nodule, lung, right`."""
-    words = [codes.finding(finding.finding).words, codes.site(finding.site).words]
-    if finding.side is not Side.NONE:
-        words.append(finding.side.value)
-    return f"AI-{number} {', '.join(words)}"
-
-
-def _site(finding: Finding) -> Dataset:
-    sides = []
-    if finding.side is not Side.NONE:
-        sides.append(
-            code_item(_MODIFIER, concepts.LATERALITY, codes.qualifier("laterality", finding.side.value))
-        )
-    return code_item(_MODIFIER, concepts.FINDING_SITE, codes.site(finding.site).code, *sides)
 
 
 def _algorithm(report: Report) -> list[Dataset]:
@@ -188,7 +210,7 @@ def _algorithm(report: Report) -> list[Dataset]:
     ]
 
 
-def _numbers(finding: Finding) -> list[tuple[Code, float, Code]]:
+def _numbers(finding: Finding) -> list[Number]:
     """(name, value, unit): the size first, the certainty last.
 
     The size measured from the box stands back where the finding states a long axis of its own.
@@ -204,30 +226,8 @@ def _numbers(finding: Finding) -> list[tuple[Code, float, Code]]:
     return numbers
 
 
-def _measurement(key: str, value: float, unit: str) -> tuple[Code, float, Code]:
+def _measurement(key: str, value: float, unit: str) -> Number:
     known = codes.measurement(key)
     if unit != known.unit.value:
         raise ValueError(f"measurement {key} is in {unit!r}, expected {known.unit.value!r}")
     return known.code, value, known.unit
-
-
-def _qualifiers(finding: Finding, relationship: Relationship) -> list[Dataset]:
-    items = []
-    if finding.severity is not None:
-        severity = codes.qualifier("severity", finding.severity.value)
-        items.append(code_item(relationship, concepts.SEVERITY, severity))
-    if finding.change is not None:
-        items.append(
-            code_item(relationship, concepts.CHANGE, codes.qualifier("change", finding.change.value))
-        )
-    return items
-
-
-def _region(relationship: Relationship, box: Box, images: StudyImages) -> Dataset:
-    source = image_item(Relationship.SELECTED_FROM, concepts.SOURCE, images.boxed(box))
-    corners = (box.column_min, box.row_min, box.column_max, box.row_max)
-    return box_item(relationship, concepts.IMAGE_REGION, corners, source)
-
-
-def _inferred_from(reference: Dataset) -> Dataset:
-    return image_item(Relationship.INFERRED_FROM, concepts.BEST_ILLUSTRATION, reference)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pydicom.dataset import Dataset
 
+from medmllm_plugin.dicom_bridge.sr_header import whole
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.findings import Box
 from medmllm_plugin.source import ImageRef
@@ -68,13 +69,6 @@ class StudyImages:
             self._by_uid[uid] = header
             self.series.setdefault(str(header.SeriesInstanceUID), []).append(header)
 
-    def whole(self, header: Dataset) -> Dataset:
-        """A reference to an instance with all its frames: an item of Referenced SOP Sequence (0008,1199)."""
-        reference = Dataset()
-        reference.ReferencedSOPClassUID = header.SOPClassUID
-        reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
-        return reference
-
     def reference(self, image: ImageRef) -> Dataset:
         """A reference to an image or to one frame: an item of Referenced SOP Sequence (0008,1199).
 
@@ -82,7 +76,7 @@ class StudyImages:
             ValueError: If the image is not among the headers, or has no such frame.
         """
         header, frame = self._found(image)
-        reference = self.whole(header)
+        reference = whole(header)
         if frame is not None:
             reference.ReferencedFrameNumber = frame
         return reference
@@ -106,6 +100,45 @@ class StudyImages:
                 "a box lies on one"
             )
         return self.reference(box.image)
+
+    def found(self, image: ImageRef) -> Dataset:
+        """The header of an image.
+
+        Raises:
+            ValueError: If the image is not among the headers, or has no such frame.
+        """
+        return self._found(image)[0]
+
+    def frame_of_reference(self, image: ImageRef) -> str:
+        """The Frame of Reference UID (0020,0052) of an image.
+
+        Raises:
+            ValueError: If the image is not among the headers.
+            StudyError: If it has none, so millimetres on it can't be tied to other images.
+        """
+        header = self.found(image)
+        uid = str(header.get("FrameOfReferenceUID") or "")
+        if not uid:
+            raise StudyError(
+                found="an image without Frame of Reference UID (0020,0052)",
+                expected="one, for a point in the patient",
+                where=f"image {header.SOPInstanceUID}",
+                remedy="write boxes on images, not points: the profile default",
+            )
+        return uid
+
+    def cited(self, images: Iterable[ImageRef]) -> dict[str, list[Dataset]]:
+        """The headers of these images by Series Instance UID, in the order of the study, without doubles.
+
+        Raises:
+            ValueError: If an image is not among the headers.
+        """
+        wanted = {str(self.found(image).SOPInstanceUID) for image in images}
+        found = {
+            uid: [one for one in headers if str(one.SOPInstanceUID) in wanted]
+            for uid, headers in self.series.items()
+        }
+        return {uid: headers for uid, headers in found.items() if headers}
 
     def words(self, images: Iterable[ImageRef]) -> str:
         """The images in words to look up: Instance Number (0020,0013), and the frame where there is one.

@@ -131,6 +131,15 @@ def uidref_item(relationship: Relationship, name: Code, uid: str) -> Dataset:
     return item
 
 
+def pname_item(relationship: Relationship, name: Code, person: str) -> Dataset:
+    """A PNAME; the name is in the form Family^Given, as VR PN has it."""
+    item = _item(relationship, "PNAME", name, ())
+    if not person.isascii():
+        item.SpecificCharacterSet = CHARACTER_SET
+    item.PersonName = person
+    return item
+
+
 def num_item(relationship: Relationship, name: Code, value: float, unit: Code, *children: Dataset) -> Dataset:
     """A NUM.
 
@@ -156,15 +165,18 @@ def decimal_string(value: float) -> str:
     return f"{value:.9g}"
 
 
-def image_item(relationship: Relationship, name: Code, reference: Dataset) -> Dataset:
+def image_item(
+    relationship: Relationship, name: Code | None, reference: Dataset, *children: Dataset
+) -> Dataset:
     """An IMAGE.
 
     Args:
         relationship: How it is tied to the item it lies in.
-        name: Its purpose.
+        name: Its purpose; None where the template allows none (TID 2010 row 8).
         reference: An item of Referenced SOP Sequence (0008,1199): SOP Class and Instance UID, maybe a frame.
+        children: What is said of it.
     """
-    item = _item(relationship, "IMAGE", name, ())
+    item = _item(relationship, "IMAGE", name, children)
     item.ReferencedSOPSequence = DatasetSequence([reference])
     return item
 
@@ -187,14 +199,33 @@ def box_item(
     return item
 
 
+def point_item(
+    relationship: Relationship, name: Code, position: Sequence[float], frame_of_reference_uid: str
+) -> Dataset:
+    """A SCOORD3D: a POINT in the patient (PS3.3 C.18.9).
+
+    Args:
+        relationship: How it is tied to the item it lies in.
+        name: What the region is.
+        position: (x, y, z), LPS mm.
+        frame_of_reference_uid: What these millimetres count in.
+    """
+    item = _item(relationship, "SCOORD3D", name, ())
+    item.GraphicType = "POINT"
+    item.GraphicData = [float(value) for value in position]
+    item.ReferencedFrameOfReferenceUID = frame_of_reference_uid
+    return item
+
+
 def _item(
-    relationship: Relationship | None, value_type: str, name: Code, children: Sequence[Dataset]
+    relationship: Relationship | None, value_type: str, name: Code | None, children: Sequence[Dataset]
 ) -> Dataset:
     item = Dataset()
     if relationship is not None:
         item.RelationshipType = relationship.value
     item.ValueType = value_type
-    item.ConceptNameCodeSequence = DatasetSequence([code_dataset(name)])
+    if name is not None:
+        item.ConceptNameCodeSequence = DatasetSequence([code_dataset(name)])
     if children:
         item.ContentSequence = DatasetSequence(children)
     return item

@@ -1,7 +1,9 @@
 """Any DICOM Structured Report as plain values, for `medmllm sr show` and for comparing.
 
-Understands TID 1500 (measurement groups, qualitative evaluations) and narrative sections such as those of
-TID 2000; every other SR still gives its header and content tree. Shows no patient's name.
+Understands TID 1500 (measurement groups, qualitative evaluations), narrative sections such as those of
+TID 2000, and Key Object Selections; every other SR still gives its header and content tree. Gives no
+patient's name. What a report of ours says comes back whole, but for what no SR of ours holds: the raw reply,
+the seconds it took, the number of the picture a box was drawn in, and that a finding *was* image-supported.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pydicom.uid import UID
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_items import clean
+from medmllm_plugin.dicom_bridge.sr_places import ImagePlanes, place_tree
 from medmllm_plugin.dicom_bridge.sr_tree import (
     UNREADABLE,
     SrImage,
@@ -29,7 +32,14 @@ from medmllm_plugin.dicom_bridge.sr_tree import (
     read_tree,
     same,
 )
-from medmllm_plugin.dicom_bridge.sr_values import SrDocument, SrFinding, SrMeasurement, SrSentence, words
+from medmllm_plugin.dicom_bridge.sr_values import (
+    SrDocument,
+    SrFinding,
+    SrMeasurement,
+    SrSentence,
+    SrVerifier,
+    words,
+)
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.findings import Status
 
@@ -51,12 +61,21 @@ _HEADER = {
 """Fields of `SrDocument` and the attributes they are read from."""
 
 
-def read_sr(path: str | Path) -> SrDocument:
+def read_sr(path: str | Path, *, images: ImagePlanes | None = None) -> SrDocument:
     """The Structured Report in a file.
+
+    Args:
+        path: The file.
+        images: The images that it cites, to place its regions in the patient; see `ImagePlanes.of_folder`.
 
     Raises:
         StudyError: If the file is not there, is not DICOM, is cut off, or is not a Structured Report.
     """
+    return document_of(load_sr(path), images=images)
+
+
+def load_sr(path: str | Path) -> Dataset:
+    """The dataset of a file that is a whole Structured Report; errors are those of `read_sr`."""
     path = Path(path)
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
@@ -71,12 +90,15 @@ def read_sr(path: str | Path) -> SrDocument:
     if value_type != "CONTAINER":
         found = clean(kind) or "DICOM without a SOP class"
         raise _no_sr(path, f"{found} without content" if "SR Storage" in kind else found)
-    return document_of(dataset)
+    return dataset
 
 
-def document_of(dataset: Dataset) -> SrDocument:
-    """The Structured Report in a dataset whose root is a CONTAINER."""
+def document_of(dataset: Dataset, *, images: ImagePlanes | None = None) -> SrDocument:
+    """The Structured Report in a dataset whose root is a CONTAINER; `images` as of `read_sr`."""
     tree, problems = read_tree(dataset)
+    if images is not None:
+        tree, unplaced = place_tree(tree, images)
+        problems += unplaced
     groups = [item for item in tree.walk() if item.is_named(concepts.MEASUREMENT_GROUP)]
     evaluations = [item for item in tree.walk() if item.is_named(concepts.QUALITATIVE_EVALUATIONS)]
     study = [item for one in evaluations for item in one.children]
@@ -98,11 +120,16 @@ def document_of(dataset: Dataset) -> SrDocument:
         problems = (*problems, "the document has no content")
     header = {name: _header_text(dataset, keyword) for name, keyword in _HEADER.items()}
     unread = [f"{_HEADER[name]}: not a legal value" for name, text in header.items() if text is None]
+    verifiers, predecessors = _verifiers(dataset, unread), _predecessors(dataset, unread)
     return SrDocument(
         **{name: text or "" for name, text in header.items()},
         title=tree.name,
         template=_template(dataset),
+        verifiers=verifiers,
+        predecessors=predecessors,
+        observers=tuple(_observers(tree)),
         observer=_observer(tree),
+        images=_images(tree.children),
         outcome=outcome if isinstance(outcome, Code) else None,
         findings=tuple(findings),
         evaluations=tuple(others),
@@ -146,6 +173,46 @@ def _template(dataset: Dataset) -> str:
         return ""
 
 
+def _verifiers(dataset: Dataset, unread: list[str]) -> tuple[SrVerifier, ...]:
+    try:
+        return tuple(
+            SrVerifier(
+                name=str(item.get("VerifyingObserverName") or ""),
+                organization=str(item.get("VerifyingOrganization") or ""),
+                verified_at=str(item.get("VerificationDateTime") or ""),
+            )
+            for item in dataset.get("VerifyingObserverSequence") or ()
+        )
+    except UNREADABLE:
+        unread.append("VerifyingObserverSequence: can't be read")
+        return ()
+
+
+def _predecessors(dataset: Dataset, unread: list[str]) -> tuple[SrImage, ...]:
+    try:
+        return tuple(
+            SrImage(
+                sop_class_uid=str(document.get("ReferencedSOPClassUID") or ""),
+                sop_instance_uid=str(document.get("ReferencedSOPInstanceUID") or ""),
+            )
+            for study in dataset.get("PredecessorDocumentsSequence") or ()
+            for series in study.get("ReferencedSeriesSequence") or ()
+            for document in series.get("ReferencedSOPSequence") or ()
+        )
+    except UNREADABLE:
+        unread.append("PredecessorDocumentsSequence: can't be read")
+        return ()
+
+
+def _observers(tree: SrItem) -> Iterator[str]:
+    """Who observed, in order; where no type is said it is a person (TID 1002)."""
+    kinds = {"121006": "person", "121007": "device"}
+    said = [item.value.value for item in tree.find(concepts.OBSERVER_TYPE) if isinstance(item.value, Code)]
+    yield from dict.fromkeys(kinds[value] for value in said if value in kinds)
+    if not said and any(item.value_type == "PNAME" for item in tree.children):
+        yield "person"
+
+
 def _observer(tree: SrItem) -> dict[str, str]:
     names = {
         "uid": concepts.DEVICE_UID,
@@ -170,15 +237,22 @@ def _group(group: SrItem) -> SrFinding:
     stated = [value for name, value in others if finding is not None and same(name, finding)]
     comment = next(group.find(concepts.COMMENT), None)
     cited = [item for item in group.children if item.value_type == "IMAGE"]
+    regions = _regions(group) or [
+        one for item in group.children if item.value_type == "NUM" for one in _regions(item)
+    ]
     return _finding(
         group,
         finding=finding,
         status=_status(stated),
-        regions=tuple(item.value for item in group.children if isinstance(item.value, SrRegion)),
+        regions=tuple(dict.fromkeys(regions)),
         images=_images([*cited, *(comment.children if comment is not None else ())]),
         evaluations=tuple(pair for pair in others if pair[1] not in stated),
         comment=_comment_of(comment),
     )
+
+
+def _regions(item: SrItem) -> list[SrRegion]:
+    return [child.value for child in item.children if isinstance(child.value, SrRegion)]
 
 
 def _evaluation(item: SrItem, comment: str) -> SrFinding:

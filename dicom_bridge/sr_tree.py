@@ -64,7 +64,19 @@ class SrRegion:
     image: SrImage | None = None
     """The image of a SCOORD."""
     frame_of_reference_uid: str | None = None
-    """The frame of reference of a SCOORD3D."""
+    """Of a SCOORD3D, and of a SCOORD whose image's plane is known."""
+    points_mm: tuple[tuple[float, float, float], ...] | None = None
+    """The points in LPS mm; None where the image's plane is not known."""
+
+    @property
+    def center_mm(self) -> tuple[float, float, float] | None:
+        """The middle, LPS mm: of a CIRCLE its first point (PS3.3 C.18.6.1.2), else of the points' bounds."""
+        if not self.points_mm:
+            return None
+        if self.graphic_type == "CIRCLE":
+            return self.points_mm[0]
+        x, y, z = ((min(axis) + max(axis)) / 2 for axis in zip(*self.points_mm, strict=True))
+        return x, y, z
 
     @property
     def bounds(self) -> tuple[float, ...]:
@@ -79,13 +91,22 @@ class SrRegion:
             "points": [list(point) for point in self.points],
             "image": None if self.image is None else self.image.to_json(),
             "frame_of_reference_uid": self.frame_of_reference_uid,
+            "points_mm": None if self.points_mm is None else [list(point) for point in self.points_mm],
+            "center_mm": None if self.center_mm is None else list(self.center_mm),
         }
 
     def __str__(self) -> str:
         low, high = self.bounds[: len(self.bounds) // 2], self.bounds[len(self.bounds) // 2 :]
         spans = [f"{least:g} to {most:g}" for least, most in zip(low, high, strict=True)]
         if len(spans) == 2:
-            return f"{self.graphic_type} columns {spans[0]}, rows {spans[1]} on {self.image or 'no image'}"
+            center = self.center_mm
+            place = (
+                ""
+                if center is None
+                else f", centre x {center[0]:.1f}, y {center[1]:.1f}, z {center[2]:.1f} mm"
+            )
+            on = self.image or "no image"
+            return f"{self.graphic_type} columns {spans[0]}, rows {spans[1]} on {on}{place}"
         return (
             f"{self.graphic_type} x {spans[0]}, y {spans[1]}, z {spans[2]} mm" if spans else self.graphic_type
         )
@@ -117,6 +138,12 @@ class SrItem:
     name: Code | None
     """Concept name; a few items have none."""
     value: Value
+    place: str = ""
+    """Where it stands: 1 is the root, 1.3 its third child (PS3.3 C.17.3.2.5)."""
+    separate: bool = True
+    """Of a CONTAINER: whether Continuity of Content (0040,A050) is SEPARATE."""
+    character_set: str = ""
+    """Specific Character Set (0008,0005) of its own, which an item may have."""
     children: tuple[SrItem, ...] = ()
 
     def is_named(self, *names: Code) -> bool:
@@ -176,10 +203,12 @@ def read_code(sequence: Sequence[Dataset] | None) -> Code | None:
 
 
 def _item(source: Dataset, place: str, problems: list[str]) -> SrItem:
-    item = SrItem(relationship="", value_type="", name=None, value=None)
+    item = SrItem(relationship="", value_type="", name=None, value=None, place=place)
     try:
         item = replace(
             item,
+            separate=source.get("ContinuityOfContent") != "CONTINUOUS",
+            character_set="\\".join(map(str, _many(source.get("SpecificCharacterSet")))),
             relationship=str(source.get("RelationshipType") or ""),
             value_type=str(source.get("ValueType") or ""),
             name=read_code(source.get("ConceptNameCodeSequence")),
@@ -212,9 +241,11 @@ def _value(source: Dataset, value_type: str) -> Value:
         case "SCOORD":
             return SrRegion(graphic_type=str(source.GraphicType), points=_points(source, 2))
         case "SCOORD3D":
+            points = _points(source, 3)
             return SrRegion(
                 graphic_type=str(source.GraphicType),
-                points=_points(source, 3),
+                points=points,
+                points_mm=tuple((x, y, z) for x, y, z in points),
                 frame_of_reference_uid=str(source.get("ReferencedFrameOfReferenceUID") or "") or None,
             )
         case "UIDREF":

@@ -10,10 +10,12 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge import sr_concepts as concepts
+from medmllm_plugin.dicom_bridge import sr_keys as keys
 from medmllm_plugin.dicom_bridge.sr_items import clean
-from medmllm_plugin.dicom_bridge.sr_tree import SrImage, SrItem, SrNumber, SrRegion
+from medmllm_plugin.dicom_bridge.sr_tree import SrImage, SrItem, SrNumber, SrRegion, same
 from medmllm_plugin.dicom_bridge.sr_words import sentence_of
-from medmllm_plugin.findings import Status
+from medmllm_plugin.findings import Side, Status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,7 @@ class SrMeasurement:
         """The measurement for `sr show --json`."""
         return {
             "name": _code_to_json(self.name),
+            "key": keys.measurement_key(self.name),
             "value": self.number.value,
             "unit": _code_to_json(self.number.unit),
             "modifiers": [_code_to_json(code) for code in self.modifiers],
@@ -65,15 +68,67 @@ class SrFinding:
         """The comment without the facts in brackets that our writer adds."""
         return sentence_of(self.comment)
 
+    @property
+    def finding_key(self) -> str | None:
+        """What it is as a key of `codes.toml`; None where its code is not exactly one of ours."""
+        return keys.finding_key(self.finding)
+
+    @property
+    def site_key(self) -> str | None:
+        """Its site as a key of `codes.toml`; None where its code is not exactly one of ours."""
+        return keys.site_key(self.site)
+
+    @property
+    def side(self) -> Side | None:
+        """Its laterality; None where its code is none that we know."""
+        if self.laterality is None:
+            return Side.NONE
+        key = keys.qualifier_key("laterality", self.laterality)
+        return None if key is None else Side(key)
+
+    @property
+    def certainty(self) -> float | None:
+        """Certainty of Finding (111012, DCM) from 0 to 1; None if there is none in percent."""
+        for one in self.measurements:
+            number = one.number
+            if one.name is not None and same(one.name, concepts.CERTAINTY) and number.value is not None:
+                return number.value / 100 if number.unit and same(number.unit, concepts.PERCENT) else None
+        return None
+
+    @property
+    def center_mm(self) -> tuple[float, float, float] | None:
+        """The middle of its first region that is placed, LPS mm; None where none is."""
+        return next((one.center_mm for one in self.regions if one.center_mm is not None), None)
+
+    def qualifier(self, kind: str) -> str | None:
+        """The key of its severity or change; None if it has none that we know.
+
+        Args:
+            kind: `severity` or `change`, as of `codes.qualifiers`.
+        """
+        name = {"severity": concepts.SEVERITY, "change": concepts.CHANGE}[kind]
+        return next(
+            (keys.qualifier_key(kind, value) for one, value in self.evaluations if same(one, name)), None
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The finding for `sr show --json`."""
         return {
             "finding": _code_to_json(self.finding),
+            "keys": {
+                "finding": self.finding_key,
+                "site": self.site_key,
+                "side": None if self.side is None else self.side.value,
+                "severity": self.qualifier("severity"),
+                "change": self.qualifier("change"),
+            },
             "status": self.status.value,
             "site": _code_to_json(self.site),
             "laterality": _code_to_json(self.laterality),
             "tracking_identifier": self.tracking_identifier,
             "tracking_uid": self.tracking_uid,
+            "certainty": self.certainty,
+            "center_mm": None if self.center_mm is None else list(self.center_mm),
             "regions": [region.to_json() for region in self.regions],
             "images": [image.to_json() for image in self.images],
             "measurements": [one.to_json() for one in self.measurements],
@@ -116,6 +171,25 @@ class SrSentence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SrVerifier:
+    """Who took responsibility for a verified document: an item of Verifying Observer Sequence (0040,A073)."""
+
+    name: str
+    """Verifying Observer Name (0040,A075), as it stands there."""
+    organization: str
+    """Verifying Organization (0040,A027)."""
+    verified_at: str
+    """Verification DateTime (0040,A030), as DICOM writes it."""
+
+    def to_json(self) -> dict[str, str]:
+        """The verifier for `sr show --json`."""
+        return {"name": self.name, "organization": self.organization, "verified_at": self.verified_at}
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (self.name, self.organization, self.verified_at) if part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SrDocument:
     """A Structured Report."""
 
@@ -135,8 +209,16 @@ class SrDocument:
     """Preliminary Flag (0040,A496); empty if the document has none."""
     content_date: str
     content_time: str
+    verifiers: tuple[SrVerifier, ...]
+    """Who verified it, the latest first, as the document has them."""
+    predecessors: tuple[SrImage, ...]
+    """The documents that it follows: Predecessor Documents Sequence (0040,A360)."""
+    observers: tuple[str, ...]
+    """`person`, `device` or both, in the document's order."""
     observer: dict[str, str]
     """The device that observed: uid, name, manufacturer, model, serial; empty for a person."""
+    images: tuple[SrImage, ...]
+    """What the root itself refers to: the key images of a Key Object Selection."""
     outcome: Code | None
     """How a computer's reading ended (CID 6047)."""
     findings: tuple[SrFinding, ...]
@@ -162,6 +244,10 @@ class SrDocument:
         return {
             "title": _code_to_json(self.title),
             **{name: getattr(self, name) for name in plain},
+            "verifiers": [one.to_json() for one in self.verifiers],
+            "predecessors": [one.to_json() for one in self.predecessors],
+            "observers": list(self.observers),
+            "images": [one.to_json() for one in self.images],
             "outcome": _code_to_json(self.outcome),
             "findings": [finding.to_json() for finding in self.findings],
             "evaluations": _pairs_to_json(self.evaluations),
@@ -185,7 +271,8 @@ class SrDocument:
             lines.append(f"  {sentence.text}{cited}")
         lines += [f"{name.meaning}: {value.meaning}" for name, value in self.evaluations]
         lines += [f"Remark: {remark}" for remark in self.remarks]
-        if not (self.findings or self.sentences or self.remarks or self.outcome):
+        lines += [f"Image {image}" for image in self.images]
+        if not (self.findings or self.sentences or self.remarks or self.outcome or self.images):
             lines += ["", *self.tree.lines()]
         lines += [f"Not read: {problem}" for problem in self.problems]
         return "".join(f"{clean(line)}\n" for line in lines)
@@ -198,7 +285,10 @@ class SrDocument:
         device = [
             self.observer[key] for key in ("name", "model", "manufacturer", "serial") if key in self.observer
         ]
-        yield f"Observer: {', '.join(dict.fromkeys(device)) or 'not a device'}"
+        people = ["a person"] if "person" in self.observers else []
+        yield f"Observer: {', '.join([*people, *dict.fromkeys(device)]) or 'not named'}"
+        yield from (f"Verified by {one}" for one in self.verifiers)
+        yield from (f"Follows document {one}" for one in self.predecessors)
         yield f"Study {self.study_instance_uid}"
         yield f"Series {self.series_instance_uid}"
         if self.outcome is not None:

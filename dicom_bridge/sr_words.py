@@ -7,7 +7,7 @@ import re
 from medmllm_plugin import codes
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import has_words
-from medmllm_plugin.findings import Finding, Status
+from medmllm_plugin.findings import Finding, Side, Status
 from medmllm_plugin.report import Outcome
 
 OUTCOME_WORDS = {
@@ -45,6 +45,14 @@ MODALITIES = {value: Code(value=value, scheme="DCM", meaning=meaning) for value,
 _SUFFIX = re.compile(r" \[(?:present|absent|indeterminate)(?:; [^\[\]]*)?\]$")
 
 
+def tracking_identifier(number: int, finding: Finding) -> str:
+    """What a person calls a finding, such as `AI-1 nodule, lung, right`."""
+    words = [codes.finding(finding.finding).words, codes.site(finding.site).words]
+    if finding.side is not Side.NONE:
+        words.append(finding.side.value)
+    return f"AI-{number} {', '.join(words)}"
+
+
 def comment(finding: Finding, *, seen_on: str | None = None) -> str:
     """The finding's sentence, and after it in brackets what a viewer of plain text must not miss.
 
@@ -62,6 +70,29 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
         facts.append(seen_on)
     if finding.image_supported is False:
         facts.append("not image-supported")
+    return _bracketed(sentence, facts)
+
+
+def restated(text: str, *, sentence: str, status: Status, placed: bool) -> str:
+    """A `comment` with another sentence and status; what was the model's own of its facts goes.
+
+    Args:
+        text: The comment.
+        sentence: The new sentence.
+        status: The new status.
+        placed: Whether a box shows the place now; if not, the images it was seen on stay named.
+
+    >>> old = "No effusion. [absent; certainty 90 %; image 3]"
+    >>> restated(old, sentence="Small effusion.", status=Status.INDETERMINATE, placed=False)
+    'Small effusion. [indeterminate; image 3]'
+    """
+    found = _SUFFIX.search(text)
+    facts = found.group()[2:-1].split("; ")[1:] if found else []
+    seen_on = [fact for fact in facts if fact.startswith(("image ", "series ")) and not placed]
+    return _bracketed(sentence, [status.value, *seen_on])
+
+
+def _bracketed(sentence: str, facts: list[str]) -> str:
     if facts == [Status.PRESENT.value] and not _SUFFIX.search(sentence):
         return sentence
     return f"{sentence} [{'; '.join(facts)}]"

@@ -1,26 +1,31 @@
-"""A report as two DICOM Structured Reports, each in its own series.
+"""A report as DICOM Structured Reports, each in its own series.
 
-`findings_sr` is a Comprehensive 3D SR of TID 1500: boxes, codes, numbers. `text_sr` is an Enhanced SR of
-TID 2000: the words. Both come from the report and the image headers alone; both are unverified and
-preliminary, and a second run of the same reading replaces the first.
+`findings_sr` is tree A, TID 1500: boxes, codes, numbers; `points_sr` the same with points in the patient;
+`text_sr` is tree B, TID 2000: the words. All come from the report and the image headers alone; all are
+unverified and preliminary, and a second run of the same reading replaces the first.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, Comprehensive3DSRStorage, EnhancedSRStorage
+from pydicom.uid import (
+    UID,
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+)
 
-from medmllm_plugin.dicom_bridge.sr_document import Series, document
-from medmllm_plugin.dicom_bridge.sr_findings import findings_tree
-from medmllm_plugin.dicom_bridge.sr_images import StudyImages
+from medmllm_plugin.dicom_bridge.sr_checks import checked_images
+from medmllm_plugin.dicom_bridge.sr_document import document
+from medmllm_plugin.dicom_bridge.sr_findings import center_point, findings_tree
+from medmllm_plugin.dicom_bridge.sr_header import Series
 from medmllm_plugin.dicom_bridge.sr_text import text_tree
-from medmllm_plugin.findings import Status
-from medmllm_plugin.report import Outcome, Report
+from medmllm_plugin.report import Report
 
 FINDINGS_SERIES = Series(
     name="findings",
@@ -34,14 +39,35 @@ TEXT_SERIES = Series(
     description="AI draft report (unverified)",
     sop_class_uid=EnhancedSRStorage,
 )
+POINTS_SERIES = Series(
+    name="points",
+    number=9004,
+    description="AI findings as points (unverified)",
+    sop_class_uid=Comprehensive3DSRStorage,
+)
+
+FINDINGS_SOP_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
+"""What tree A may be stored as: the first is what IHE AIR asks for, the others are for old PACS."""
+TEXT_SOP_CLASSES = (EnhancedSRStorage, BasicTextSRStorage, ComprehensiveSRStorage)
+"""What tree B may be stored as; Basic Text is what the oldest PACS shows."""
 
 
-def findings_sr(report: Report, headers: Sequence[Dataset], *, written: datetime | None = None) -> Dataset:
-    """The findings of a report as a Comprehensive 3D SR (PS3.3 A.35.13) of TID 1500.
+def findings_sr(
+    report: Report,
+    headers: Sequence[Dataset],
+    *,
+    sop_class: str = Comprehensive3DSRStorage,
+    predecessors: Sequence[Dataset] = (),
+    written: datetime | None = None,
+) -> Dataset:
+    """The findings of a report as an SR of TID 1500, by default a Comprehensive 3D SR (PS3.3 A.35.13).
 
     Args:
         report: The reading of one study; a normal, failed or outside-domain one gives an SR too.
         headers: Headers of that study's images, all that the SR shall name as evidence; no pixels needed.
+        sop_class: One of `FINDINGS_SOP_CLASSES`.
+        predecessors: Earlier AI SRs of this study that this one amends, such as when late images changed the
+            reading. They are named (PS3.3 C.17.2, Predecessor Documents Sequence) and never overwritten.
         written: Content Date and Time; now by default.
 
     Returns:
@@ -50,45 +76,76 @@ def findings_sr(report: Report, headers: Sequence[Dataset], *, written: datetime
     Raises:
         StudyError: If the headers are of several studies or patients, or lack UIDs.
         ValueError: If a finding cites an image or frame that is not among the headers, a box leaves its
-            image, two findings share a tracking UID, or the outcome contradicts the findings.
+            image, two findings share a tracking UID, the outcome contradicts the findings, a predecessor is
+            of another study or patient, or `sop_class` is none of those above.
     """
-    images = _checked(report, headers)
-    tree = findings_tree(report, images)
+    images = checked_images(report, headers)
     return document(
-        tree, report=report, images=images, series=FINDINGS_SERIES, written=written or datetime.now()
+        findings_tree(report, images),
+        report=report,
+        images=images,
+        series=_stored_as(FINDINGS_SERIES, sop_class, FINDINGS_SOP_CLASSES),
+        written=written or datetime.now(),
+        predecessors=predecessors,
     )
 
 
-def text_sr(report: Report, headers: Sequence[Dataset], *, written: datetime | None = None) -> Dataset:
-    """The words of a report as an Enhanced SR (PS3.3 A.35.2) of TID 2000.
+def points_sr(
+    report: Report,
+    headers: Sequence[Dataset],
+    *,
+    predecessors: Sequence[Dataset] = (),
+    written: datetime | None = None,
+) -> Dataset:
+    """The findings as `findings_sr` has them, each at one point in the patient (SCOORD3D) for its box.
 
-    Arguments, result and errors are those of `findings_sr`.
+    3D Slicer's stock loader places points right in every orientation, boxes only on axial series. A finding
+    without a place in the patient is a qualitative evaluation here.
+
+    Arguments, result and errors are those of `findings_sr`, and:
+
+    Raises:
+        StudyError: If a finding has a place in millimetres and its image no Frame of Reference UID.
     """
-    images = _checked(report, headers)
-    tree = text_tree(report, images)
-    return document(tree, report=report, images=images, series=TEXT_SERIES, written=written or datetime.now())
+    images = checked_images(report, headers)
+    return document(
+        findings_tree(report, images, place=center_point),
+        report=report,
+        images=images,
+        series=POINTS_SERIES,
+        written=written or datetime.now(),
+        predecessors=predecessors,
+    )
 
 
-def _checked(report: Report, headers: Sequence[Dataset]) -> StudyImages:
-    """The images, once all that both SRs rely on is seen to hold."""
-    images = StudyImages(headers, first_series=report.study.series_instance_uid)
-    if report.study.study_instance_uid != images.study_instance_uid:
-        raise ValueError(
-            f"the report is of study {report.study.study_instance_uid}, "
-            f"the headers are of {images.study_instance_uid}"
-        )
-    uids = Counter(finding.tracking_uid for finding in report.findings)
-    for uid, count in uids.items():
-        if not UID(uid, validation_mode=IGNORE).is_valid:
-            raise ValueError(f"tracking UID {uid!r} is not a UID")
-        if count > 1:
-            raise ValueError(f"{count} findings share the tracking UID {uid}; each needs its own")
-    stated = sum(finding.status is not Status.ABSENT for finding in report.findings)
-    present = sum(finding.status is Status.PRESENT for finding in report.findings)
-    if report.outcome is Outcome.NO_FINDINGS and present:
-        raise ValueError(f"the outcome is no-findings, but {present} findings are present")
-    if report.outcome is Outcome.FINDINGS and not stated:
-        raise ValueError("the outcome is findings, but none is present or indeterminate")
-    if report.outcome not in (Outcome.FINDINGS, Outcome.NO_FINDINGS) and report.findings:
-        raise ValueError(f"the outcome is {report.outcome.value}, so there can be no findings")
-    return images
+def text_sr(
+    report: Report,
+    headers: Sequence[Dataset],
+    *,
+    sop_class: str = EnhancedSRStorage,
+    predecessors: Sequence[Dataset] = (),
+    written: datetime | None = None,
+) -> Dataset:
+    """The words of a report as an SR of TID 2000, by default an Enhanced SR (PS3.3 A.35.2).
+
+    Arguments, result and errors are those of `findings_sr`, but `sop_class` is one of `TEXT_SOP_CLASSES`.
+    """
+    images = checked_images(report, headers)
+    return document(
+        text_tree(report, images),
+        report=report,
+        images=images,
+        series=_stored_as(TEXT_SERIES, sop_class, TEXT_SOP_CLASSES),
+        written=written or datetime.now(),
+        predecessors=predecessors,
+    )
+
+
+def _stored_as(series: Series, sop_class: str, allowed: Sequence[str]) -> Series:
+    """The series of another SOP class: one UID never stands for objects of two."""
+    if sop_class not in allowed:
+        names = ", ".join(UID(one).name for one in allowed)
+        raise ValueError(f"{series.description} can't be a {UID(sop_class).name}; it can be: {names}")
+    if sop_class == series.sop_class_uid:
+        return series
+    return replace(series, name=f"{series.name} {sop_class}", sop_class_uid=sop_class)

@@ -136,6 +136,15 @@ def medmllm(context: click.Context) -> None:
 @click.option("--slices", "count", type=click.IntRange(min=1), metavar="N", help="Most pictures to show.")
 @_seed
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
+@click.option(
+    "--sr",
+    "sr_profile",
+    type=click.Choice(["default", "points", "legacy"]),
+    default="default",
+    show_default=True,
+    help="DICOM objects: points adds points.dcm for 3D Slicer's own loader; legacy is for old PACS.",
+)
+@click.option("--fhir", "with_fhir", is_flag=True, help="Write fhir.json too: a FHIR R4 Bundle.")
 @_json
 def read_command(
     paths: tuple[Path, ...],
@@ -147,14 +156,18 @@ def read_command(
     count: int | None,
     seed: int,
     out: Path | None,
+    sr_profile: str,
+    with_fhir: bool,
     as_json: bool,
 ) -> int:
     """Read a study and write the report.
 
     PATH is a folder, a DICOM file, a DICOMDIR, a zip or a NIfTI file; several make one study. OUT_DIR gets
     report.html, report.json, slices.json, pictures/ and, for DICOM input, the structured reports
-    findings.dcm and report.dcm: all of them, or none. By default it is a folder of its own in medmllm-out.
-    An earlier report that nobody changed is replaced; all else in OUT_DIR is refused.
+    findings.dcm and report.dcm and the list key_images.dcm: all of them, or none. By default it is a folder
+    of its own in medmllm-out. An earlier report that nobody changed is replaced; all else in it is refused.
+    For a PACS without SR graphics, --sr legacy writes Comprehensive and Basic Text SR, and key_pictures/ with
+    boxes and a banner burned in.
 
     \b
     Examples:
@@ -187,7 +200,12 @@ def read_command(
         folder = _own_folder(reading, paths, question) if out is None else out
         progress("report", 0, 0)
         with whole_folder(folder, kind="report") as part:
-            files = _moved(pipeline.write(reading, part), part, folder)
+            written = pipeline.write(reading, part, sr=sr_profile)
+            if with_fhir:
+                from medmllm_plugin import fhir
+
+                written["fhir"] = fhir.write(reading.report, part / "fhir.json")
+            files = _moved(written, part, folder)
     if as_json:
         _print_json({**reading.report.to_json(), "files": files})
     else:
@@ -319,28 +337,57 @@ def tasks_command(as_json: bool) -> None:
 @medmllm.group("sr", invoke_without_command=True)
 @click.pass_context
 def sr(context: click.Context) -> None:
-    """Look at DICOM Structured Reports."""
+    """Look at DICOM Structured Reports, and check them."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 @sr.command("show")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--images", metavar="FOLDER", type=click.Path(path_type=Path), help="The images it cites.")
 @_json
-def sr_show_command(file: Path, as_json: bool) -> None:
+def sr_show_command(file: Path, images: Path | None, as_json: bool) -> None:
     """Show a DICOM Structured Report, ours or another's, as text or JSON.
 
+    With the images it cites, its regions are also given in millimetres of the patient (LPS).
+
     \b
-    Example:
+    Examples:
       medmllm sr show report/findings.dcm
+      medmllm sr show report/findings.dcm --images study
     """  # noqa: D301
+    from medmllm_plugin.dicom_bridge.sr_places import ImagePlanes
     from medmllm_plugin.dicom_bridge.sr_reader import read_sr
 
-    document = read_sr(file)
+    document = read_sr(file, images=None if images is None else ImagePlanes.of_folder(images))
     if as_json:
         _print_json(document.to_json())
     else:
         _print(document.to_text().splitlines())
+
+
+@sr.command("check")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@_json
+def sr_check_command(file: Path, as_json: bool) -> int:
+    """Check a DICOM Structured Report, ours or another's: by our rules, by validators, viewer by viewer.
+
+    Runs dciodvfy, PixelMed's DicomSRValidator, dsrdump and dcmqi's tid1500reader where they are installed,
+    and says for each viewer what it will show of this file, lose, or break on. Takes some 15 seconds with
+    PixelMed. Exit code 1 if anything found an error.
+
+    \b
+    Example:
+      medmllm sr check report/findings.dcm
+    """  # noqa: D301
+    from medmllm_plugin.dicom_bridge.sr_check import check_sr
+
+    checked = check_sr(file)
+    if as_json:
+        _print_json(checked.to_json())
+    else:
+        _print(checked.to_text().splitlines())
+    return 1 if checked.errors else 0
 
 
 def _moved(files: Mapping[str, Path], part: Path, folder: Path) -> dict[str, str]:

@@ -71,6 +71,8 @@ class FindingCode:
     """The plain phrase for sentences and tables."""
     synonyms: tuple[str, ...] = ()
     """What else reports call it."""
+    zh: tuple[str, ...] = ()
+    """What Chinese reports call it."""
     sites: tuple[str, ...] = ()
     """Keys of the sites it may sit at; empty if its code names no anatomy, so it may sit anywhere."""
     in_dicom: bool = True
@@ -88,6 +90,8 @@ class SiteCode:
     sides: Sides
     synonyms: tuple[str, ...] = ()
     """What else reports call it."""
+    zh: tuple[str, ...] = ()
+    """What Chinese reports call it."""
     in_dicom: bool = True
     """False for a SNOMED CT id outside the set that DICOM gives away."""
 
@@ -297,6 +301,7 @@ def _common(key: str, row: dict[str, Any]) -> dict[str, Any]:
         "code": _code(row["code"]),
         "words": row.get("words", key.replace("_", " ")),
         "synonyms": tuple(row.get("synonyms", ())),
+        "zh": tuple(row.get("zh", ())),
         "in_dicom": row.get("in_dicom", True),
     }
 

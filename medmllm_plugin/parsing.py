@@ -100,7 +100,8 @@ def _finding(
         raise UnusableReplyError(f"{label} can't be at the site {site}.")
     side = _side(said, label, notes)
     numbers = sorted({int(number) for number in said["pictures"]})
-    box = _box(said.get("box"), label, slices=slices, model=model, notes=notes)
+    absent = said["status"] == Status.ABSENT
+    box = _box(said.get("box"), label, absent=absent, slices=slices, model=model, notes=notes)
     if box is not None and box.picture not in numbers:
         numbers = sorted({*numbers, box.picture})
     center, size = (None, None) if box is None else _measured(box, slices.picture(box.picture))
@@ -135,9 +136,12 @@ def _side(said: dict[str, Any], label: str, notes: list[str]) -> Side:
 
 
 def _box(
-    said: dict[str, Any] | None, label: str, *, slices: SliceSet, model: Model, notes: list[str]
+    said: dict[str, Any] | None, label: str, *, absent: bool, slices: SliceSet, model: Model, notes: list[str]
 ) -> Box | None:
     if said is None:
+        return None
+    if absent:
+        notes.append(f"{label}: said to be absent, so its box was left out")
         return None
     number = int(said["picture"])
     one = slices.picture(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from medmllm_plugin.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are `reading`, `pictures`, `model`, `thinking`, `report`."""
+
+
+NO_SR = "no DICOM SR is written: the input is not DICOM, so it names no patient and study to write one for"
+"""The note on a reading of a file such as NIfTI."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -72,6 +76,8 @@ def read(
     plan = plan_for(reader, volume, count=count)
     slices = plan.apply(volume, progress=lambda done, total: tell("pictures", done, total))
     tell("pictures", len(slices), len(slices))
+    if not volume.headers:
+        slices = replace(slices, notes=(*slices.notes, NO_SR))
     report = engine.run(
         chosen,
         slices,
@@ -103,13 +109,27 @@ def plan_for(model: Model, volume: Volume, *, count: int | None = None) -> Slice
         raise SettingsError(f"{model.name}: its slice plan {settings} is not one ({error})") from error
 
 
-def write(reading: Reading, folder: Path) -> dict[str, Path]:
+def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, Path]:
     """Write a reading's files into an empty folder.
 
+    Args:
+        reading: The study as read.
+        folder: Where to.
+        sr: Which DICOM objects: a name of `sr_profile.PROFILES`.
+
     Returns:
-        Paths by what they are: `report`, `page`, `slices`, `pictures` (a folder), and for DICOM input
-        `findings_sr` (TID 1500) and `report_sr` (TID 2000).
+        Paths by what they are: `report`, `page`, `slices`, `pictures` (a folder); for DICOM input also
+        `findings_sr` (TID 1500), `report_sr` (TID 2000), where findings cite images `key_images` (TID 2010),
+        and as the profile has it `points_sr` and `key_pictures` (a folder).
+
+    Raises:
+        SettingsError: If there is no such profile.
+        MedMLLMError: If the report can't be written as the profile asks.
     """
+    from medmllm_plugin.dicom_bridge import sr_profile
+
+    profile, headers = sr_profile.profile(sr), reading.volume.headers
+    made = sr_profile.dicom_files(reading.report, headers, reading.slices, profile=profile) if headers else []
     files = {
         "report": folder / "report.json",
         "page": folder / "report.html",
@@ -117,14 +137,11 @@ def write(reading: Reading, folder: Path) -> dict[str, Path]:
     }
     files["report"].write_text(reading.report.to_text(), encoding="utf-8")
     files["page"].write_text(page.render(reading.report, reading.slices), encoding="utf-8")
-    if reading.volume.headers:
-        from medmllm_plugin.dicom_bridge import sr_writer
-
-        files["findings_sr"] = folder / "findings.dcm"
-        files["report_sr"] = folder / "report.dcm"
-        headers = reading.volume.headers
-        for name, make in (("findings_sr", sr_writer.findings_sr), ("report_sr", sr_writer.text_sr)):
-            make(reading.report, headers).save_as(files[name], enforce_file_format=True)
+    for one in made:
+        path = folder / one.name
+        path.parent.mkdir(exist_ok=True)
+        one.dataset.save_as(path, enforce_file_format=True)
+        files[one.key] = path if path.parent == folder else path.parent
     return files
 
 

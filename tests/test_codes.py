@@ -12,7 +12,7 @@ import pytest
 from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts
 
-from medmllm_plugin import codes
+from medmllm_plugin import codes, lookup
 from medmllm_plugin.codes import Code, FindingCode, SiteCode
 from medmllm_plugin.errors import CodeError
 from medmllm_plugin.findings import Change, Severity, Side, Status
@@ -108,7 +108,7 @@ def test_no_two_rows_share_a_code(rows: list[FindingCode] | list[SiteCode]) -> N
 
 @pytest.mark.parametrize("rows", TABLES, ids=["findings", "sites"])
 def test_no_phrase_means_two_rows(rows: list[FindingCode] | list[SiteCode]) -> None:
-    phrases = [plain(phrase) for row in rows for phrase in (row.words, *row.synonyms)]
+    phrases = [plain(phrase) for row in rows for phrase in (row.words, *row.synonyms, *row.zh)]
 
     assert sorted(phrases) == sorted(set(phrases))
 
@@ -119,15 +119,91 @@ def test_every_site_that_a_finding_names_exists(row: FindingCode) -> None:
     assert len(row.sites) == len(set(row.sites))
 
 
-def test_labels_that_benchmarks_use_have_a_row() -> None:
-    chexpert_and_ct_rate = {
-        "cardiomegaly", "opacity", "lesion", "pulmonary_edema", "consolidation", "pneumonia", "atelectasis",
-        "pneumothorax", "pleural_effusion", "fracture", "implant", "vascular_calcification",
-        "pericardial_effusion", "hiatal_hernia", "lymphadenopathy", "emphysema", "nodule", "fibrosis",
-        "mosaic_pattern", "bronchiectasis", "septal_lines",
-    }  # fmt: skip
+NO_FINDING = "is an outcome (111241, DCM), not a finding"
+NO_CODE = "DICOM has no code for it, and a wider one would say something else"
+CHEXPERT: dict[str, tuple[str, str | None] | str] = {
+    "No Finding": NO_FINDING,
+    "Enlarged Cardiomediastinum": NO_CODE,
+    "Cardiomegaly": ("cardiomegaly", "heart"),
+    "Lung Opacity": ("opacity", "lung"),
+    "Lung Lesion": ("lesion", "lung"),
+    "Edema": ("pulmonary_edema", "lung"),
+    "Consolidation": ("consolidation", "lung"),
+    "Pneumonia": ("pneumonia", "lung"),
+    "Atelectasis": ("atelectasis", "lung"),
+    "Pneumothorax": ("pneumothorax", "pleura"),
+    "Pleural Effusion": ("pleural_effusion", "pleura"),
+    "Pleural Other": ("abnormality", "pleura"),
+    "Fracture": ("fracture", None),
+    "Support Devices": ("implant", None),
+}
+"""The 14 labels: the finding and the site that say the same (None: any that fits), or why none does."""
+CT_RATE: dict[str, tuple[str, str | None] | str] = {
+    "Medical material": ("implant", None),
+    "Arterial wall calcification": ("vascular_calcification", "aorta"),
+    "Cardiomegaly": ("cardiomegaly", "heart"),
+    "Pericardial effusion": ("pericardial_effusion", "pericardium"),
+    "Coronary artery wall calcification": ("vascular_calcification", "coronary_artery"),
+    "Hiatal hernia": ("hiatal_hernia", "stomach"),
+    "Lymphadenopathy": ("lymphadenopathy", None),
+    "Emphysema": ("emphysema", "lung"),
+    "Atelectasis": ("atelectasis", "lung"),
+    "Lung nodule": ("nodule", "lung"),
+    "Lung opacity": ("opacity", "lung"),
+    "Pulmonary fibrotic sequela": ("fibrosis", "lung"),
+    "Pleural effusion": ("pleural_effusion", "pleura"),
+    "Mosaic attenuation pattern": ("mosaic_pattern", "lung"),
+    "Peribronchial thickening": NO_CODE,
+    "Consolidation": ("consolidation", "lung"),
+    "Bronchiectasis": ("bronchiectasis", "lung"),
+    "Interlobular septal thickening": ("septal_lines", "lung"),
+}
+"""The 18 labels, likewise."""
+NOT_BY_NAME = {"Edema", "Pleural Other", "Support Devices", "Medical material"}
+"""Labels whose meaning comes from their list and not from their words."""
 
-    assert chexpert_and_ct_rate <= set(codes.findings())
+
+@pytest.mark.parametrize(("label", "meant"), [*CHEXPERT.items(), *CT_RATE.items()])
+def test_a_label_of_a_benchmark_has_a_finding_or_a_reason_why_not(
+    label: str, meant: tuple[str, str | None] | str
+) -> None:
+    found = lookup.find_finding(label)
+
+    if isinstance(meant, str):
+        assert meant in (NO_CODE, NO_FINDING)
+        assert found is None
+    else:
+        finding, site = meant
+        assert site is None or codes.site_allowed(finding, site)
+        assert label in NOT_BY_NAME or found is codes.finding(finding)
+
+
+def test_the_lists_of_labels_are_whole() -> None:
+    assert (len(CHEXPERT), len(CT_RATE)) == (14, 18)
+
+
+def test_the_table_is_as_long_as_it_must_be() -> None:
+    assert len(codes.findings()) >= 120
+    assert len(codes.sites()) >= 120
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(["nodule", "ground_glass_opacity", "pleural_effusion", "cardiomegaly"], id="chest"),
+        pytest.param(["hepatomegaly", "renal_stone", "ascitic_fluid", "polyp_of_colon"], id="abdomen"),
+        pytest.param(["stroke", "glioblastoma", "restricted_diffusion", "lesion_of_brain"], id="head"),
+        pytest.param(["fracture", "bony_metastasis", "osteosarcoma", "bone_screw"], id="bones"),
+    ],
+)
+def test_each_part_of_the_body_has_its_findings(keys: list[str]) -> None:
+    assert set(keys) <= set(codes.findings())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
+def test_chinese_names_are_chinese_and_the_others_are_not(row: FindingCode | SiteCode) -> None:
+    assert all(re.fullmatch("[\u4e00-\u9fff]+", name) for name in row.zh)
+    assert all(name.isascii() for name in (row.words, *row.synonyms))
 
 
 def test_only_the_catch_all_is_coded_as_abnormal() -> None:

@@ -101,8 +101,10 @@ def test_a_part_left_out_is_refused(missing: str) -> None:
 
 @pytest.mark.parametrize(
     "character",
-    ["\x00", "\t", "\n", "\r", "\x1b", '"', "\\", "\x7f", "\x85", "\x9b", "\u061c", "\u200e", "\u200f"]
-    + ["\u2028", "\u2029", "\u202a", "\u202e", "\u2066", "\u2069"],
+    [
+        *("\x00", "\t", "\n", "\r", "\x1b", '"', "\\", "\x7f", "\x85", "\x9b", "\u061c", "\u200e", "\u200f"),
+        *("\u2028", "\u2029", "\u202a", "\u202e", "\u2066", "\u2069"),
+    ],
     ids=lambda character: f"U+{ord(character):04X}",
 )
 @pytest.mark.parametrize(

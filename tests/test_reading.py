@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from medmllm_plugin.errors import MedMLLMError, StudyError
@@ -200,3 +201,15 @@ def test_spacing_comes_from_positions_not_from_thickness() -> None:
 
     assert volume.affine[2, 2] == pytest.approx(1.0)
     assert "1.25 mm thick every 1.00 mm" in "\n".join(volume.notes)
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+def test_a_damaged_uid_is_refused(keyword: str, tmp_path: Path) -> None:
+    path = write_ct_series(tmp_path, slices=1)[0]
+    data = path.read_bytes()
+    uid = str(pydicom.dcmread(path)[keyword].value).encode()
+    at = data.rindex(uid)
+    path.write_bytes(data[: at + 3] + b"\\" + data[at + 4 :])
+
+    with pytest.raises(StudyError, match=f"{keyword} that is not one UID"):
+        read_volume([path])

@@ -94,6 +94,12 @@ def test_the_json_holds_source_and_matrices_of_each_picture() -> None:
         assert (said["rows"], said["columns"]) == one.pixels.shape[:2]
 
 
+def test_the_json_says_where_the_pictures_lie() -> None:
+    data = a_slice_set(1).to_json(folder="pictures/")
+
+    assert data["slices"][0]["picture"] == "pictures/001.png"
+
+
 def test_the_json_of_a_picture_without_a_place_says_null() -> None:
     data = a_slice_set(1, placed=False, modality="CR", unit="").to_json()
 

@@ -302,7 +302,7 @@ def test_what_cannot_be_read_is_said_with_its_place_and_the_rest_is_read() -> No
 
     assert len(document.problems) == 1
     assert "(SCOORD): 3 numbers in Graphic Data, expected a multiple of 2" in document.problems[0]
-    assert document.findings[0].regions == ()
+    assert [one.bounds for one in document.findings[0].regions] == [(10, 20.5, 30, 40)]  # its number has it too
     assert len(document.findings) == 3
     assert "Not read: item 1." in document.to_text()
 

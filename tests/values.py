@@ -126,3 +126,9 @@ def a_said_reply(*findings: dict[str, Any], **said: Any) -> dict[str, Any]:
         "impression": ["As above."],
         **said,
     }
+
+
+OBLIQUE_SET = a_slice_set(
+    3, rows=56, columns=224, spacing=(2.0, 0.5), orientation=THREE_FOUR_FIVE, position=(10, 20, 30)
+)
+"""Pictures of 56 x 56 px of images of 56 x 224 px, 2 mm between rows and 0.5 mm between columns."""

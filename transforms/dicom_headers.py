@@ -170,6 +170,8 @@ def _header(entry: Entry, dataset: Any, pixels: PixelElement | None) -> Header:
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    for keyword in _UIDS:
+        _require_one_uid(dataset, keyword, entry.name)
     sop_class = UID(text(dataset, "SOPClassUID"))
     return Header(
         entry=entry,
@@ -188,6 +190,27 @@ def _header(entry: Entry, dataset: Any, pixels: PixelElement | None) -> Header:
         transfer_syntax=UID(text(meta, "TransferSyntaxUID")),
         told_syntax=told_syntax,
     )
+
+
+_UIDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+)
+
+
+def _require_one_uid(dataset: Dataset, keyword: str, where: str) -> None:
+    """An identifier of a study, image or place is one value of digits and points (PS3.5 9.1), or missing."""
+    values = texts(dataset, keyword)
+    if len(values) > 1 or not all(re.fullmatch(r"[0-9.]{0,64}", value) for value in values):
+        raise StudyError(
+            found=f"a {keyword} that is not one UID",
+            expected="digits and points, at most 64",
+            where=where,
+            remedy="the file is damaged: export it again",
+        )
 
 
 def _code_string(value: str) -> str:

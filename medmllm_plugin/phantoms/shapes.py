@@ -77,8 +77,7 @@ class Canvas:
     def paint_tube(
         self, start: NDArray[np.float64], end: NDArray[np.float64], radii: tuple[float, float], value: float
     ) -> None:
-        """Set the value where a straight tube, thinner towards its end, meets this plane: an ellipse, as a vessel
-        shows that runs askew."""
+        """Set the value where a straight tapered tube meets this plane: an ellipse, longer if it leans."""
         way = end - start
         if abs(way[2]) < 1e-6:
             return

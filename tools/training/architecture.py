@@ -77,9 +77,13 @@ def terse_messages() -> list[dict[str, object]]:
     shown = SlicePlan(**PLAN).apply(random_study(0).volume())
     prompt = build_prompt(TASKS["report"], shown, terse=True)
     content: list[dict[str, object]] = [
-        {"type": "text", "text": part.text} if hasattr(part, "text") else {"type": "image"} for part in prompt.parts
+        {"type": "text", "text": part.text} if hasattr(part, "text") else {"type": "image"}
+        for part in prompt.parts
     ]
-    return [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}, {"role": "user", "content": content}]
+    return [
+        {"role": "system", "content": [{"type": "text", "text": prompt.system}]},
+        {"role": "user", "content": content},
+    ]
 
 
 def main(out: Path) -> None:
@@ -170,7 +174,9 @@ def main(out: Path) -> None:
     total = sum(p.numel() for p in model.parameters())
     vision = sum(p.numel() for p in model.model.visual.parameters())
     lengths = [len(tokenizer.encode(text)) for text in targets]
-    print(f"{total / 1e6:.2f} M parameters, {vision / 1e6:.2f} M of them vision; {len(tokenizer)} tokens in the vocabulary")
+    print(
+        f"{total / 1e6:.2f} M parameters, {vision / 1e6:.2f} M of them vision; {len(tokenizer)} tokens in the vocabulary"
+    )
     print(f"replies are {np.mean(lengths):.0f} tokens on average, {max(lengths)} at most")
 
 
@@ -185,7 +191,9 @@ def rescale(model: torch.nn.Module) -> None:
             weight.normal_(0, spread)
 
 
-def save_prompt(path: Path, model: torch.nn.Module, processor: object, messages: list[dict[str, object]]) -> None:
+def save_prompt(
+    path: Path, model: torch.nn.Module, processor: object, messages: list[dict[str, object]]
+) -> None:
     """Token ids, mrope positions and one picture's vision rotary table of the constant prompt."""
     from PIL import Image
 

@@ -108,7 +108,9 @@ def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def main() -> None:
     """Print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=2_000_000_000)
     parser.add_argument("--model", default="embedded")

@@ -1,6 +1,6 @@
 """Make the model folder that ships in the package from trained weights.
 
-    python -m tools.training.ship INIT RUN/weights.pt medmllm_plugin/models/weights --version 0.1.0
+python -m tools.training.ship INIT RUN/weights.pt medmllm_plugin/models/weights --version 0.1.0
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def card(version: str) -> dict[str, object]:
 
 def main() -> None:
     """Write bfloat16 weights, tokenizer, processor and card; nothing of the training."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("init", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)

@@ -83,7 +83,11 @@ class Pool:
                 for k, target in enumerate(targets):
                     with self.lock:
                         row = self.made % self.capacity
-                        self.pictures[row], self.labels[row], self.targets[row] = pictures[k], labels[k], target
+                        self.pictures[row], self.labels[row], self.targets[row] = (
+                            pictures[k],
+                            labels[k],
+                            target,
+                        )
                         self.made += 1
                     shown = labels[k, :, :, :, FINDINGS.index("nodule")].flatten(1).any(1).nonzero()[:, 0]
                     self.nodules = [*self.nodules[-4000:], *((row, int(n)) for n in shown)]
@@ -232,14 +236,25 @@ def learn_to_see(trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes:
         losses.append(loss.item())
         if stage.steps % 200 == 0:
             with torch.no_grad():
-                unseen = trainer.dense_loss(trainer.see(held.pictures.flatten(0, 1)), held.labels.flatten(0, 1))
-            log.say(stage="see", step=stage.steps, share=stage.share, made=pool.made, loss=float(np.mean(losses)), unseen=float(unseen))
+                unseen = trainer.dense_loss(
+                    trainer.see(held.pictures.flatten(0, 1)), held.labels.flatten(0, 1)
+                )
+            log.say(
+                stage="see",
+                step=stage.steps,
+                share=stage.share,
+                made=pool.made,
+                loss=float(np.mean(losses)),
+                unseen=float(unseen),
+            )
             losses.clear()
             trainer.save(out)
     trainer.save(out)
 
 
-def learn_to_say(trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes: float, batch: int, out: Path) -> None:
+def learn_to_say(
+    trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes: float, batch: int, out: Path
+) -> None:
     """Stage 2: the language model on the vision tokens of a tower that no longer changes."""
     visual = trainer.model.model.visual
     parameters = [p for name, p in trainer.model.named_parameters() if ".visual." not in name]
@@ -295,7 +310,9 @@ class Held:
 
 def main() -> None:
     """Train both stages for the given minutes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("init", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--see", type=float, default=25, help="minutes of stage 1")

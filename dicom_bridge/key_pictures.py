@@ -1,0 +1,227 @@
+"""The pictures of the findings as plain images, for a PACS without SR: Secondary Captures with a banner.
+
+Boxes, words and side letters are burned in, for such viewers draw nothing themselves. One instance holds one
+picture: multi-frame captures are younger than many a PACS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DatasetSequence
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge.sr_checks import checked_images
+from medmllm_plugin.dicom_bridge.sr_document import machine_made
+from medmllm_plugin.dicom_bridge.sr_header import Series
+from medmllm_plugin.dicom_bridge.sr_images import StudyImages
+from medmllm_plugin.dicom_bridge.sr_items import clean, code_dataset
+from medmllm_plugin.dicom_bridge.sr_words import comment, tracking_identifier
+from medmllm_plugin.findings import Box, Status
+from medmllm_plugin.geometry import apply, orientation_letters
+from medmllm_plugin.pictures import BOX_COLOR, draw_box
+from medmllm_plugin.report import DISCLAIMER, Report
+from medmllm_plugin.sliceset import Slice, SliceSet
+from medmllm_plugin.transforms.window import PRESETS
+
+BANNER = "AI, unverified, research use only"
+"""Burned into every picture."""
+
+PICTURE_SERIES = Series(
+    name="pictures",
+    number=9005,
+    description="AI key pictures (unverified)",
+    sop_class_uid=SecondaryCaptureImageStorage,
+    modality="OT",
+)
+
+_SOURCE = Code("121322", "DCM", "Source image for image processing operation")
+_LINE = 20
+"""Height of a line of text, px."""
+_LONGEST_COMMENT = 10_000
+"""Characters of Image Comments (0020,4000); VR LT holds 10240."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _KeyPicture:
+    """What is drawn on one picture."""
+
+    labels: list[str] = field(default_factory=list)
+    """One line for each finding, in English and ASCII, whatever the sentences' script."""
+    sentences: list[str] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+
+
+def key_pictures(
+    report: Report,
+    headers: Sequence[Dataset],
+    slices: SliceSet,
+    *,
+    predecessors: Sequence[Dataset] = (),
+    written: datetime | None = None,
+) -> list[Dataset]:
+    """The pictures on which findings lie, as Secondary Capture images (PS3.3 A.8.1), one series in all.
+
+    Each is the picture that the model was shown; where three windows were its colours they stand side by
+    side in grey. A finding without a box stands on the first of its pictures.
+
+    Args:
+        report: The reading of one study.
+        headers: Headers of that study's images.
+        slices: The pictures that the report was read from.
+        predecessors: Earlier objects of this kind that late images outdated, so the UIDs are others.
+        written: Content Date and Time; now by default.
+
+    Returns:
+        Datasets ready for `save_as(path, enforce_file_format=True)`, in the order of the pictures; none
+        where no finding that may be there was seen on a picture.
+
+    Raises:
+        StudyError: If the headers are of several studies or patients, or lack UIDs.
+        ValueError: As `findings_sr` says, and if a box is on a picture that was not shown.
+    """
+    images = checked_images(report, headers)
+    written = written or datetime.now()
+    made = []
+    for number, (picture, said) in enumerate(sorted(_chosen(report, slices).items()), 1):
+        capture = machine_made(
+            report, images, series=PICTURE_SERIES, written=written, number=number, predecessors=predecessors
+        )
+        _describe(capture, slices.picture(picture), said, images)
+        _set_pixels(capture, _drawn(slices.picture(picture), said))
+        made.append(capture)
+    return made
+
+
+def _chosen(report: Report, slices: SliceSet) -> dict[int, _KeyPicture]:
+    """What is drawn, by picture."""
+    first: dict[object, int] = {}
+    for number, one in enumerate(slices.slices, 1):
+        first.setdefault(one.source, number)
+    chosen: dict[int, _KeyPicture] = {}
+    for number, finding in enumerate(report.findings, 1):
+        shown = [first[image] for image in finding.images if image in first]
+        if finding.status is Status.ABSENT or not (shown or finding.box):
+            continue
+        box = finding.box
+        if box is not None and slices.picture(box.picture).source != box.image:
+            raise ValueError(f"a box is on picture {box.picture}, which is of another image than the box")
+        said = chosen.setdefault(box.picture if box is not None else shown[0], _KeyPicture())
+        where = "" if box is not None else ", no box"
+        said.labels.append(f"{tracking_identifier(number, finding)}: {finding.status.value}{where}")
+        said.sentences.append(comment(finding))
+        if box is not None:
+            said.boxes.append(box)
+    return chosen
+
+
+def _describe(capture: Dataset, one: Slice, said: _KeyPicture, images: StudyImages) -> None:
+    """Everything but the pixels: General Image, SC Equipment and SC Image modules (PS3.3 C.7.6.1, C.8.6)."""
+    capture.Laterality = ""
+    capture.ConversionType = "WSD"
+    capture.ImageType = ["DERIVED", "SECONDARY"]
+    capture.BurnedInAnnotation = "YES"
+    capture.DerivationDescription = "Picture shown to a model, with its findings drawn in"
+    capture.ImageComments = "\n".join([DISCLAIMER, *map(clean, said.sentences)])[:_LONGEST_COMMENT]
+    letters = _edge_letters(one)
+    capture.PatientOrientation = [letters["right"], letters["bottom"]] if letters else ""
+    source = images.reference(one.source)
+    source.PurposeOfReferenceCodeSequence = DatasetSequence([code_dataset(_SOURCE)])
+    capture.SourceImageSequence = DatasetSequence([source])
+    header = images.found(one.source)
+    if header.get("LossyImageCompression") == "01":
+        capture.LossyImageCompression = "01"
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if keyword in header:
+                setattr(capture, keyword, header[keyword].value)
+
+
+def _set_pixels(capture: Dataset, pixels: NDArray[np.uint8]) -> None:
+    """The Image Pixel module (PS3.3 C.7.6.3) of a colour image, shape (rows, columns, 3)."""
+    capture.Rows, capture.Columns = pixels.shape[:2]
+    capture.SamplesPerPixel, capture.PhotometricInterpretation, capture.PlanarConfiguration = 3, "RGB", 0
+    capture.BitsAllocated, capture.BitsStored, capture.HighBit, capture.PixelRepresentation = 8, 8, 7, 0
+    data = pixels.tobytes()
+    capture.PixelData = data + b"\0" * (len(data) % 2)
+
+
+def _drawn(one: Slice, said: _KeyPicture) -> NDArray[np.uint8]:
+    """The picture with boxes, side letters, the banner above it and the findings below it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    boxed = [pixels for pixels, _ in _windows(one)]
+    for box in said.boxes:
+        left, top, right, bottom = _in_picture(one, box)
+        boxed = [
+            draw_box(pixels, column_min=left, row_min=top, column_max=right, row_max=bottom)
+            for pixels in boxed
+        ]
+    tiles = np.concatenate(boxed, axis=1)
+    rows, columns = tiles.shape[:2]
+    width = columns // len(boxed)
+    font = ImageFont.load_default(14)
+    lines = list(_wrapped([BANNER], columns, font)), list(_wrapped(said.labels, columns, font))
+    top = _LINE * len(lines[0])
+    canvas = Image.new("RGB", (columns, top + rows + _LINE * len(lines[1])))
+    canvas.paste(Image.fromarray(tiles), (0, top))
+    draw = ImageDraw.Draw(canvas)
+    for place, text in [*enumerate(lines[0]), *((-1 - n, text) for n, text in enumerate(lines[1][::-1]))]:
+        row = _LINE * place if place >= 0 else canvas.height + _LINE * place
+        draw.text((4, row + 2), text, fill=BOX_COLOR, font=font)
+    middle = {"left": (4, rows / 2, "lm"), "right": (width - 4, rows / 2, "rm")}
+    middle |= {"top": (width / 2, 4, "mt"), "bottom": (width / 2, rows - 4, "mb")}
+    for tile, (_, words) in enumerate(_windows(one)):
+        draw.text((tile * width + 4, top + 4), words, fill="white", font=font, anchor="lt")
+        for edge, letter in _edge_letters(one).items():
+            column, row, anchor = middle[edge]
+            draw.text((tile * width + column, top + row), letter, fill="white", font=font, anchor=anchor)
+    return np.asarray(canvas)
+
+
+def _windows(one: Slice) -> list[tuple[NDArray[np.uint8], str]]:
+    """The picture and no words; or each of three windows that were its colours in grey, and its numbers."""
+    preset = next((p for p in PRESETS.values() if p.words == one.window and len(p.windows) == 3), None)
+    if preset is None:
+        return [(one.pixels, "")]
+    return [
+        (one.pixels[..., [channel] * 3], f"{center:g}/{width:g}")
+        for channel, (center, width) in enumerate(preset.windows)
+    ]
+
+
+def _in_picture(one: Slice, box: Box) -> tuple[float, float, float, float]:
+    """A box in its picture, corner coordinates: the way back of `SliceSet.box_in_source`."""
+    corners = np.array([[box.column_min, box.row_min], [box.column_max, box.row_max]])
+    mapped = apply(np.linalg.inv(one.to_source), corners - 0.5) + 0.5
+    low, high = mapped.min(axis=0), mapped.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _edge_letters(one: Slice) -> dict[str, str]:
+    """What the edges of a picture are in the patient; empty if its image has no place there."""
+    if one.to_patient is None:
+        return {}
+    across, down = one.to_patient[:3, 0], one.to_patient[:3, 1]
+    ways = {"left": -across, "right": across, "top": -down, "bottom": down}
+    return {edge: orientation_letters(way) for edge, way in ways.items()}
+
+
+def _wrapped(texts: Sequence[str], columns: int, font: object) -> Iterator[str]:
+    """Lines that fit into so many pixel columns."""
+    measure = getattr(font, "getlength")  # noqa: B009
+    for text in texts:
+        line = ""
+        for word in text.split():
+            longer = f"{line} {word}".strip()
+            if line and measure(longer) > columns - 8:
+                yield line
+                line = word
+            else:
+                line = longer
+        yield line

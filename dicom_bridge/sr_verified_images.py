@@ -1,0 +1,63 @@
+"""The images that a findings SR names, and their sizes as its Image Library has them."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from medmllm_plugin.codes import Code
+from medmllm_plugin.dicom_bridge import sr_concepts as concepts
+from medmllm_plugin.dicom_bridge.sr_statement import below
+from medmllm_plugin.findings import Box
+
+
+class EvidenceImages:
+    """The Image Library (TID 1600) of an SR, to draw a box on one of its images.
+
+    Args:
+        document: A dataset whose root is an Imaging Measurement Report.
+    """
+
+    def __init__(self, document: Dataset) -> None:
+        self._images: dict[str, tuple[str, int | None, int | None]] = {}
+        for library in below(document, concepts.IMAGE_LIBRARY):
+            for group in below(library, concepts.IMAGE_LIBRARY_GROUP):
+                for item in group.ContentSequence:
+                    if item.ValueType == "IMAGE":
+                        reference = item.ReferencedSOPSequence[0]
+                        sizes = [
+                            _size(item, name) or _size(group, name)
+                            for name in (concepts.ROWS, concepts.COLUMNS)
+                        ]
+                        uid = str(reference.ReferencedSOPInstanceUID)
+                        self._images[uid] = (str(reference.ReferencedSOPClassUID), sizes[0], sizes[1])
+
+    def boxed(self, box: Box) -> Dataset:
+        """A reference to the image that a box is drawn on: an item of Referenced SOP Sequence (0008,1199).
+
+        Raises:
+            ValueError: If the document doesn't name that image or its size, or the box leaves it.
+        """
+        uid = getattr(box.image, "sop_instance_uid", None)
+        if uid not in self._images:
+            raise ValueError(
+                f"a box is on {uid or box.image}, none of the {len(self._images)} images of the document"
+            )
+        sop_class, rows, columns = self._images[str(uid)]
+        if rows is None or columns is None:
+            raise ValueError(f"the document doesn't say how large {uid} is, so no box can be checked on it")
+        if box.column_max > columns or box.row_max > rows:
+            raise ValueError(
+                f"a box reaches to column {box.column_max}, row {box.row_max}, outside its image of "
+                f"{columns} columns and {rows} rows ({uid})"
+            )
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class, str(uid)
+        frame = getattr(box.image, "frame", None)
+        if frame is not None:
+            reference.ReferencedFrameNumber = frame
+        return reference
+
+
+def _size(item: Dataset, name: Code) -> int | None:
+    found = below(item, name)
+    return int(found[0].MeasuredValueSequence[0].NumericValue) if found else None

