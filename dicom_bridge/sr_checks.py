@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
@@ -39,9 +40,9 @@ def _check_places(report: Report, images: StudyImages) -> None:
     for finding in report.findings:
         if finding.box is not None:
             images.boxed(finding.box)
-    for one in (*report.findings, *report.narrative):
-        for image in one.images:
-            images.reference(image)
+    cited = [one.images for one in report.findings] + [one.images for one in report.narrative]
+    for image in chain.from_iterable(cited):
+        images.reference(image)
 
 
 def _check_tracking_uids(report: Report) -> None:

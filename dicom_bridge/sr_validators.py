@@ -185,4 +185,4 @@ def _without_patient(line: str) -> str:
     """
     if "0010," not in line:
         return line
-    return re.sub(r"= *<.*|= *\\[.*", "= (not shown)", line)
+    return re.sub(r"= *[<\[].*", "= (not shown)", line)

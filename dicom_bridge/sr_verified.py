@@ -20,7 +20,7 @@ from medmllm_plugin import codes
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_decisions import Decision, Person, Verdict, called, edited
 from medmllm_plugin.dicom_bridge.sr_document import language_item
-from medmllm_plugin.dicom_bridge.sr_header import Series, new_instance, predecessor_items
+from medmllm_plugin.dicom_bridge.sr_header import new_instance, predecessor_items
 from medmllm_plugin.dicom_bridge.sr_items import (
     Relationship,
     code_item,
@@ -28,13 +28,11 @@ from medmllm_plugin.dicom_bridge.sr_items import (
     pname_item,
     text_item,
 )
-from medmllm_plugin.dicom_bridge.sr_statement import (
-    Statement,
+from medmllm_plugin.dicom_bridge.sr_statement import Statement, evaluation, measurement_group
+from medmllm_plugin.dicom_bridge.sr_statement_reader import (
     below,
     code_of,
-    evaluation,
     is_named,
-    measurement_group,
     statement_of_evaluation,
     statement_of_group,
     tracking_uid,
@@ -83,13 +81,14 @@ def verified_sr(
         person always give the same SOP Instance UID, others another.
 
     Raises:
-        StudyError: If the document is no such SR, or its reading did not succeed.
+        StudyError: If the document is no such SR, its findings have another shape than ours or share a
+            tracking UID, or its reading did not succeed.
         ValueError: If a finding has no decision or two, a decision is of no finding of the document, an edit
             contradicts itself, or its box is on no image of the document or leaves it.
     """
     written = written or datetime.now()
     source = _checked(document)
-    found = {one.statement.tracking_uid: one for one in _findings(source)}
+    found = _by_tracking_uid(source)
     asked = _by_finding(decisions, found)
     images = EvidenceImages(source)
     groups: list[Dataset] = []
@@ -113,7 +112,7 @@ def verified_sr(
         stated.append(statement)
         (groups if is_named(items[0], concepts.MEASUREMENT_GROUP) else evaluations).extend(items)
     root = _root(source, person, groups, [*_outcome(source, stated), *evaluations], remarks, stated)
-    series: Series = replace(VERIFIED_SERIES, sop_class_uid=str(source.SOPClassUID))
+    series = replace(VERIFIED_SERIES, sop_class_uid=str(source.SOPClassUID))
     said = json.dumps([asked[uid].to_json() for uid in found], sort_keys=True)
     identity = ("verified", str(source.SOPInstanceUID), person.name, person.organization, said)
     sr = new_instance(source, series=series, identity=identity, written=written)
@@ -130,25 +129,37 @@ def verified_sr(
     return sr
 
 
+def _refused(document: Dataset, found: str) -> StudyError:
+    return StudyError(
+        found=found,
+        expected="findings of TID 1500 as ours are",
+        where=f"SR {document.get('SOPInstanceUID', 'without UID')}",
+        remedy="give the findings SR that is to be verified",
+    )
+
+
 def _checked(document: Dataset) -> Dataset:
     """A copy of the document, if it can be verified; its text is decoded, for ours is UTF-8."""
-    remedy = "give the findings SR that is to be verified"
-    where = f"SR {document.get('SOPInstanceUID', 'without UID')}"
-    if document.get("SOPClassUID") not in FINDINGS_SOP_CLASSES or not is_named(
-        document, concepts.IMAGING_MEASUREMENT_REPORT
-    ):
-        raise StudyError(
-            found="another kind of document", expected="findings of TID 1500", where=where, remedy=remedy
-        )
+    is_report = is_named(document, concepts.IMAGING_MEASUREMENT_REPORT)
+    if document.get("SOPClassUID") not in FINDINGS_SOP_CLASSES or not is_report:
+        raise _refused(document, "another kind of document")
     copy = deepcopy(document)
     for _ in copy.iterall():
         pass
-    outcome = _outcome_of(copy)
-    if outcome == codes.qualifier("outcome", "none_succeeded").value:
-        raise StudyError(
-            found="a reading that did not succeed", expected="findings or none", where=where, remedy=remedy
-        )
+    if _outcome_of(copy) == codes.qualifier("outcome", "none_succeeded").value:
+        raise _refused(document, "a reading that did not succeed")
     return copy
+
+
+def _by_tracking_uid(document: Dataset) -> dict[str, _Found]:
+    try:
+        findings = list(_findings(document))
+    except (ValueError, AttributeError, IndexError, KeyError) as error:
+        raise _refused(document, f"a finding of another shape ({error})") from error
+    found = {one.statement.tracking_uid: one for one in findings}
+    if "" in found or len(found) < len(findings):
+        raise _refused(document, "a finding without a tracking UID of its own")
+    return found
 
 
 def _findings(document: Dataset) -> Iterator[_Found]:
@@ -172,8 +183,6 @@ def _is_finding(item: Dataset) -> bool:
 
 def _by_finding(decisions: Sequence[Decision], found: dict[str, _Found]) -> dict[str, Decision]:
     """The decisions by tracking UID, once each finding is seen to have one."""
-    if "" in found:
-        raise ValueError("a finding has no tracking UID, so nothing can be decided on it")
     for uid, count in Counter(one.tracking_uid for one in decisions).items():
         if uid not in found:
             raise ValueError(f"a decision is on {uid}, which is none of the document's findings")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
-from medmllm_plugin.dicom_bridge.sr_statement import below
+from medmllm_plugin.dicom_bridge.sr_statement_reader import below
 from medmllm_plugin.findings import Box
 
 
@@ -35,7 +36,8 @@ class EvidenceImages:
         """A reference to the image that a box is drawn on: an item of Referenced SOP Sequence (0008,1199).
 
         Raises:
-            ValueError: If the document doesn't name that image or its size, or the box leaves it.
+            ValueError: If the document doesn't name that image or its size, the box leaves it, or no one
+                frame of several is named.
         """
         uid = getattr(box.image, "sop_instance_uid", None)
         if uid not in self._images:
@@ -50,9 +52,12 @@ class EvidenceImages:
                 f"a box reaches to column {box.column_max}, row {box.row_max}, outside its image of "
                 f"{columns} columns and {rows} rows ({uid})"
             )
+        frame = getattr(box.image, "frame", None)
+        kind = UID(sop_class).name
+        if frame is None and ("Enhanced" in kind or "Multi-frame" in kind):
+            raise ValueError(f"a box on {uid}, a {kind}, names no frame; a box lies on one")
         reference = Dataset()
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class, str(uid)
-        frame = getattr(box.image, "frame", None)
         if frame is not None:
             reference.ReferencedFrameNumber = frame
         return reference

@@ -196,6 +196,7 @@ def _best_cover(words: tuple[str, ...]) -> tuple[list[dict[str, _Row]], bool]:
         graded = words[start] in _DEGREES
         ways += [(odd + (not graded), n, rest) for odd, n, rest in best[start + 1]]
         least = min((odd, n) for odd, n, _ in ways)
+        # A few ways are as good as all of them to see that there is more than one.
         best[start] = list(dict.fromkeys(way for way in ways if way[:2] == least))[:8]
     phrases = dict.fromkeys(phrase for _, _, found in best[0] for phrase in found)
     return [names[phrase] for phrase in phrases], best[0][0][0] > 0

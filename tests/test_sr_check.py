@@ -1,4 +1,4 @@
-"""Tests of `dicom_bridge/sr_check.py` and its rules: each kind of defect is found, where and by which rule."""
+"""Tests of `dicom_bridge/sr_check.py` and its rules: each defect is found, at its place and by its rule."""
 
 from __future__ import annotations
 

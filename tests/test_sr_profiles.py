@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
@@ -138,7 +139,7 @@ def test_a_point_without_frame_of_reference_is_refused() -> None:
 
 
 @pytest.mark.parametrize("write", [findings_sr, text_sr, points_sr])
-def test_an_amended_sr_names_its_predecessor_and_never_takes_its_uids(write: type) -> None:
+def test_an_amended_sr_names_its_predecessor_and_never_takes_its_uids(write: Callable[..., Dataset]) -> None:
     report = a_placed_report()
     first = write(report, a_series())
 
@@ -176,14 +177,8 @@ def test_images_of_one_series_that_differ_in_size_each_say_their_own() -> None:
 
     (group,) = items(findings_sr(a_report(), headers), "126200")
 
-    sizes = [
-        [
-            one.MeasuredValueSequence[0].NumericValue
-            for one in image.get("ContentSequence", ())
-            if one.ValueType == "NUM"
-        ]
-        for image in named(group, "260753009")
-    ]
+    own = [[one for one in items(image) if one.ValueType == "NUM"] for image in named(group, "260753009")]
+    sizes = [[one.MeasuredValueSequence[0].NumericValue for one in said] for said in own]
     assert sizes == [[256], [256], [128]]
     assert named(group, "110910") == []
     assert named(group, "110911")[0].MeasuredValueSequence[0].NumericValue == 320
@@ -192,7 +187,7 @@ def test_images_of_one_series_that_differ_in_size_each_say_their_own() -> None:
 # Profiles
 
 
-def shown() -> tuple[Report, list[pydicom.Dataset], SliceSet]:
+def shown() -> tuple[Report, list[Dataset], SliceSet]:
     """A report with one box, its headers, and the pictures that it was read from."""
     slices = a_slice_set(3)
     headers = [
@@ -222,9 +217,8 @@ def test_a_profile_names_what_is_written(name: str, keys: list[str]) -> None:
     files = dicom_files(report, headers, slices, profile=PROFILES[name])
 
     assert [one.key for one in files] == keys
-    assert (
-        len({one.name for one in files}) == len({one.dataset.SeriesInstanceUID for one in files}) == len(keys)
-    )
+    assert len({one.name for one in files}) == len(keys)
+    assert len({one.dataset.SeriesInstanceUID for one in files}) == len(keys)
 
 
 def test_the_legacy_profile_has_only_old_sop_classes() -> None:
@@ -272,7 +266,7 @@ def shown_box() -> Box:
     return box
 
 
-def test_the_points_sr_reads_back_with_its_words_byte_for_byte(tmp_path: Path) -> None:
+def test_the_points_sr_reads_back_with_its_words_byte_for_byte() -> None:
     report = a_report(
         a_nodule(an_image(a_series()[1]), center_mm=(1.0, 2.0, 3.0)),
         a_pneumothorax_not_there(an_image(a_series()[0])),

@@ -22,10 +22,13 @@ from medmllm_plugin.transforms.slices import SlicePlan
 from tools.training.examples import PLAN, make_example, random_study
 
 SPECIAL = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-]  # fmt: skip
+    f"<|{word}|>"
+    for word in (
+        *("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"),
+        *("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"),
+    )
+]
+"""The special tokens of Qwen2.5-VL, in its order."""
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}<|im_start|>{{ message.role }}{{ '\\n' }}"
@@ -37,8 +40,8 @@ CHAT_TEMPLATE = (
 )
 
 SPLIT = r"\p{N}"
-"""Only digits stand alone; between them the vocabulary may merge whole stretches of the reply's fixed words, so
-that a reply is a few dozen tokens."""
+"""Only digits stand alone; between them the vocabulary may merge whole stretches of the reply's fixed words,
+so that a reply is a few dozen tokens."""
 
 VOCABULARY = 512
 VISION = {"depth": 4, "hidden_size": 96, "intermediate_size": 256, "num_heads": 3}
@@ -174,14 +177,12 @@ def main(out: Path) -> None:
     total = sum(p.numel() for p in model.parameters())
     vision = sum(p.numel() for p in model.model.visual.parameters())
     lengths = [len(tokenizer.encode(text)) for text in targets]
-    print(
-        f"{total / 1e6:.2f} M parameters, {vision / 1e6:.2f} M of them vision; {len(tokenizer)} tokens in the vocabulary"
-    )
+    print(f"{total / 1e6:.2f} M parameters, {vision / 1e6:.2f} M of them vision; {len(tokenizer)} tokens")
     print(f"replies are {np.mean(lengths):.0f} tokens on average, {max(lengths)} at most")
 
 
 def rescale(model: torch.nn.Module) -> None:
-    """Weights of the size 1/√inputs: the library's 0.02 is too small for so narrow a model to start learning."""
+    """Weights of the size 1/√inputs: with the library's 0.02 so narrow a model never starts learning."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() < 2:

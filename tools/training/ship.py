@@ -41,7 +41,8 @@ def card(version: str) -> dict[str, object]:
         "pictures": PLAN["count"],
         "boxes": True,
         "box_limit": PLAN["size"],
-        "domain": "synthetic chest CT phantoms made by MedMLLM, and nothing else; it can't read a patient's images",
+        "domain": "synthetic chest CT phantoms made by MedMLLM, and nothing else; "
+        "it can't read a patient's images",
         "phantoms": [KIND],
     }
 

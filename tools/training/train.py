@@ -2,9 +2,9 @@
 
     python -m tools.training.train INIT OUT [--see 25] [--say 60] [--resume OUT/weights.pt]
 
-INIT is a folder of `tools.training.architecture`. Stage 1 teaches the vision tower what each patch shows; stage 2
-teaches the language model to say it, on vision tokens that are computed once. Writes OUT/weights.pt (float32)
-and OUT/log.txt; `tools.training.ship` makes the model folder of it.
+INIT is a folder of `tools.training.architecture`. Stage 1 teaches the vision tower what each patch shows;
+stage 2 teaches the language model to say it, on vision tokens that are computed once. Writes OUT/weights.pt
+(float32) and OUT/log.txt; `tools.training.ship` makes the model folder of it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
@@ -137,14 +137,14 @@ class Trainer:
     def dense_loss(self, seen: Tensor, labels: Tensor) -> Tensor:
         """How well the vision tokens tell what each patch shows; rare lesions weigh more."""
         truth = dense_labels(labels.to(self.device))
-        return F.binary_cross_entropy_with_logits(
+        return functional.binary_cross_entropy_with_logits(
             self.head(seen).float(), truth, pos_weight=torch.tensor(3.0, device=self.device)
         )
 
     def reply_loss(self, seen: Tensor, targets: list[str]) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the replies given each study's vision tokens (batch, tokens, width); share of right tokens."""
+        """Cross entropy of the replies and share of right tokens, from vision tokens (batch, tokens, width)."""
         batch = len(targets)
-        replies = [self.tokenizer.encode(text, add_special_tokens=False).ids + [self.end] for text in targets]
+        replies = [[*self.tokenizer.encode(text, add_special_tokens=False).ids, self.end] for text in targets]
         longest = (max(map(len, replies)) + 7) // 8 * 8
         answer = torch.full((batch, longest), -100)
         for row, reply in enumerate(replies):
@@ -156,7 +156,7 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = answer_logits(self.model, ids, positions, seen, self.image_token, keep=longest + 1)
         logits = logits[:, :-1].float()
-        loss = F.cross_entropy(logits.flatten(0, 1), answer.flatten(), ignore_index=-100)
+        loss = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), ignore_index=-100)
         right = (logits.argmax(-1) == answer)[answer != -100].float().mean()
         return loss, right
 
@@ -167,9 +167,9 @@ class Trainer:
 
 
 def dense_labels(labels: Tensor) -> Tensor:
-    """Labels (pictures, cells, cells, findings) per merged token: (pictures, cells² / 4, 4 x findings), 0 to 1.
+    """Labels (pictures, cells, cells, findings) for each merged token: (pictures, cells² / 4, 4 x findings).
 
-    The root of the covered share, so that a small nodule counts too.
+    The root of the covered share, 0 to 1, so that a small nodule counts too.
     """
     n, g, _, kinds = labels.shape
     x = labels.reshape(n, g // 2, 2, g // 2, 2, kinds).permute(0, 1, 3, 2, 4, 5)
@@ -289,9 +289,16 @@ def learn_to_say(
                 unseen, unseen_right = trainer.reply_loss(held_seen, held.targets)
             mean = np.mean(losses, axis=0)
             log.say(
-                stage="say", step=stage.steps, share=stage.share, made=pool.made, known=known, loss=float(mean[0]),
-                right=float(mean[1]), unseen=float(unseen), unseen_right=float(unseen_right),
-            )  # fmt: skip
+                stage="say",
+                step=stage.steps,
+                share=stage.share,
+                made=pool.made,
+                known=known,
+                loss=float(mean[0]),
+                right=float(mean[1]),
+                unseen=float(unseen),
+                unseen_right=float(unseen_right),
+            )
             losses.clear()
             trainer.save(out)
     visual.requires_grad_(True)
