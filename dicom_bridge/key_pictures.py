@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,11 @@ from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from medmllm_plugin.codes import Code
-from medmllm_plugin.dicom_bridge.sr_checks import checked_images
 from medmllm_plugin.dicom_bridge.sr_document import machine_made
 from medmllm_plugin.dicom_bridge.sr_header import Series
 from medmllm_plugin.dicom_bridge.sr_images import StudyImages
 from medmllm_plugin.dicom_bridge.sr_items import clean, code_dataset
+from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
 from medmllm_plugin.dicom_bridge.sr_words import comment, tracking_identifier
 from medmllm_plugin.findings import Box, Status
 from medmllm_plugin.geometry import apply, orientation_letters
@@ -29,6 +30,9 @@ from medmllm_plugin.pictures import BOX_COLOR, draw_box
 from medmllm_plugin.report import DISCLAIMER, Report
 from medmllm_plugin.sliceset import Slice, SliceSet
 from medmllm_plugin.transforms.window import PRESETS
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 BANNER = "AI, unverified, research use only"
 """Burned into every picture."""
@@ -166,14 +170,14 @@ def _drawn(one: Slice, said: _KeyPicture) -> NDArray[np.uint8]:
     rows, columns = tiles.shape[:2]
     width = columns // len(boxed)
     font = ImageFont.load_default(14)
-    lines = list(_wrapped([BANNER], columns, font)), list(_wrapped(said.labels, columns, font))
-    top = _LINE * len(lines[0])
-    canvas = Image.new("RGB", (columns, top + rows + _LINE * len(lines[1])))
+    above, below = (list(_wrapped(texts, columns, font)) for texts in ([BANNER], said.labels))
+    top = _LINE * len(above)
+    canvas = Image.new("RGB", (columns, top + rows + _LINE * len(below)))
     canvas.paste(Image.fromarray(tiles), (0, top))
     draw = ImageDraw.Draw(canvas)
-    for place, text in [*enumerate(lines[0]), *((-1 - n, text) for n, text in enumerate(lines[1][::-1]))]:
-        row = _LINE * place if place >= 0 else canvas.height + _LINE * place
-        draw.text((4, row + 2), text, fill=BOX_COLOR, font=font)
+    for first, texts in ((0, above), (top + rows, below)):
+        for line, text in enumerate(texts):
+            draw.text((4, first + _LINE * line + 2), text, fill=BOX_COLOR, font=font)
     middle = {"left": (4, rows / 2, "lm"), "right": (width - 4, rows / 2, "rm")}
     middle |= {"top": (width / 2, 4, "mt"), "bottom": (width / 2, rows - 4, "mb")}
     for tile, (_, words) in enumerate(_windows(one)):
@@ -212,14 +216,13 @@ def _edge_letters(one: Slice) -> dict[str, str]:
     return {edge: orientation_letters(way) for edge, way in ways.items()}
 
 
-def _wrapped(texts: Sequence[str], columns: int, font: object) -> Iterator[str]:
+def _wrapped(texts: Sequence[str], columns: int, font: FreeTypeFont | ImageFont) -> Iterator[str]:
     """Lines that fit into so many pixel columns."""
-    measure = getattr(font, "getlength")  # noqa: B009
     for text in texts:
         line = ""
         for word in text.split():
             longer = f"{line} {word}".strip()
-            if line and measure(longer) > columns - 8:
+            if line and font.getlength(longer) > columns - 8:
                 yield line
                 line = word
             else:

@@ -64,7 +64,7 @@ class SrCheck:
         flags = [one for one in (document.verification, document.preliminary) if one]
         lines = [
             f"{self.file}: {words(document.title)}, {template}, {kind}",
-            ", ".join([f"{len(document.findings)} findings", *flags]),
+            ", ".join([f"findings: {len(document.findings)}", *flags]),
             "",
             *self._tools(),
             "",
@@ -107,8 +107,8 @@ def check_sr(path: str | Path, *, validators: bool = True) -> SrCheck:
         StudyError: If the file is not there, is not DICOM, is cut off, or is not a Structured Report.
     """
     path = Path(path)
-    dataset = load_sr(path)
-    document = document_of(dataset)
+    dataset, problems = load_sr(path)
+    document = document_of(dataset, problems=problems)
     seen = views(document)
     return SrCheck(
         file=path.name,

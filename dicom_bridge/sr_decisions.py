@@ -144,12 +144,14 @@ def edited(statement: Statement, decision: Decision, *, image: Dataset | None) -
         changed = replace(changed, evidence=(region.image, *changed.evidence))
     _check(changed)
     comment = statement.comment
-    if meant or decision.sentence is not None or (region is None) != (statement.region is None):
+    moved = (region is None) != (statement.region is None)
+    if meant or moved or decision.sentence is not None:
         comment = restated(
             comment,
             sentence=clean(decision.sentence or sentence_of(comment)),
             status=status,
             placed=region is not None,
+            holds=not (meant or moved),
         )
     label = statement.tracking_identifier
     if meant or not label:

@@ -10,10 +10,10 @@ from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
-from medmllm_plugin.dicom_bridge.sr_checks import checked_images
 from medmllm_plugin.dicom_bridge.sr_document import device_items, language_item, machine_made
 from medmllm_plugin.dicom_bridge.sr_header import Series, referenced
 from medmllm_plugin.dicom_bridge.sr_items import Relationship, container, image_item, text_item
+from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
 from medmllm_plugin.dicom_bridge.sr_words import comment, tracking_identifier
 from medmllm_plugin.findings import Status
 from medmllm_plugin.report import DISCLAIMER, Report

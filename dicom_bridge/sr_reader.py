@@ -32,6 +32,7 @@ from medmllm_plugin.dicom_bridge.sr_tree import (
     SrRegion,
     read_tree,
     same,
+    told,
 )
 from medmllm_plugin.dicom_bridge.sr_values import (
     SrDocument,
@@ -72,16 +73,22 @@ def read_sr(path: str | Path, *, images: ImagePlanes | None = None) -> SrDocumen
     Raises:
         StudyError: If the file is not there, is not DICOM, is cut off, or is not a Structured Report.
     """
-    return document_of(load_sr(path), images=images)
+    dataset, problems = load_sr(path)
+    return document_of(dataset, images=images, problems=problems)
 
 
-def load_sr(path: str | Path) -> Dataset:
-    """The dataset of a file that is a whole Structured Report; errors are those of `read_sr`."""
+def load_sr(path: str | Path) -> tuple[Dataset, tuple[str, ...]]:
+    """The dataset of a file that is a whole Structured Report, and what had to be mended to read it.
+
+    Errors are those of `read_sr`.
+    """
     path = Path(path)
+    problems: list[str] = []
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        value_type = dataset.get("ValueType")
-        kind = UID(str(dataset.get("SOPClassUID") or ""), validation_mode=IGNORE).name
+        with told("the file", problems):
+            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            value_type = dataset.get("ValueType")
+            kind = UID(str(dataset.get("SOPClassUID") or ""), validation_mode=IGNORE).name
     except FileNotFoundError as error:
         raise _no_sr(path, "no such file") from error
     except (*UNREADABLE, InvalidDicomError, RecursionError) as error:
@@ -91,12 +98,21 @@ def load_sr(path: str | Path) -> Dataset:
     if value_type != "CONTAINER":
         found = clean(kind) or "DICOM without a SOP class"
         raise _no_sr(path, f"{found} without content" if "SR Storage" in kind else found)
-    return dataset
+    return dataset, tuple(problems)
 
 
-def document_of(dataset: Dataset, *, images: ImagePlanes | None = None) -> SrDocument:
-    """The Structured Report in a dataset whose root is a CONTAINER; `images` as of `read_sr`."""
-    tree, problems = read_tree(dataset)
+def document_of(
+    dataset: Dataset, *, images: ImagePlanes | None = None, problems: tuple[str, ...] = ()
+) -> SrDocument:
+    """The Structured Report in a dataset whose root is a CONTAINER.
+
+    Args:
+        dataset: The document.
+        images: As of `read_sr`.
+        problems: What is known to be wrong with it already, as of `load_sr`.
+    """
+    tree, unread_items = read_tree(dataset)
+    problems += unread_items
     if images is not None:
         tree, unplaced = place_tree(tree, images)
         problems += unplaced
@@ -119,13 +135,16 @@ def document_of(dataset: Dataset, *, images: ImagePlanes | None = None) -> SrDoc
     )
     if not tree.children:
         problems = (*problems, "the document has no content")
-    header = {name: _header_text(dataset, keyword) for name, keyword in _HEADER.items()}
-    unread = [f"{_HEADER[name]}: not a legal value" for name, text in header.items() if text is None]
-    verifiers, predecessors = _verifiers(dataset, unread), _predecessors(dataset, unread)
+    unread: list[str] = []
+    with told("the header", unread):
+        header = {name: _header_text(dataset, keyword) for name, keyword in _HEADER.items()}
+        verifiers, predecessors = _verifiers(dataset, unread), _predecessors(dataset, unread)
+        template = _template(dataset)
+    unread += [f"{_HEADER[name]}: not a legal value" for name, text in header.items() if text is None]
     return SrDocument(
         **{name: text or "" for name, text in header.items()},
         title=tree.name,
-        template=_template(dataset),
+        template=template,
         verifiers=verifiers,
         predecessors=predecessors,
         observers=tuple(_observers(tree)),

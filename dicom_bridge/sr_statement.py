@@ -82,7 +82,7 @@ class Statement:
 def measurement_group(statement: Statement) -> Dataset:
     """A finding with its place, as a Measurement Group of one planar region (TID 1410).
 
-    The first NUM carries a box too: without it OHIF draws the box and then can't make it its own.
+    The first NUM carries the region too: without it OHIF draws it and then can't make it its own.
 
     Raises:
         ValueError: If it has no place, or is absent, which no viewer would show beside a box.
@@ -102,8 +102,7 @@ def measurement_group(statement: Statement) -> Dataset:
         *statement.algorithm,
     ]
     for index, (name, value, unit) in enumerate(statement.numbers):
-        carries = index == 0 and isinstance(region, BoxRegion)
-        own = [_region(Relationship.INFERRED_FROM, region)] if carries else []
+        own = [_region(Relationship.INFERRED_FROM, region)] if index == 0 else []
         items.append(num_item(_CONTAINS, name, value, unit, *own))
     items += [code_item(_CONTAINS, name, value) for name, value in statement.qualifiers]
     if statement.status is Status.INDETERMINATE:

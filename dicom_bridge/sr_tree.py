@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -202,25 +204,43 @@ def read_code(sequence: Sequence[Dataset] | None) -> Code | None:
     )
 
 
+@contextmanager
+def told(what: str, problems: list[str]) -> Iterator[None]:
+    r"""What pydicom warns of in this block and then mends by itself is a problem too, told without the value.
+
+    >>> problems = []
+    >>> with told("item 1.2", problems):
+    ...     warnings.warn("Invalid value for VR UI: '1.02'", stacklevel=1)
+    >>> problems
+    ['item 1.2: Invalid value for VR UI']
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield
+    problems += dict.fromkeys(f"{what}: {clean(str(one.message)).split(': ')[0].rstrip('.')}" for one in said)
+
+
 def _item(source: Dataset, place: str, problems: list[str]) -> SrItem:
     item = SrItem(relationship="", value_type="", name=None, value=None, place=place)
-    try:
-        item = replace(
-            item,
-            separate=source.get("ContinuityOfContent") != "CONTINUOUS",
-            character_set="\\".join(map(str, _many(source.get("SpecificCharacterSet")))),
-            relationship=str(source.get("RelationshipType") or ""),
-            value_type=str(source.get("ValueType") or ""),
-            name=read_code(source.get("ConceptNameCodeSequence")),
-        )
-        item = replace(item, value=_value(source, item.value_type))
-    except UNREADABLE as error:
-        problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
-    try:
-        content = list(source.get("ContentSequence") or ())
-    except UNREADABLE as error:
-        problems.append(f"content of item {place}: {clean(str(error))}")
-        content = []
+    with told(f"item {place}", problems):
+        try:
+            item = replace(
+                item,
+                separate=source.get("ContinuityOfContent") != "CONTINUOUS",
+                character_set="\\".join(map(str, _many(source.get("SpecificCharacterSet")))),
+                relationship=str(source.get("RelationshipType") or ""),
+                value_type=str(source.get("ValueType") or ""),
+                name=read_code(source.get("ConceptNameCodeSequence")),
+            )
+            item = replace(item, value=_value(source, item.value_type))
+        except UNREADABLE as error:
+            problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
+    with told(f"content of item {place}", problems):
+        try:
+            content = list(source.get("ContentSequence") or ())
+        except UNREADABLE as error:
+            problems.append(f"content of item {place}: {clean(str(error))}")
+            content = []
     children = tuple(_item(child, f"{place}.{index}", problems) for index, child in enumerate(content, 1))
     if isinstance(item.value, SrRegion) and item.value.image is None:
         cited = (child.value for child in children if isinstance(child.value, SrImage))

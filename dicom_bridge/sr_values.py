@@ -69,6 +69,11 @@ class SrFinding:
         return sentence_of(self.comment)
 
     @property
+    def image_supported(self) -> bool | None:
+        """False where our writer's brackets say "not image-supported"; None where nothing is said."""
+        return False if "not image-supported" in self.comment[len(self.sentence) :] else None
+
+    @property
     def finding_key(self) -> str | None:
         """What it is as a key of `codes.toml`; None where its code is not exactly one of ours."""
         return keys.finding_key(self.finding)
@@ -128,6 +133,7 @@ class SrFinding:
             "tracking_identifier": self.tracking_identifier,
             "tracking_uid": self.tracking_uid,
             "certainty": self.certainty,
+            "image_supported": self.image_supported,
             "center_mm": None if self.center_mm is None else list(self.center_mm),
             "regions": [region.to_json() for region in self.regions],
             "images": [image.to_json() for image in self.images],

@@ -20,6 +20,7 @@ from medmllm_plugin import codes
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_decisions import Decision, Person, Verdict, called, edited
 from medmllm_plugin.dicom_bridge.sr_document import language_item
+from medmllm_plugin.dicom_bridge.sr_evidence import EvidenceImages
 from medmllm_plugin.dicom_bridge.sr_header import new_instance, predecessor_items
 from medmllm_plugin.dicom_bridge.sr_items import (
     Relationship,
@@ -37,7 +38,6 @@ from medmllm_plugin.dicom_bridge.sr_statement_reader import (
     statement_of_group,
     tracking_uid,
 )
-from medmllm_plugin.dicom_bridge.sr_verified_images import EvidenceImages
 from medmllm_plugin.dicom_bridge.sr_writer import FINDINGS_SERIES, FINDINGS_SOP_CLASSES
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.findings import Status
@@ -87,10 +87,10 @@ def verified_sr(
             contradicts itself, or its box is on no image of the document or leaves it.
     """
     written = written or datetime.now()
-    source = _checked(document)
-    found = _by_tracking_uid(source)
+    document = _checked(document)
+    found = _by_tracking_uid(document)
     asked = _by_finding(decisions, found)
-    images = EvidenceImages(source)
+    images = EvidenceImages(document)
     groups: list[Dataset] = []
     evaluations: list[Dataset] = []
     stated: list[Statement] = []
@@ -111,19 +111,19 @@ def verified_sr(
             remarks.append(f"Edited by the verifying observer ({changes}): {_named(one.statement)}.")
         stated.append(statement)
         (groups if is_named(items[0], concepts.MEASUREMENT_GROUP) else evaluations).extend(items)
-    root = _root(source, person, groups, [*_outcome(source, stated), *evaluations], remarks, stated)
-    series = replace(VERIFIED_SERIES, sop_class_uid=str(source.SOPClassUID))
+    root = _root(document, person, groups, [*_outcome(document, stated), *evaluations], remarks, stated)
+    series = replace(VERIFIED_SERIES, sop_class_uid=str(document.SOPClassUID))
     said = json.dumps([asked[uid].to_json() for uid in found], sort_keys=True)
-    identity = ("verified", str(source.SOPInstanceUID), person.name, person.organization, said)
-    sr = new_instance(source, series=series, identity=identity, written=written)
+    identity = ("verified", str(document.SOPInstanceUID), person.name, person.organization, said)
+    sr = new_instance(document, series=series, identity=identity, written=written)
     for keyword in _COPIED:
-        if keyword in source:
-            setattr(sr, keyword, source[keyword].value)
+        if keyword in document:
+            setattr(sr, keyword, document[keyword].value)
     sr.ReferencedPerformedProcedureStepSequence = DatasetSequence()
     sr.PerformedProcedureCodeSequence = DatasetSequence()
     sr.CompletionFlag, sr.VerificationFlag, sr.PreliminaryFlag = "COMPLETE", "VERIFIED", "FINAL"
     sr.VerifyingObserverSequence = DatasetSequence([_verifying(person, written)])
-    sr.PredecessorDocumentsSequence = DatasetSequence(predecessor_items([source], header=source))
+    sr.PredecessorDocumentsSequence = DatasetSequence(predecessor_items([document], header=document))
     for element in root:
         sr.add(element)
     return sr

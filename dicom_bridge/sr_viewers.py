@@ -100,27 +100,33 @@ def _ohif(document: SrDocument) -> View:
         return View(
             viewer="OHIF 3.13",
             shows="nothing: its SR extension opens no Key Object Selection",
-            loses=(f"{len(document.images)} key images",),
+            loses=(_many(len(document.images), "key image"),),
         )
     if document.sop_class_uid not in _SHOWN_BY_OHIF:
-        return View(viewer="OHIF 3.13", shows="nothing", breaks=("it opens no SR of this SOP class",))
+        return View(viewer="OHIF 3.13", shows="nothing: it opens no SR of this SOP class")
     load = ohif_load(document)
     garbled = _garbled(document.tree)
-    lost = [f"letters beyond ASCII in {garbled} texts, when opened as a local file"] if garbled else []
+    lost = (
+        [f"letters beyond ASCII in {_many(garbled, 'text')}, when opened as a local file"] if garbled else []
+    )
     if not load.measurements:
         regions = sum(isinstance(item.value, SrRegion) for item in document.tree.walk())
         images = sum(item.value_type == "IMAGE" for item in document.tree.walk())
-        lost += [f"links to {images} images (it prints that images are not supported)"] if images else []
-        lost += [f"{regions} regions"] if regions else []
-        lost += _lost_headings(document.tree)
+        lost += (
+            [f"the links to {_many(images, 'image')} (it prints that images are not supported)"]
+            if images
+            else []
+        )
+        lost += [_many(regions, "region")] if regions else []
+        lost += _lost_names(document.tree)
         return View(viewer="OHIF 3.13", shows="the text, in its text viewport", loses=tuple(lost))
     texts = len(document.sentences) + len(document.remarks)
     unplaced = len(document.findings) - load.localised
-    lost += [f"{unplaced} findings without a place"] if unplaced > 0 else []
-    lost += [f"{texts} texts (a report with this title has no text viewport)"] if texts else []
+    lost += [f"{_many(unplaced, 'finding')} without a place"] if unplaced > 0 else []
+    lost += [f"{_many(texts, 'text')} (a report with this title has no text viewport)"] if texts else []
     if load.throws:
         missing = load.localised - load.drawn
-        dropped = f"; {missing} of {load.localised} findings are not drawn" if missing else ""
+        dropped = f"; {missing} of {_many(load.localised, 'finding')} not drawn" if missing else ""
         return View(
             viewer="OHIF 3.13",
             shows=f"{load.drawn} drawn",
@@ -223,21 +229,20 @@ def _slicer(document: SrDocument) -> View:
     if "SCOORD3D" in kinds and shapes - {"POINT"}:
         lost.append(f"regions in space that are no points ({', '.join(sorted(shapes - {'POINT'}))})")
     unplaced = len(document.findings) - len(groups)
-    lost += [f"{unplaced} findings without a place"] if unplaced else []
+    lost += [f"{_many(unplaced, 'finding')} without a place"] if unplaced else []
     if breaks:
         return View(viewer=viewer, shows="nothing", loses=tuple(lost), breaks=tuple(breaks))
     return View(
-        viewer=viewer, shows=f"a table of {len(groups)} findings and their regions", loses=tuple(lost)
+        viewer=viewer, shows=f"a table of {_many(len(groups), 'finding')} and the regions", loses=tuple(lost)
     )
 
 
 def _ours(document: SrDocument) -> View:
     placed = sum(bool(finding.regions) for finding in document.findings)
-    shows = (
-        f"{len(document.images)} key images"
-        if document.images
-        else f"{len(document.findings)} findings, {placed} with a region; {len(document.sentences)} sentences"
-    )
+    findings = f"{_many(len(document.findings), 'finding')}, {placed} with a region"
+    shows = f"{findings}; {_many(len(document.sentences), 'sentence')}"
+    if document.images:
+        shows = _many(len(document.images), "key image")
     return View(viewer="medmllm sr show", shows=shows, loses=document.problems)
 
 
@@ -248,7 +253,7 @@ def _dsr2html(document: SrDocument) -> View:
     return View(
         viewer="dsr2html",
         shows="the whole tree as a page, with links to images",
-        loses=tuple(_lost_headings(document.tree)),
+        loses=tuple(_lost_names(document.tree)),
         breaks=(f"item {broken[0].place} has no concept name, so it refuses the file",) if broken else (),
     )
 
@@ -258,7 +263,7 @@ def _weasis(document: SrDocument) -> View:
     return View(
         viewer="Weasis",
         shows="the text, with links to images",
-        loses=(f"the drawing of {regions} regions",) if regions else (),
+        loses=(f"the drawing of {_many(regions, 'region')}",) if regions else (),
     )
 
 
@@ -267,15 +272,28 @@ def _dcmqi(document: SrDocument) -> View:
         return View(viewer="dcmqi", shows="nothing: tid1500reader takes TID 1500 only")
     groups = list(_groups(document.tree))
     regions = sum(_first_region(group) is not None for group in groups)
-    lost = [f"the coordinates of {regions} regions"] if regions else []
+    lost = [f"the coordinates of {_many(regions, 'region')}"] if regions else []
     if any(len(list(group.find(concepts.ALGORITHM_PARAMETERS))) > 1 for group in groups):
         lost.append("all but the first of the algorithm's parameters")
-    return View(viewer="dcmqi", shows=f"codes and numbers of {len(groups)} findings", loses=tuple(lost))
+    return View(
+        viewer="dcmqi", shows=f"codes and numbers of {_many(len(groups), 'finding')}", loses=tuple(lost)
+    )
 
 
-def _lost_headings(tree: SrItem) -> list[str]:
-    count = sum(item.value_type == "CONTAINER" and not item.separate for item in tree.walk())
-    return [f"{count} headings (Continuity of Content is CONTINUOUS)"] if count else []
+def _lost_names(tree: SrItem) -> list[str]:
+    """What is shown without its name, as running text, since its container is CONTINUOUS."""
+    count = sum(
+        child.relationship == "CONTAINS" and child.value_type in ("TEXT", "CODE", "NUM", "PNAME")
+        for item in tree.walk()
+        if item.value_type == "CONTAINER" and not item.separate
+        for child in item.children
+    )
+    return [f"the {_many(count, 'name')} of items in CONTINUOUS containers"] if count else []
+
+
+def _many(count: int, noun: str) -> str:
+    """A number of things: 1 finding, 2 findings."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _garbled(tree: SrItem) -> int:

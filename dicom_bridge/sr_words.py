@@ -73,23 +73,24 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
     return _bracketed(sentence, facts)
 
 
-def restated(text: str, *, sentence: str, status: Status, placed: bool) -> str:
-    """A `comment` with another sentence and status; what was the model's own of its facts goes.
+def restated(text: str, *, sentence: str, status: Status, placed: bool, holds: bool) -> str:
+    """A `comment` with another sentence and status.
 
     Args:
         text: The comment.
         sentence: The new sentence.
         status: The new status.
         placed: Whether a box shows the place now; if not, the images it was seen on stay named.
+        holds: Whether the rest of the facts, which are the model's on its own finding, still hold.
 
     >>> old = "No effusion. [absent; certainty 90 %; image 3]"
-    >>> restated(old, sentence="Small effusion.", status=Status.INDETERMINATE, placed=False)
-    'Small effusion. [indeterminate; image 3]'
+    >>> restated(old, sentence="Some.", status=Status.INDETERMINATE, placed=False, holds=False)
+    'Some. [indeterminate; image 3]'
     """
     found = _SUFFIX.search(text)
     facts = found.group()[2:-1].split("; ")[1:] if found else []
     seen_on = [fact for fact in facts if fact.startswith(("image ", "series ")) and not placed]
-    return _bracketed(sentence, [status.value, *seen_on])
+    return _bracketed(sentence, [status.value, *(facts if holds else seen_on)])
 
 
 def _bracketed(sentence: str, facts: list[str]) -> str:

@@ -20,10 +20,10 @@ from pydicom.uid import (
     EnhancedSRStorage,
 )
 
-from medmllm_plugin.dicom_bridge.sr_checks import checked_images
 from medmllm_plugin.dicom_bridge.sr_document import document
 from medmllm_plugin.dicom_bridge.sr_findings import center_point, findings_tree
 from medmllm_plugin.dicom_bridge.sr_header import Series
+from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
 from medmllm_plugin.dicom_bridge.sr_text import text_tree
 from medmllm_plugin.report import Report
 

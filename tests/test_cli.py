@@ -103,6 +103,7 @@ class Line:
         self, *, outcome: Outcome = Outcome.FINDINGS, fails: Callable[[], None] | None = None
     ) -> None:
         self.asked: dict[str, Any] = {}
+        self.sr = ""
         self.outcome = outcome
         self.fails = fails
 
@@ -116,7 +117,8 @@ class Line:
         report, slices = a_report(outcome=self.outcome)
         return types.SimpleNamespace(report=report, slices=slices, volume=None)
 
-    def write(self, reading: Any, folder: Path) -> dict[str, Path]:
+    def write(self, reading: Any, folder: Path, *, sr: str) -> dict[str, Path]:
+        self.sr = sr
         (folder / "pictures").mkdir()
         for name in ("report.json", "report.html", "pictures/001.png"):
             (folder / name).write_text("whole")
@@ -385,6 +387,18 @@ def test_a_wrong_call_is_one_line_that_points_to_the_help(arguments: list[str]) 
     assert re.fullmatch(r"medmllm: error: .* See: medmllm.* --help\n", result.stderr)
 
 
+def test_the_profile_of_the_dicom_objects_is_passed_on_and_another_refused(line: Callable[..., Line]) -> None:
+    asked = line()
+
+    plain = run("read", "study", "-o", "one")
+    usual = asked.sr
+    legacy = run("read", "study", "--sr", "legacy", "-o", "two")
+    other = run("read", "study", "--sr", "ohif", "-o", "three")
+
+    assert (plain.exit_code, legacy.exit_code, other.exit_code) == (0, 0, 2)
+    assert (usual, asked.sr) == ("default", "legacy")
+
+
 def test_the_tasks_and_models_are_listed_for_people_and_machines() -> None:
     tasks, models = run("tasks"), run("models", "--json")
 
@@ -434,9 +448,7 @@ def test_slices_writes_each_picture_and_where_it_comes_from(tmp_path: Path) -> N
     written = json.loads((out / "slices.json").read_text())
     assert result.exit_code == 0
     assert [one["picture"] for one in written["slices"]] == ["001.png", "002.png", "003.png"]
-    assert [(out / one["picture"]).read_bytes()[:4] for one in written["slices"]] == [
-        b"\x89PNG"
-    ] * 3
+    assert [(out / one["picture"]).read_bytes()[:4] for one in written["slices"]] == [b"\x89PNG"] * 3
     assert np.allclose(np.array(written["slices"][0]["to_patient"]) @ [0, 0, 0, 1], [-20, -30, 0, 1])
     assert "3 of 6 slices as pictures" in result.stdout
     assert not re.search("doe|jane|4711", (result.output + json.dumps(written)).lower())
@@ -586,7 +598,7 @@ INTERRUPTED = """
     def read(paths, **asked):
         return types.SimpleNamespace()
 
-    def write(reading, folder):
+    def write(reading, folder, sr):
         (folder / "report.json").write_text("half")
         print("writing", flush=True)
         time.sleep(60)

@@ -6,22 +6,30 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pydicom
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DatasetSequence
 
 from medmllm_plugin.cli import medmllm
 from medmllm_plugin.dicom_bridge import sr_validators
 from medmllm_plugin.dicom_bridge.sr_check import check_sr
+from medmllm_plugin.dicom_bridge.sr_decisions import Decision, Person, Verdict
 from medmllm_plugin.dicom_bridge.sr_key_objects import key_object_selection
 from medmllm_plugin.dicom_bridge.sr_rules import Issue, Level
 from medmllm_plugin.dicom_bridge.sr_templates import TEMPLATES
 from medmllm_plugin.dicom_bridge.sr_validators import verdicts
-from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, text_sr
+from medmllm_plugin.dicom_bridge.sr_verified import verified_sr
+from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, points_sr, text_sr
+from medmllm_plugin.errors import StudyError
 from medmllm_plugin.report import Report
 from tests.sr_reports import (
     SERIES,
@@ -59,6 +67,18 @@ def a_key_object() -> Dataset:
     return key_object_selection(a_chest_report(), a_series())
 
 
+def a_verified() -> Dataset:
+    uids = ("2.25.11", "2.25.12", "2.25.13", "2.25.14")
+    accepted = [Decision(tracking_uid=uid, verdict=Verdict.ACCEPT) for uid in uids]
+    return verified_sr(an_sr(), accepted, Person(name="Reader^One", organization="Ward"))
+
+
+def points() -> Dataset:
+    report = a_chest_report()
+    placed = tuple(replace(one, center_mm=(1.0, 2.0, 3.0)) if one.box else one for one in report.findings)
+    return points_sr(replace(report, findings=placed), a_series())
+
+
 def saved(dataset: Dataset, folder: Path) -> Path:
     path = folder / "sr.dcm"
     dataset.save_as(path, enforce_file_format=True)
@@ -88,7 +108,7 @@ def drop(sr: Dataset, value: str, *, inside: str | None = None) -> None:
 # Whole
 
 
-@pytest.mark.parametrize("make", [an_sr, a_text, a_key_object])
+@pytest.mark.parametrize("make", [an_sr, a_text, a_key_object, a_verified, points])
 def test_our_own_documents_break_no_rule(make: Callable[[], Dataset], tmp_path: Path) -> None:
     assert issues(make(), tmp_path) == []
 
@@ -307,6 +327,32 @@ def test_images_with_regions_outside_the_first_series_are_a_warning(tmp_path: Pa
     (issue,) = issues(sr, tmp_path)
 
     assert (issue.level, issue.rule) == (Level.WARNING, "3D Slicer looks only there")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([an_sr, a_text, a_key_object]),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_a_damaged_file_is_refused_or_checked_and_is_never_a_defect_of_ours(
+    make: Callable[[], Dataset], damage: list[tuple[float, int]]
+) -> None:
+    file = BytesIO()
+    make().save_as(file, enforce_file_format=True)
+    content = bytearray(file.getvalue())
+    for where, byte in damage:
+        content[132 + int(where * (len(content) - 132))] = byte
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "sr.dcm")
+        path.write_bytes(content)
+
+        try:
+            checked = check_sr(path, validators=False)
+        except StudyError as error:
+            assert "expected a DICOM Structured Report" in str(error)  # noqa: PT017
+        else:
+            assert checked.to_text()
+            assert json.dumps(checked.to_json())
 
 
 # Validators of others

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -18,7 +19,7 @@ from pydicom.uid import (
     EnhancedSRStorage,
 )
 
-from medmllm_plugin import cli
+from medmllm_plugin import cli, pipeline
 from medmllm_plugin.dicom_bridge.sr_key_objects import key_object_selection
 from medmllm_plugin.dicom_bridge.sr_profile import PROFILES, dicom_files, profile
 from medmllm_plugin.dicom_bridge.sr_reader import document_of
@@ -31,9 +32,11 @@ from medmllm_plugin.dicom_bridge.sr_writer import (
 )
 from medmllm_plugin.errors import SettingsError, StudyError
 from medmllm_plugin.findings import Box, Status
+from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.report import Report
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.volume import Study
+from tests.builders import write_ct_series
 from tests.sr_items import items, named, texts
 from tests.sr_reports import (
     FRAME_OF_REFERENCE,
@@ -47,7 +50,7 @@ from tests.sr_reports import (
     an_effusion,
     an_image,
 )
-from tests.values import a_slice_set
+from tests.values import a_said_finding, a_said_reply, a_slice_set
 
 NOON = datetime(2026, 11, 21, 12, 0, 0)
 
@@ -116,6 +119,16 @@ def test_the_points_sr_has_one_point_in_the_patient_for_each_placed_finding_and_
     assert list(region.GraphicData) == [-144.0, -103.8, 10.0]
     assert region.ReferencedFrameOfReferenceUID == FRAME_OF_REFERENCE
     assert {one.ValueType for one in items(sr)} & {"SCOORD"} == set()
+
+
+def test_the_first_number_of_a_point_carries_it_so_that_ohif_can_take_it_over() -> None:
+    (group,) = items(points_sr(a_placed_report(), a_series()), "125007")
+
+    numbers = [one for one in group.ContentSequence if one.ValueType == "NUM"]
+    (own,) = numbers[0].ContentSequence
+    assert (own.RelationshipType, own.ValueType) == ("INFERRED FROM", "SCOORD3D")
+    assert own.GraphicData == named(group, "111030")[0].GraphicData
+    assert not any("ContentSequence" in one for one in numbers[1:])
 
 
 def test_what_has_no_point_is_an_evaluation_of_the_points_sr() -> None:
@@ -241,6 +254,36 @@ def test_a_profile_that_there_isnt_is_refused_and_the_command_offers_those_there
     with pytest.raises(SettingsError, match="there are: default, points, legacy"):
         profile("ohif")
     assert list(option.type.to_info_dict()["choices"]) == list(PROFILES)
+
+
+@pytest.mark.parametrize("name", ["default", "points", "legacy"])
+def test_a_reading_is_written_as_its_profile_says(name: str, tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "in", slices=3)
+    said = a_said_reply(a_said_finding(box={"picture": 1, "bbox_2d": [100, 50, 300, 150]}))
+    reading = pipeline.read(tmp_path / "in", model=ScriptedModel([said], capabilities=ANYTHING))
+    out = tmp_path / "out"
+    out.mkdir()
+
+    files = pipeline.write(reading, out, sr=name)
+
+    extra = {"default": set(), "points": {"points_sr"}, "legacy": {"key_pictures"}}[name]
+    dicom = {"findings_sr", "report_sr", "key_images"} | extra
+    assert {key for key in files if key not in ("report", "page", "slices", "pictures")} == dicom
+    studies = {pydicom.dcmread(path).StudyInstanceUID for path in out.rglob("*.dcm")}
+    assert studies == {reading.report.study.study_instance_uid}
+    assert len(list(out.rglob("*.dcm"))) == len(dicom)
+
+
+def test_an_unknown_profile_writes_nothing(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "in", slices=3)
+    reading = pipeline.read(tmp_path / "in", model=ScriptedModel([a_said_reply()], capabilities=ANYTHING))
+    out = tmp_path / "out"
+    out.mkdir()
+
+    with pytest.raises(SettingsError, match="no SR profile"):
+        pipeline.write(reading, out, sr="ohif")
+
+    assert list(out.iterdir()) == []
 
 
 # Refusals and round trip

@@ -250,6 +250,7 @@ def test_codes_come_back_as_the_keys_they_were_written_from(findings: list[Findi
         assert (one.finding_key, one.site_key, one.side) == (finding.finding, finding.site, finding.side)
         assert one.qualifier("severity") == finding.severity
         assert one.qualifier("change") == finding.change
+        assert one.image_supported == (False if finding.image_supported is False else None)
         assert one.certainty == (None if finding.certainty is None else pytest.approx(finding.certainty))
         assert [
             (measurement_key(number.name), number.number.value, number.number.unit)
@@ -509,6 +510,17 @@ def test_what_cannot_be_read_is_said_with_its_place_and_the_rest_is_read() -> No
     ]  # its number has it too
     assert len(document.findings) == 3
     assert "Not read: item 1." in document.to_text()
+
+
+def test_letters_that_pydicom_replaces_are_said_with_their_item(tmp_path: Path) -> None:
+    path = written(findings_sr(a_chest_report(), a_series()), tmp_path)
+    path.write_bytes(path.read_bytes().replace("右".encode(), b"\xff\xfe\xfd"))
+
+    document = read_sr(path)
+
+    assert document.problems
+    assert all("Failed to decode byte string" in problem for problem in document.problems)
+    assert all(problem.startswith("item 1.") for problem in document.problems)
 
 
 def test_an_item_with_nothing_in_it_is_no_obstacle() -> None:

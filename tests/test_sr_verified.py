@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +11,8 @@ from typing import Any
 
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage
 
@@ -179,6 +182,58 @@ def test_a_verified_document_can_be_corrected_by_another_person() -> None:
     assert texts(second).count(VERIFIED_DISCLAIMER) == 1
 
 
+@given(said=st.lists(st.sampled_from([ACCEPT, REJECT]), min_size=3, max_size=3))
+def test_just_the_accepted_findings_are_left_in_their_order(said: list[Verdict]) -> None:
+    uids = (NODULE, EFFUSION, PNEUMOTHORAX)
+    asked = [Decision(tracking_uid=uid, verdict=one) for uid, one in zip(uids, said, strict=True)]
+
+    sr = verified_sr(an_ai_sr(), asked, READER)
+
+    left = [uid for uid, one in zip(uids, said, strict=True) if one is ACCEPT]
+    assert [one.UID for one in items(sr, "112040")] == left
+    assert sum(text.startswith("Rejected by") for text in texts(sr)) == 3 - len(left)
+
+
+def test_the_ai_document_stays_as_it_was() -> None:
+    ai = an_ai_sr()
+    edits = decisions(nodule=an_edit(NODULE, box=a_new_box()), effusion=an_edit(EFFUSION, sentence="Other."))
+
+    verified_sr(ai, edits, READER)
+
+    assert ai == an_ai_sr()
+
+
+def test_a_document_in_an_old_character_set_is_taken_over_into_utf8() -> None:
+    nodule = a_nodule(an_image(a_series()[1]), sentence="Rundherd über 8 mm.")
+    ai = findings_sr(a_report(nodule), a_series())
+    ai.SpecificCharacterSet = "ISO_IR 100"
+    for comment in items(ai, "121106"):
+        comment.pop("SpecificCharacterSet", None)
+    buffer = io.BytesIO()
+    ai.save_as(buffer, enforce_file_format=True)
+    buffer.seek(0)
+
+    sr = verified_sr(pydicom.dcmread(buffer), decisions()[:1], READER)
+    written = io.BytesIO()
+    sr.save_as(written, enforce_file_format=True)
+
+    assert "Rundherd über 8 mm.".encode("latin-1") in buffer.getvalue()
+    assert "Rundherd über 8 mm.".encode() in written.getvalue()
+    assert "Test^Ü".encode() in written.getvalue()
+
+
+def test_300_images_are_verified_in_under_half_a_second() -> None:
+    headers = a_series(300)
+    nodules = [a_nodule(an_image(headers[10 * k]), tracking_uid=f"2.25.{k}") for k in range(1, 6)]
+    ai = findings_sr(a_report(*nodules), headers)
+    asked = [Decision(tracking_uid=one.tracking_uid, verdict=ACCEPT) for one in nodules]
+
+    start = time.process_time()
+    verified_sr(ai, asked, READER)
+
+    assert time.process_time() - start < 0.5
+
+
 # Edits
 
 
@@ -251,6 +306,16 @@ def test_a_finding_in_a_box_that_is_not_there_becomes_a_coded_negative() -> None
     assert negative.ConceptCodeSequence[0].CodeMeaning == "Absent"
     assert "No nodule. [absent]" in texts(evaluations)
     assert not any(one.ValueType == "NUM" for one in negative.ContentSequence)
+
+
+def test_a_sentence_alone_is_changed_and_the_models_facts_stay() -> None:
+    edit = an_edit(EFFUSION, sentence="A little pleural effusion.")
+
+    sr = verified(decisions(effusion=edit))
+
+    (evaluation,) = [one for one in items(sr, "121071") if one.ConceptCodeSequence[0].CodeValue == "60046008"]
+    assert "A little pleural effusion. [present; certainty 64 %; image 1]" in texts(sr)
+    assert named(evaluation, "111012")[0].MeasuredValueSequence[0].NumericValue == 64
 
 
 def test_an_absent_finding_that_is_there_after_all_is_written_as_a_finding() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from pydicom.uid import (
     EnhancedSRStorage,
 )
 
+from medmllm_plugin.dicom_bridge.sr_decisions import Decision, Person, Verdict
 from medmllm_plugin.dicom_bridge.sr_reader import document_of
+from medmllm_plugin.dicom_bridge.sr_verified import verified_sr
 from medmllm_plugin.dicom_bridge.sr_viewers import ohif_load, views
-from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, text_sr
+from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, points_sr, text_sr
 from medmllm_plugin.findings import Status
 from medmllm_plugin.report import Outcome, Report
 from tests.sr_reports import (
@@ -171,6 +173,35 @@ def test_ohif_shows_the_report_in_its_text_viewport(name: str, ohif: Any, tmp_pa
     assert [(row["measurements"], row["throws"]) for row in rows] == [(False, ""), (False, "")]
 
 
+def test_ohif_draws_points_in_space_and_the_verified_successor(ohif: Any, tmp_path: Path) -> None:
+    case = CASES["three findings"]
+    placed = tuple(
+        replace(one, center_mm=(1.0, 2.0, 3.0)) if one.box else one for one in case.report.findings
+    )
+    ai_sr = findings_sr(case.report, case.headers)
+    first, *others = case.report.findings
+    decisions = [
+        Decision(tracking_uid=first.tracking_uid, verdict=Verdict.REJECT),
+        *(Decision(tracking_uid=one.tracking_uid, verdict=Verdict.ACCEPT) for one in others),
+    ]
+    files = [
+        saved(points_sr(replace(case.report, findings=placed), case.headers), tmp_path / "points.dcm"),
+        saved(
+            verified_sr(ai_sr, decisions, Person(name="Reader^One", organization="Ward")),
+            tmp_path / "verified.dcm",
+        ),
+    ]
+
+    rows = ohif(files, case.headers, tmp_path)
+
+    assert [(row["file"], row["drawn"], row["hydrated"], row["throws"]) for row in rows] == [
+        ("points.dcm", 3, 3, ""),
+        ("points.dcm", 3, 3, ""),
+        ("verified.dcm", 2, 2, ""),
+        ("verified.dcm", 2, 2, ""),
+    ]
+
+
 def _groups(sr: Dataset) -> list[Dataset]:
     container = next(
         one for one in sr.ContentSequence if one.ConceptNameCodeSequence[0].CodeValue == "126010"
@@ -291,21 +322,22 @@ def test_what_we_say_of_ohif_is_what_ohif_does_with_each_defect(
 # dsr2html
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_dsr2html_shows_every_sentence_and_heading(name: str, tmp_path: Path) -> None:
+def dsr2html(sr: Dataset, folder: Path) -> str:
+    """The page that DCMTK makes of an SR."""
     program = shutil.which("dsr2html")
     if program is None:
         pytest.skip("dsr2html is not installed (Debian dcmtk)")
+    page = folder / "sr.html"
+    subprocess.run([program, str(saved(sr, folder / "sr.dcm")), str(page)], check=True, capture_output=True)
+    return page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dsr2html_shows_every_sentence_and_heading(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    page = tmp_path / "b.html"
 
-    subprocess.run(
-        [program, str(saved(text_sr(case.report, case.headers), tmp_path / "b.dcm")), str(page)],
-        check=True,
-        capture_output=True,
-    )
+    shown = dsr2html(text_sr(case.report, case.headers), tmp_path)
 
-    shown = page.read_text("utf-8")
     for sentence in case.report.narrative:
         assert sentence.sentence in shown
     assert ("<h2>Findings</h2>" in shown) == bool(case.report.narrative)
@@ -454,17 +486,32 @@ def test_what_is_lost_is_counted() -> None:
 
     assert ohif_view.shows == "3 drawn, 3 become measurements"
     assert "2 findings without a place" in ohif_view.loses
-    assert slicer.shows == "a table of 3 findings and their regions"
+    assert slicer.shows == "a table of 3 findings and the regions"
     assert ours.shows == "5 findings, 3 with a region; 0 sentences"
     assert weasis.loses == ("the drawing of 3 regions",)
     assert dcmqi.loses == ("the coordinates of 3 regions",)
 
 
-def test_continuous_containers_are_said_to_lose_their_headings() -> None:
+def test_dsr2html_loses_the_names_of_items_in_continuous_containers_as_we_say(tmp_path: Path) -> None:
     case = CASES["three findings"]
     sr = text_sr(case.report, case.headers)
-    sr.ContinuityOfContent = sr.ContentSequence[-1].ContinuityOfContent = "CONTINUOUS"
+    for item in sr.ContentSequence:
+        if item.ValueType == "CONTAINER":
+            item.ContinuityOfContent = "CONTINUOUS"
 
-    seen = views(document_of(sr))
+    shown = dsr2html(sr, tmp_path)
 
-    assert "2 headings (Continuity of Content is CONTINUOUS)" in seen[3].loses
+    names = sum(len(one.ContentSequence) for one in sr.ContentSequence if one.ValueType == "CONTAINER")
+    assert views(document_of(sr))[3].loses == (f"the {names} names of items in CONTINUOUS containers",)
+    assert "<b>Finding:</b>" not in shown
+    assert "<b>Finding:</b>" in dsr2html(text_sr(case.report, case.headers), tmp_path)
+
+
+def test_dsr2html_refuses_a_nameless_text_as_we_say(tmp_path: Path) -> None:
+    case = CASES["three findings"]
+    sr = findings_sr(case.report, case.headers)
+    _with_a_nameless_item(_groups(sr)[1])
+
+    assert "refuses the file" in views(document_of(sr))[3].breaks[0]
+    with pytest.raises(subprocess.CalledProcessError):
+        dsr2html(sr, tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_statement_reader import below
 from medmllm_plugin.findings import Box
@@ -22,15 +21,13 @@ class EvidenceImages:
         self._images: dict[str, tuple[str, int | None, int | None]] = {}
         for library in below(document, concepts.IMAGE_LIBRARY):
             for group in below(library, concepts.IMAGE_LIBRARY_GROUP):
+                shared = _size(group)
                 for item in group.ContentSequence:
                     if item.ValueType == "IMAGE":
                         reference = item.ReferencedSOPSequence[0]
-                        sizes = [
-                            _size(item, name) or _size(group, name)
-                            for name in (concepts.ROWS, concepts.COLUMNS)
-                        ]
-                        uid = str(reference.ReferencedSOPInstanceUID)
-                        self._images[uid] = (str(reference.ReferencedSOPClassUID), sizes[0], sizes[1])
+                        own = _size(item) if "ContentSequence" in item else (None, None)
+                        uid, kind = reference.ReferencedSOPInstanceUID, reference.ReferencedSOPClassUID
+                        self._images[str(uid)] = (str(kind), own[0] or shared[0], own[1] or shared[1])
 
     def boxed(self, box: Box) -> Dataset:
         """A reference to the image that a box is drawn on: an item of Referenced SOP Sequence (0008,1199).
@@ -63,6 +60,8 @@ class EvidenceImages:
         return reference
 
 
-def _size(item: Dataset, name: Code) -> int | None:
-    found = below(item, name)
-    return int(found[0].MeasuredValueSequence[0].NumericValue) if found else None
+def _size(item: Dataset) -> tuple[int | None, int | None]:
+    """(rows, columns) as an image or a group of them says."""
+    found = [next(iter(below(item, name)), None) for name in (concepts.ROWS, concepts.COLUMNS)]
+    rows, columns = (None if one is None else int(one.MeasuredValueSequence[0].NumericValue) for one in found)
+    return rows, columns
