@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 
 RUN := $(VENV)/bin/python -m
-SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless
+SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc gcc libc6-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test check lint bench clean system-packages ohif
@@ -68,10 +68,12 @@ $(VENV)/dev.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
 	@$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/engine.stamp $@
 
-# Other people's readers, which check our SRs: DCMTK's dsrdump, and PixelMed's validator with a Java to compile for it.
+# Other people's readers, which check our SRs: DCMTK's dsrdump, PixelMed's validator with a Java to compile for it,
+# and Orthanc with a compiler for the few lines that keep it on the loopback address.
 
 system-packages:
-	@if command -v dsrdump >/dev/null && command -v javac >/dev/null && [ -e /usr/share/java/pixelmed.jar ]; then exit 0; fi; \
+	@if command -v dsrdump >/dev/null && command -v javac >/dev/null && [ -e /usr/share/java/pixelmed.jar ] \
+	  && PATH=$$PATH:/usr/sbin command -v Orthanc >/dev/null && command -v gcc >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $(SYSTEM_PACKAGES); \
 	then exit 0; fi; \

@@ -3,8 +3,8 @@
 Understands TID 1500 (measurement groups, qualitative evaluations), narrative sections such as those of
 TID 2000, and Key Object Selections; every other SR still gives its header and content tree. Gives no
 patient's name. What a report of ours says comes back whole, but for what no SR of ours holds: the raw reply,
-the seconds it took, the number of the picture a box was drawn in, that a finding *was* image-supported, and
-blanks at the end of a text, which are padding in DICOM (PS3.5 6.2).
+the seconds it took, the number of the picture a box was drawn in, and blanks at the end of a text, which are
+padding in DICOM (PS3.5 6.2).
 """
 
 from __future__ import annotations

@@ -70,8 +70,9 @@ class SrFinding:
 
     @property
     def image_supported(self) -> bool | None:
-        """False where our writer's brackets say "not image-supported"; None where nothing is said."""
-        return False if "not image-supported" in self.comment[len(self.sentence) :] else None
+        """What our writer's brackets say of it: image-supported or not; None where nothing is said."""
+        said = self.comment[len(self.sentence) :]
+        return "not image-supported" not in said if "image-supported" in said else None
 
     @property
     def finding_key(self) -> str | None:

@@ -68,8 +68,8 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
         facts.append(f"certainty {100 * finding.certainty:.0f} %")
     if seen_on:
         facts.append(seen_on)
-    if finding.image_supported is False:
-        facts.append("not image-supported")
+    if finding.image_supported is not None:
+        facts.append("image-supported" if finding.image_supported else "not image-supported")
     return _bracketed(sentence, facts)
 
 

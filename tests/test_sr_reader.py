@@ -250,7 +250,7 @@ def test_codes_come_back_as_the_keys_they_were_written_from(findings: list[Findi
         assert (one.finding_key, one.site_key, one.side) == (finding.finding, finding.site, finding.side)
         assert one.qualifier("severity") == finding.severity
         assert one.qualifier("change") == finding.change
-        assert one.image_supported == (False if finding.image_supported is False else None)
+        assert one.image_supported == finding.image_supported
         assert one.certainty == (None if finding.certainty is None else pytest.approx(finding.certainty))
         assert [
             (measurement_key(number.name), number.number.value, number.number.unit)
