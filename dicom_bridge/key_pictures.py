@@ -25,7 +25,6 @@ from medmllm_plugin.dicom_bridge.sr_items import clean, code_dataset
 from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
 from medmllm_plugin.dicom_bridge.sr_words import comment, tracking_identifier
 from medmllm_plugin.findings import Box, Status
-from medmllm_plugin.geometry import apply, orientation_letters
 from medmllm_plugin.pictures import BOX_COLOR, draw_box
 from medmllm_plugin.report import DISCLAIMER, Report
 from medmllm_plugin.sliceset import Slice, SliceSet
@@ -46,6 +45,8 @@ PICTURE_SERIES = Series(
 )
 
 _SOURCE = Code("121322", "DCM", "Source image for image processing operation")
+_HEAD_AND_FOOT = str.maketrans("SI", "HF")
+"""From letters of LPS to those of Patient Orientation (0020,0020)."""
 _LINE = 20
 """Height of a line of text, px."""
 _LONGEST_COMMENT = 10_000
@@ -133,8 +134,8 @@ def _describe(capture: Dataset, one: Slice, said: _KeyPicture, images: StudyImag
     capture.BurnedInAnnotation = "YES"
     capture.DerivationDescription = "Picture shown to a model, with its findings drawn in"
     capture.ImageComments = "\n".join([DISCLAIMER, *map(clean, said.sentences)])[:_LONGEST_COMMENT]
-    letters = _edge_letters(one)
-    capture.PatientOrientation = [letters["right"], letters["bottom"]] if letters else ""
+    sides = [one.edges[edge].translate(_HEAD_AND_FOOT) for edge in ("right", "bottom") if one.edges]
+    capture.PatientOrientation = sides or ""
     source = images.reference(one.source)
     source.PurposeOfReferenceCodeSequence = DatasetSequence([code_dataset(_SOURCE)])
     capture.SourceImageSequence = DatasetSequence([source])
@@ -161,7 +162,9 @@ def _drawn(one: Slice, said: _KeyPicture) -> NDArray[np.uint8]:
 
     boxed = [pixels for pixels, _ in _windows(one)]
     for box in said.boxes:
-        left, top, right, bottom = _in_picture(one, box)
+        left, top, right, bottom = one.box_from_source(
+            column_min=box.column_min, row_min=box.row_min, column_max=box.column_max, row_max=box.row_max
+        )
         boxed = [
             draw_box(pixels, column_min=left, row_min=top, column_max=right, row_max=bottom)
             for pixels in boxed
@@ -182,7 +185,7 @@ def _drawn(one: Slice, said: _KeyPicture) -> NDArray[np.uint8]:
     middle |= {"top": (width / 2, 4, "mt"), "bottom": (width / 2, rows - 4, "mb")}
     for tile, (_, words) in enumerate(_windows(one)):
         draw.text((tile * width + 4, top + 4), words, fill="white", font=font, anchor="lt")
-        for edge, letter in _edge_letters(one).items():
+        for edge, letter in one.edges.items():
             column, row, anchor = middle[edge]
             draw.text((tile * width + column, top + row), letter, fill="white", font=font, anchor=anchor)
     return np.asarray(canvas)
@@ -197,23 +200,6 @@ def _windows(one: Slice) -> list[tuple[NDArray[np.uint8], str]]:
         (one.pixels[..., [channel] * 3], f"{center:g}/{width:g}")
         for channel, (center, width) in enumerate(preset.windows)
     ]
-
-
-def _in_picture(one: Slice, box: Box) -> tuple[float, float, float, float]:
-    """A box in its picture, corner coordinates: the way back of `SliceSet.box_in_source`."""
-    corners = np.array([[box.column_min, box.row_min], [box.column_max, box.row_max]])
-    mapped = apply(np.linalg.inv(one.to_source), corners - 0.5) + 0.5
-    low, high = mapped.min(axis=0), mapped.max(axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _edge_letters(one: Slice) -> dict[str, str]:
-    """What the edges of a picture are in the patient; empty if its image has no place there."""
-    if one.to_patient is None:
-        return {}
-    across, down = one.to_patient[:3, 0], one.to_patient[:3, 1]
-    ways = {"left": -across, "right": across, "top": -down, "bottom": down}
-    return {edge: orientation_letters(way) for edge, way in ways.items()}
 
 
 def _wrapped(texts: Sequence[str], columns: int, font: FreeTypeFont | ImageFont) -> Iterator[str]:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.findings import Box
-from medmllm_plugin.geometry import Matrix, apply, orientation_letters
 from medmllm_plugin.outputs import printable
 from medmllm_plugin.pictures import png_bytes, thumbnail
 from medmllm_plugin.sliceset import Slice, SliceSet
@@ -38,33 +37,16 @@ def text(value: object) -> str:
     return html.escape(printable(str(value), keep="\n"), quote=True)
 
 
-def box_in_picture(slices: SliceSet, box: Box) -> tuple[float, float, float, float]:
-    """A box of a report as (column_min, row_min, column_max, row_max) of its picture, corner coordinates.
-
-    The way back of `SliceSet.box_in_source`.
-    """
-    corners = np.array([[box.column_min, box.row_min], [box.column_max, box.row_max]])
-    to_picture: Matrix = np.asarray(np.linalg.inv(slices.picture(box.picture).to_source), np.float64)
-    mapped = apply(to_picture, corners - 0.5) + 0.5
-    low, high = mapped.min(axis=0), mapped.max(axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def edge_letters(one: Slice) -> dict[str, str]:
-    """What each edge of a picture is in the patient: `left`, `right`, `top`, `bottom` as L, R, P, A, S, I.
-
-    Empty if the picture's image has no place in the patient.
-    """
-    if one.to_patient is None:
-        return {}
-    across, down = one.to_patient[:3, 0], one.to_patient[:3, 1]
-    ways = {"left": -across, "right": across, "top": -down, "bottom": down}
-    return {edge: orientation_letters(way) for edge, way in ways.items()}
+def _in_picture(slices: SliceSet, box: Box) -> tuple[float, float, float, float]:
+    """A box of a report as (column_min, row_min, column_max, row_max) of its picture, corner coordinates."""
+    return slices.picture(box.picture).box_from_source(
+        column_min=box.column_min, row_min=box.row_min, column_max=box.column_max, row_max=box.row_max
+    )
 
 
 def side_words(one: Slice) -> str:
     """The sides of a picture in words, for captions and for those who can't see it."""
-    letters = edge_letters(one)
+    letters = one.edges
     return f"left edge {letters['left']}, right edge {letters['right']}" if letters else "sides not known"
 
 
@@ -125,7 +107,7 @@ class Album:
         picture = _image(thumbnail(one.pixels, longest=longest), alt=alt)
         letters = "".join(
             f'<span class="letter {edge}" aria-hidden="true">{letter}</span>'
-            for edge, letter in edge_letters(one).items()
+            for edge, letter in one.edges.items()
         )
         shape = self._shape(one, rows=rows, columns=columns)
         return f'<div class="view shown{shape}">{picture}{self._frames(one, boxes)}{letters}</div>'
@@ -133,7 +115,7 @@ class Album:
     def closeups(self, box: Box) -> str:
         """The surroundings of a box without it, in each window by itself where three made the colours."""
         one = self.slices.picture(box.picture)
-        left, top, right, bottom = box_in_picture(self.slices, box)
+        left, top, right, bottom = _in_picture(self.slices, box)
         rows, columns = one.pixels.shape[:2]
         side = math.ceil(max(40, 2.5 * (right - left), 2.5 * (bottom - top)))
         height, width = min(side, rows), min(side, columns)
@@ -182,7 +164,7 @@ class Album:
         rows, columns = one.pixels.shape[:2]
         frames = ""
         for box in boxes:
-            left, top, right, bottom = box_in_picture(self.slices, box)
+            left, top, right, bottom = _in_picture(self.slices, box)
             place = f'x="{left:.2f}" y="{top:.2f}" width="{right - left:.2f}" height="{bottom - top:.2f}"'
             frames += f'<rect class="halo" {place}/><rect class="frame" {place}/>'
         return (

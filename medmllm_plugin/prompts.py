@@ -128,6 +128,7 @@ def _describe(slices: SliceSet) -> str:
             way = last.to_patient[:3, 3] - first.to_patient[:3, 3]
             if np.linalg.norm(way) > 1e-3:
                 text += f", in order towards {orientation_letters(way)[:1]}"
-        right, down = (orientation_letters(first.to_patient[:3, axis])[:1] for axis in (0, 1))
+    if first.edges:
+        right, down = (first.edges[edge][:1] for edge in ("right", "bottom"))
         text += f"; the right edge of each picture is {right}, its lower edge {down}"
     return f"{text}. Grey levels: {first.window}."

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medmllm_plugin.errors import GeometryError
-from medmllm_plugin.geometry import Matrix, apply
+from medmllm_plugin.geometry import Matrix, apply, orientation_letters
 from medmllm_plugin.source import ImageRef
 from medmllm_plugin.volume import Study
+
+_OPPOSITE = str.maketrans("LRAPSI", "RLPAIS")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,6 +32,36 @@ class Slice:
     """Shape (4, 4): picture (column, row, 0, 1) to LPS mm; None if the image has no place in the patient."""
     window: str
     """How values became grey levels, in words, such as `CT lung|mediastinum|bone as RGB`."""
+    patient_orientation: tuple[str, str] | None = None
+    """As `Plane.patient_orientation`; used only where there is no matrix."""
+
+    @property
+    def edges(self) -> dict[str, str]:
+        """What lies at each edge of the picture in the patient, `left`, `right`, `top`, `bottom`, as letters.
+
+        From the matrix, else from Patient Orientation (0020,0020); empty if neither says. One to three of
+        L, R, A, P, S, I, the main direction first.
+        """
+        if self.to_patient is not None:
+            right, bottom = (orientation_letters(self.to_patient[:3, axis]) for axis in (0, 1))
+        elif self.patient_orientation is not None:
+            right, bottom = self.patient_orientation
+        else:
+            return {}
+        left, top = (letters.translate(_OPPOSITE) for letters in (right, bottom))
+        return {"left": left, "right": right, "top": top, "bottom": bottom}
+
+    def box_from_source(
+        self, *, column_min: float, row_min: float, column_max: float, row_max: float
+    ) -> tuple[float, float, float, float]:
+        """A box of the source image as (column_min, row_min, column_max, row_max) of the picture.
+
+        Both in corner coordinates; the way back of `SliceSet.box_in_source`.
+        """
+        corners = np.array([[column_min, row_min], [column_max, row_max]])
+        mapped = apply(np.linalg.inv(self.to_source), corners - 0.5) + 0.5
+        low, high = mapped.min(axis=0), mapped.max(axis=0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

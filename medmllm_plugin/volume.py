@@ -43,6 +43,9 @@ class Plane:
     (a projection radiograph, a photograph)."""
     spacing: tuple[float, float] | None
     """Between rows, then between columns, mm (at the detector for a radiograph); None where unknown."""
+    patient_orientation: tuple[str, str] | None = None
+    """Where a row, then a column leads by Patient Orientation (0020,0020), in letters L, R, A, P, S, I, such
+    as ('L', 'I'); says left and right where there is no matrix. None if the header doesn't say."""
     window: tuple[float, float] | None = None
     """Window Center and Width (0028,1050), (0028,1051) that the header suggests."""
 

@@ -26,6 +26,7 @@ from medmllm_plugin.geometry import apply
 from medmllm_plugin.source import DicomImage, FileImage
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.reading import read_volume
+from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.volume import Volume
 from tests.builders import (
     OBLIQUE,
@@ -125,6 +126,20 @@ def test_monochrome1_is_marked_and_its_values_are_untouched(tmp_path: Path) -> N
     assert volume.planes[0].to_patient is None
     assert volume.planes[0].spacing == (0.2, 0.2)
     np.testing.assert_array_equal(volume.read_plane(0), np.arange(48).reshape(8, 6))
+
+
+@pytest.mark.parametrize(
+    ("told", "known"), [(["L", "F"], ("L", "I")), (["PR", "H"], ("PR", "S")), (["x", "F"], None), ("", None)]
+)
+def test_a_film_has_the_sides_that_its_header_says(
+    told: list[str] | str, known: tuple[str, str] | None, tmp_path: Path
+) -> None:
+    path = write_cr(tmp_path / "film.dcm", PatientOrientation=told)
+
+    volume = read_volume([path])
+
+    assert volume.planes[0].patient_orientation == known
+    assert SlicePlan().apply(volume).slices[0].patient_orientation == known
 
 
 def test_a_modality_lut_goes_before_the_stored_value(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from medmllm_plugin.findings import Box, Change, Finding, Severity, Side, Status
 from medmllm_plugin.geometry import Matrix, plane_matrix
 from medmllm_plugin.page import render
-from medmllm_plugin.page_pictures import Album, box_in_picture, edge_letters
+from medmllm_plugin.page_pictures import Album
 from medmllm_plugin.report import DISCLAIMER, Outcome, Provenance, Report, Sentence
 from medmllm_plugin.sliceset import Slice, SliceSet
 from medmllm_plugin.source import DicomImage, FileImage
@@ -30,6 +30,12 @@ COLORS = "CT windows as colours: red lung -600/1500, green soft tissue 40/400, b
 HOSTILE = (
     "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"' style='x' \u202e\x1b[2J http://evil.test/"
 )
+
+
+def in_picture(slices: SliceSet, box: Box) -> tuple[float, float, float, float]:
+    return slices.picture(box.picture).box_from_source(
+        column_min=box.column_min, row_min=box.row_min, column_max=box.column_max, row_max=box.row_max
+    )
 
 
 def a_slice(
@@ -191,7 +197,7 @@ def test_a_box_goes_to_its_source_image_and_back(
         **dict(zip(("column_min", "row_min", "column_max", "row_max"), there, strict=True)),
     )
 
-    back = box_in_picture(slices, box)
+    back = in_picture(slices, box)
 
     assert back == pytest.approx((left, top, left + width, top + height), abs=1e-6)
 
@@ -275,10 +281,20 @@ def test_the_edges_of_a_picture_carry_the_patients_sides(
 
     html = render(a_report(a_finding(slices, picture=1)), slices)
 
-    assert edge_letters(slices.picture(1)) == letters
+    assert slices.picture(1).edges == letters
     for edge, letter in letters.items():
         assert f'<span class="letter {edge}" aria-hidden="true">{letter}</span>' in html
     assert f"left edge {letters['left']}, right edge {letters['right']}" in Parsed(html).words
+
+
+def test_a_radiograph_carries_the_sides_that_its_header_says() -> None:
+    one = dataclasses.replace(a_slice(), to_patient=None, patient_orientation=("L", "I"))
+    slices = a_set(one)
+
+    html = render(a_report(a_finding(slices, picture=1)), slices)
+
+    assert one.edges == {"left": "R", "right": "L", "top": "S", "bottom": "I"}
+    assert "left edge R, right edge L" in Parsed(html).words
 
 
 def test_an_image_without_a_place_in_the_patient_gets_no_side_letters() -> None:
@@ -454,4 +470,4 @@ def test_a_sheared_or_flipped_way_to_the_source_still_gives_an_upright_box() -> 
     finding = a_finding(slices, picture=1)
     assert finding.box is not None
 
-    assert box_in_picture(slices, finding.box) == pytest.approx((10, 5, 22, 15))
+    assert in_picture(slices, finding.box) == pytest.approx((10, 5, 22, 15))

@@ -8,6 +8,7 @@ file (`FileImage`), and the volume has no headers, so that nobody writes an SR a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from medmllm_plugin.transforms.dicom_headers import (
     read_header,
     settle,
     text,
+    texts,
 )
 from medmllm_plugin.transforms.dicom_pixels import read_frame
 from medmllm_plugin.transforms.entries import Listing
@@ -202,8 +204,22 @@ def _plane(frame: Frame, *, citable: bool) -> Plane:
         columns=header.columns,
         to_patient=frame.to_patient,
         spacing=frame.spacing,
+        patient_orientation=_patient_orientation(header.dataset),
         window=frame.window,
     )
+
+
+def _patient_orientation(dataset: Dataset) -> tuple[str, str] | None:
+    """Patient Orientation (0020,0020) in the letters of LPS: head H is superior S, foot F is inferior I.
+
+    >>> ds = Dataset(); ds.PatientOrientation = ["L", "F"]; _patient_orientation(ds)
+    ('L', 'I')
+    """
+    values = texts(dataset, "PatientOrientation")
+    if len(values) != 2 or not all(re.fullmatch("[LRAPHF]{1,3}", value) for value in values):
+        return None
+    row, column = (value.translate(str.maketrans("HF", "SI")) for value in values)
+    return row, column
 
 
 def _study(series: Series, dataset: Dataset, modality: str | None) -> Study:

@@ -116,6 +116,7 @@ class SlicePlan:
                     if plane.to_patient is None
                     else picture_to_patient(plane.to_patient, to_source),
                     window=words,
+                    patient_orientation=plane.patient_orientation,
                 )
             )
         return SliceSet(

@@ -355,7 +355,7 @@ def _capabilities(folder: ModelFolder, family: Family) -> Capabilities:
 
 @contextmanager
 def _threads_for(folder: ModelFolder) -> Iterator[None]:
-    """One thread while a very small model computes: its steps are too short to be shared, and waiting costs more."""
+    """One thread while a very small model computes: its steps are too short to be shared."""
     import torch
 
     threads = torch.get_num_threads()

@@ -142,7 +142,7 @@ class Trainer:
         )
 
     def reply_loss(self, seen: Tensor, targets: list[str]) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the replies and share of right tokens, from vision tokens (batch, tokens, width)."""
+        """Cross entropy of the replies and share of right tokens; `seen` is (batch, tokens, width)."""
         batch = len(targets)
         replies = [[*self.tokenizer.encode(text, add_special_tokens=False).ids, self.end] for text in targets]
         longest = (max(map(len, replies)) + 7) // 8 * 8
