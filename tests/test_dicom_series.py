@@ -129,7 +129,7 @@ def test_monochrome1_is_marked_and_its_values_are_untouched(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "known"), [(["L", "F"], ("L", "I")), (["PR", "H"], ("PR", "S")), (["x", "F"], None), ("", None)]
+    ("told", "known"), [(["L", "F"], ("L", "I")), (["PR", "H"], ("PR", "S")), (["X", "F"], None), ("", None)]
 )
 def test_a_film_has_the_sides_that_its_header_says(
     told: list[str] | str, known: tuple[str, str] | None, tmp_path: Path
