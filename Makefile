@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
-SEED ?= 18
+SEED ?= 40
 WORKERS ?= 2
 PYTEST_FLAGS ?=
 
