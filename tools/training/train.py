@@ -29,6 +29,9 @@ from medmllm_plugin.phantoms.chest import FINDINGS
 from tools.training.examples import PLAN, make_example, random_study
 from tools.training.forward import answer_logits, see
 
+FRESH = 3
+"""New studies that stage 2 takes in at each step: with 1 it began to learn its studies by heart."""
+
 HELD_OUT = 2**30
 """Seeds from here on are never trained on."""
 
@@ -253,7 +256,7 @@ def learn_to_see(trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes:
 
 
 def learn_to_say(
-    trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes: float, batch: int, out: Path
+    trainer: Trainer, pool: Pool, held: Held, log: Log, *, minutes: float, peak: float, batch: int, out: Path
 ) -> None:
     """Stage 2: the language model on the vision tokens of a tower that no longer changes."""
     visual = trainer.model.model.visual
@@ -274,9 +277,10 @@ def learn_to_say(
             targets[row] = pool.targets[row]
         encoded += 1
 
-    stage, losses = Stage(parameters, minutes, 1.5e-3), []
+    stage, losses = Stage(parameters, minutes, peak), []
     while stage.share < 1:
-        encode_next()
+        for _ in range(FRESH):
+            encode_next()
         while encoded < min(1500, pool.size):
             encode_next()
         known = min(encoded, pool.size)
@@ -322,8 +326,9 @@ def main() -> None:
     )
     parser.add_argument("init", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--see", type=float, default=25, help="minutes of stage 1")
+    parser.add_argument("--see", type=float, default=25, help="minutes of stage 1; 0 to leave it out")
     parser.add_argument("--say", type=float, default=60, help="minutes of stage 2")
+    parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate of stage 2")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--pool", type=int, default=16_000, help="studies kept; 0.6 MB each")
@@ -348,8 +353,18 @@ def main() -> None:
     held = Held(options.held)
     trainer = Trainer(options.init, device, options.resume)
     pool.wait(64)
-    learn_to_see(trainer, pool, held, log, minutes=options.see, out=options.out)
-    learn_to_say(trainer, pool, held, log, minutes=options.say, batch=options.batch, out=options.out)
+    if options.see:
+        learn_to_see(trainer, pool, held, log, minutes=options.see, out=options.out)
+    learn_to_say(
+        trainer,
+        pool,
+        held,
+        log,
+        minutes=options.say,
+        peak=options.peak,
+        batch=options.batch,
+        out=options.out,
+    )
     log.say(done=True, made=pool.made, plan=PLAN)
 
 
