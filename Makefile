@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
-SEED ?= 40
+SEED ?= 500000
 WORKERS ?= 2
 PYTEST_FLAGS ?=
 

@@ -34,8 +34,9 @@ from tests.builders import (
 )
 from tests.values import a_said_finding, a_said_reply
 
-SEEDS: tuple[int, ...] = (4, 12, 40)
-"""Phantoms that the embedded model reads without a fault; for its weights as they are in the package."""
+SEEDS: tuple[int, ...] = (500000, 500005, 500011)
+"""Phantoms that the embedded model was not trained on, chosen because it reads them without a fault: they guard
+the chain; how good the model is stands in docs/model-card.md."""
 
 DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
