@@ -35,8 +35,10 @@ from tests.builders import (
 from tests.values import a_said_finding, a_said_reply
 
 SEEDS: tuple[int, ...] = (500000, 500005, 500011)
-"""Phantoms that the embedded model was not trained on, chosen because it reads them without a fault: they guard
-the chain; how good the model is stands in docs/model-card.md."""
+"""Phantoms that the embedded model was not trained on, chosen because it reads them without a fault.
+
+They guard the chain; how good the model is stands in docs/model-card.md.
+"""
 
 DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
