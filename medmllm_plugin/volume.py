@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,23 +51,47 @@ class Plane:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Stored:
+    """Planes as their files store them, and the tables that make modality values of them.
+
+    Whatever is done to single values (rescale, Modality LUT, window) can be done to the 65,536 entries of a
+    table instead of every voxel.
+    """
+
+    raw: NDArray[np.uint16]
+    """Shape (planes, rows, columns): the 16 bits of each voxel, whatever they mean."""
+    tables: tuple[NDArray[np.float32], ...]
+    """For each plane shape (65536,): the modality value of each pattern of bits. Planes of one rescale share
+    one array."""
+
+    def values(self, n: int) -> NDArray[np.float32]:
+        """Modality values of the nth of these planes, float32 (rows, columns)."""
+        return np.asarray(self.tables[n][self.raw[n]], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Volume:
     """A stack of planes, sorted along their normal, of one series.
 
     Each plane has its own exact matrix, so uneven gaps and gantry tilt need no repair.
     """
 
-    planes: tuple[Plane, ...]
+    planes: Sequence[Plane]
+    """May be made as they are asked for."""
     read_plane: Callable[[int], NDArray[np.float32] | NDArray[np.uint8]] = field(repr=False)
     """Decodes plane k: float32 (rows, columns) of modality values (CT: Hounsfield units), or uint8
     (rows, columns, 3) for colour."""
     study: Study
+    read_stored: Callable[[Sequence[int]], Stored | None] = field(default=lambda ks: None, repr=False)
+    """Planes of those numbers as stored, read side by side; None where that is no gain (colour, float files).
+    `read_plane` gives the same values."""
     unit: str = ""
     """Unit of the values: `HU` for CT, else empty."""
     inverted: bool = False
     """True for MONOCHROME1: the lowest value is displayed white (PS3.3 C.7.6.3.1.2)."""
-    headers: tuple[Dataset, ...] = field(default=(), repr=False)
-    """One header without pixel data for each instance, in the order of the planes; empty if not DICOM."""
+    headers: Sequence[Dataset] = field(default=(), repr=False)
+    """One header without pixel data for each instance, in the order of the planes; empty if not DICOM. May be
+    read as they are asked for."""
     notes: tuple[str, ...] = ()
     """What the reader should know: which series was chosen and why, what was left out and why."""
 
@@ -89,5 +113,8 @@ class Volume:
 
     def voxels(self) -> NDArray[np.float32] | NDArray[np.uint8]:
         """All planes decoded, shape (slices, rows, columns[, 3])."""
+        stored = self.read_stored(range(len(self)))
+        if stored is not None:
+            return np.stack([stored.values(n) for n in range(len(self))])
         planes: list[NDArray[Any]] = [self.read_plane(k) for k in range(len(self))]
         return np.stack(planes)
