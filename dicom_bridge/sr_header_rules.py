@@ -17,7 +17,7 @@ from medmllm_plugin.dicom_bridge.sr_items import CHARACTER_SET
 from medmllm_plugin.dicom_bridge.sr_rules import Issue, Level
 from medmllm_plugin.dicom_bridge.sr_tree import SrImage, SrRegion
 from medmllm_plugin.dicom_bridge.sr_values import SrDocument
-from medmllm_plugin.transforms.dicom_headers import items, text
+from medmllm_plugin.transforms.attributes import items, text
 
 _KEY_OBJECTS = {"CONTAINER", "TEXT", "CODE", "UIDREF", "PNAME", "IMAGE", "WAVEFORM", "COMPOSITE"}
 _BASIC = {*_KEY_OBJECTS, "DATETIME", "DATE", "TIME"}

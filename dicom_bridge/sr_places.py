@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from medmllm_plugin.dicom_bridge.sr_tree import SrItem, SrRegion
 from medmllm_plugin.errors import GeometryError, InputError
 from medmllm_plugin.geometry import Matrix, apply, plane_matrix
-from medmllm_plugin.transforms.dicom_headers import integer, items, numbers, read_header, text
+from medmllm_plugin.transforms.attributes import integer, items, numbers, text
+from medmllm_plugin.transforms.dicom_headers import read_header
 from medmllm_plugin.transforms.entries import list_entries
 
 

@@ -225,7 +225,7 @@ def test_simpleitk_decodes_what_pydicom_refuses_and_the_notes_say_so(tmp_path: P
 
     volume = read_volume([path])
 
-    assert "SimpleITK did" in notes_of(volume)
+    assert "were decoded by SimpleITK" in notes_of(volume)
     np.testing.assert_array_equal(volume.read_plane(0), ct_voxels(1, 6, 8)[0])
 
 

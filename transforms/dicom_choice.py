@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medmllm_plugin.errors import InputError, StudyError
+from medmllm_plugin.transforms.attributes import integer, known_name, text
 from medmllm_plugin.transforms.dicom_frames import frames_of
-from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, damaged, integer, known_name, text
+from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, damaged
+from medmllm_plugin.transforms.entries import Entry
+from medmllm_plugin.transforms.plain_series import plain_stack
 from medmllm_plugin.transforms.stacks import Stack, best_stack, is_axial, is_stack
 
 _FEW = 5
@@ -25,7 +28,11 @@ _LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 class Series:
     """The images of one Series Instance UID (0020,000E)."""
 
-    headers: tuple[Header, ...]
+    headers: Sequence[Header]
+    """Its files; those of a plain series are read when asked for."""
+    kinds: Sequence[Header]
+    """Headers that stand for all: in a plain series the first, otherwise each."""
+    images: int
     stack: Stack | None
     """Its largest stack; None if it can't be read, for which `error` is the reason."""
     error: InputError | None = None
@@ -41,27 +48,27 @@ class Series:
     @property
     def number(self) -> int:
         """Series Number (0020,0011); 0 if it has none."""
-        return integer(self.headers[0].dataset, "SeriesNumber")
+        return integer(self.headers[0], "SeriesNumber")
 
     @property
     def citable(self) -> bool:
         """Whether every image has the UIDs by which DICOM refers to it."""
-        return all(h.citable for h in self.headers)
+        return all(h.citable for h in self.kinds)
 
     @property
     def label(self) -> str:
         """Number, modality and count, without free text of the header."""
-        images = sum(h.frames for h in self.headers)
-        number = self.number if text(self.headers[0].dataset, "SeriesNumber") else "without number"
+        images = self.images
+        number = self.number if text(self.headers[0], "SeriesNumber") else "without number"
         return f"series {number} ({self.modality or 'no modality'}, {images} image{'s'[: images != 1]})"
 
     @property
     def localizer(self) -> bool:
-        return all(_LOCALIZERS & set(h.image_type) for h in self.headers)
+        return all(_LOCALIZERS & set(h.image_type) for h in self.kinds)
 
     @property
     def mosaic(self) -> bool:
-        return any("MOSAIC" in h.image_type for h in self.headers)
+        return any("MOSAIC" in h.image_type for h in self.kinds)
 
     @property
     def secondary(self) -> bool:
@@ -91,30 +98,38 @@ def group(images: Iterable[Header]) -> list[Series]:
     groups: dict[tuple[str, str], list[Header]] = defaultdict(list)
     for header in images:
         uid = header.series_instance_uid
-        groups[uid, "" if uid else f"{header.modality} {text(header.dataset, 'SeriesNumber')}"].append(header)
+        groups[uid, "" if uid else f"{header.modality} {text(header, 'SeriesNumber')}"].append(header)
     return [_series(headers) for headers in groups.values()]
+
+
+def plain(entries: Sequence[Entry]) -> Series | None:
+    """The series of these files, if it is as most are; None if each header must be looked at."""
+    found = plain_stack(entries)
+    if found is None:
+        return None
+    stack, headers = found
+    return Series(headers=headers, kinds=headers[:1], images=len(headers), stack=stack)
 
 
 def _series(headers: list[Header]) -> Series:
     # a scout sent in the series of the slices is no part of their stack
     proper = [h for h in headers if not _LOCALIZERS & set(h.image_type)] or headers
     scouts = len(headers) - len(proper)
+    stack, error = None, None
     try:
         for header in proper:
             check_pixels(header)
         stack = best_stack([frame for header in proper for frame in frames_of(header)])
-    except InputError as error:
-        return Series(headers=tuple(proper), stack=None, error=error)
-    except Exception as error:  # a header may be wrong in ways that no list foresees
-        told = damaged(
-            proper[0].entry, f"a header of impossible values in its series ({type(error).__name__})"
-        )
-        return Series(headers=tuple(proper), stack=None, error=told)
-    if scouts:
-        stack = Stack(
-            frames=stack.frames, notes=(*stack.notes, f"left out {scouts} localizers of the same series")
-        )
-    return Series(headers=tuple(proper), stack=stack)
+        if scouts:
+            note = f"left out {scouts} localizers of the same series"
+            stack = replace(stack, notes=(*stack.notes, note))
+    except InputError as told:
+        error = told
+    except Exception as cause:  # a header may be wrong in ways that no list foresees
+        what = f"a header of impossible values in its series ({type(cause).__name__})"
+        error = damaged(proper[0].entry, what)
+    images = sum(h.frames for h in proper)
+    return Series(headers=proper, kinds=proper, images=images, stack=stack, error=error)
 
 
 def of_modality(everything: list[Series], modality: str | None, where: str) -> list[Series]:
@@ -174,7 +189,7 @@ def choose(candidates: list[Series], where: str) -> tuple[Series, str]:
         _refuse_mosaic(candidates[0])
     sharp = [s for s in proper if not s.localizer] or proper
     chosen = max(sharp, key=Series.rank)
-    larger = [s for s in sharp if s.error is not None and sum(h.frames for h in s.headers) > chosen.slices]
+    larger = [s for s in sharp if s.error is not None and s.images > chosen.slices]
     if chosen.error is None and larger:
         chosen = larger[0]  # it might have been the one to read, so its damage must be told
     if chosen.localizer:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
 from medmllm_plugin.errors import GeometryError
 from medmllm_plugin.geometry import Matrix, plane_matrix
-from medmllm_plugin.transforms.dicom_headers import Header, damaged, integer, items, numbers, texts
+from medmllm_plugin.transforms.attributes import Attributes, integer, items, numbers, texts
+from medmllm_plugin.transforms.dicom_headers import Header, damaged
 
 TRAITS = (
     "b-value",
@@ -43,6 +45,7 @@ _TRAIT_KEYWORDS = {
     "acquisition time": ("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
 }
 
+Source = Dataset | Attributes
 Trait = tuple[float, ...] | tuple[str, ...]
 
 
@@ -71,7 +74,7 @@ class Frame:
     @property
     def order(self) -> tuple[int, int]:
         """Instance Number (0020,0013), then frame: the order in which the modality counts."""
-        return integer(self.header.dataset, "InstanceNumber"), self.index
+        return integer(self.header, "InstanceNumber"), self.index
 
     @property
     def where(self) -> str:
@@ -90,8 +93,8 @@ def frames_of(header: Header) -> list[Frame]:
         StudyError: If the per-frame items are not as many as the frames.
         GeometryError: If an orientation or spacing is no such thing.
     """
-    per_frame = items(header.dataset, "PerFrameFunctionalGroupsSequence")
-    shared = items(header.dataset, "SharedFunctionalGroupsSequence")[:1]
+    per_frame = items(header, "PerFrameFunctionalGroupsSequence")
+    shared = items(header, "SharedFunctionalGroupsSequence")[:1]
     if per_frame and len(per_frame) != header.frames:
         raise damaged(header.entry, f"{len(per_frame)} per-frame items for {header.frames} frames")
     common = [macro for group in shared for macro in _macros(group)]
@@ -100,7 +103,7 @@ def frames_of(header: Header) -> list[Frame]:
         _frame(
             header,
             index,
-            [*(_macros(per_frame[index]) if per_frame else []), *common, header.dataset],
+            [*(_macros(per_frame[index]) if per_frame else []), *common, header],
             placed=placed_itself,
         )
         for index in range(header.frames)
@@ -115,7 +118,7 @@ def _macros(group: Dataset) -> list[Dataset]:
     return flat + [inner for m in flat for inner in items(m, "DiffusionGradientDirectionSequence")[:1]]
 
 
-def _frame(header: Header, index: int, sources: list[Dataset], *, placed: bool) -> Frame:
+def _frame(header: Header, index: int, sources: Sequence[Source], *, placed: bool) -> Frame:
     position = _first(sources, "ImagePositionPatient", 3) if placed else None
     orientation = _first(sources, "ImageOrientationPatient", 6) if placed else None
     spacing = _first(sources, "PixelSpacing", 2)
@@ -153,11 +156,11 @@ def _positive_pair(values: tuple[float, ...] | None) -> tuple[float, float] | No
     return (values[0], values[1]) if values and min(values) > 0 else None
 
 
-def _first(sources: list[Dataset], keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+def _first(sources: Sequence[Source], keyword: str, count: int | None = None) -> tuple[float, ...] | None:
     return next((v for v in (numbers(s, keyword, count) for s in sources) if v is not None), None)
 
 
-def _traits(sources: list[Dataset]) -> dict[str, Trait]:
+def _traits(sources: Sequence[Source]) -> dict[str, Trait]:
     traits: dict[str, Trait] = {}
     for name in TRAITS:
         for keyword in _TRAIT_KEYWORDS[name]:
@@ -168,7 +171,7 @@ def _traits(sources: list[Dataset]) -> dict[str, Trait]:
     return traits
 
 
-def _trait(source: Dataset, keyword: str) -> Trait | None:
+def _trait(source: Source, keyword: str) -> Trait | None:
     if keyword not in source:
         return None
     return numbers(source, keyword) or texts(source, keyword) or None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
@@ -21,13 +22,16 @@ from pydicom.uid import (
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from medmllm_plugin.errors import StudyError
+from medmllm_plugin.transforms.attributes import integer, items, known_name, text, texts
 from medmllm_plugin.transforms.entries import Entry
 from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.scan import KEYWORDS, UNDEFINED, Scanned
 
 PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
-_UNDEFINED = 0xFFFFFFFF
 _ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_SCANNED = frozenset(KEYWORDS)
+_SEQUENCES = frozenset(keyword for keyword in KEYWORDS if keyword.endswith("Sequence"))
 
 LARGEST_PLANE = 200_000_000
 """Most pixels of one plane: a header that claims more is damaged or no radiology image."""
@@ -43,43 +47,122 @@ class PixelElement:
     """Offset of its value."""
     file_size: int | None
     """Bytes of the file; None where the dataset is deflated, whose cut is found when it is inflated."""
+    fragment: tuple[int, int] | None = None
+    """Offset and length of the one fragment of encapsulated pixel data, where the scan could tell."""
 
     @property
     def undefined(self) -> bool:
         """Whether the length is undefined, so the value is a sequence of items."""
-        return self.length == _UNDEFINED
+        return self.length == UNDEFINED
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Header:
-    """What one DICOM file says of itself."""
+    """What one DICOM file says of itself, read as far as it is asked for."""
 
     entry: Entry
-    dataset: Dataset = field(repr=False)
-    """Every element before the pixel data, with `file_meta`."""
     pixels: PixelElement | None
     """None if it has no Pixel Data (7FE0,0010)."""
-    sop_class_uid: UID
-    """SOP Class UID (0008,0016), else that of the meta information; empty if neither is there."""
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    modality: str
-    """Modality (0008,0060), else the one that the SOP class implies, else empty."""
-    rows: int
-    columns: int
-    frames: int
-    """Number of Frames (0028,0008), at least 1."""
-    photometric: str
-    image_type: tuple[str, ...]
-    transfer_syntax: UID
-    told_syntax: bool
+    scanned: Scanned | None = field(default=None, repr=False)
+    """Its most used attributes; None if pydicom read it at once."""
+    told_syntax: bool = True
     """Whether the file names its transfer syntax; else it was found from its first bytes."""
+    read: Dataset | None = field(default=None, repr=False)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Every element before the pixel data, with `file_meta`; read now if it wasn't.
+
+        Raises:
+            StudyError: If the file is gone or damaged since it was scanned.
+        """
+        return _by_pydicom(self.entry).dataset if self.read is None else self.read
+
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        """All values of an attribute as stripped text; () if missing, empty or unreadable."""
+        if self.scanned is not None and keyword in _SCANNED:
+            try:
+                return self.scanned.texts(keyword)
+            except UnicodeDecodeError:  # its characters need Specific Character Set (0008,0005)
+                pass
+        return texts(self.dataset, keyword)
+
+    def items(self, keyword: str) -> list[Dataset]:
+        """The items of a sequence; [] if it is missing or unreadable."""
+        if keyword in _SEQUENCES and keyword not in self:
+            return []
+        return items(self.dataset, keyword)
+
+    def __contains__(self, keyword: str) -> bool:
+        """Whether the attribute is there, be it empty."""
+        if self.scanned is not None and keyword in _SCANNED:
+            return keyword in self.scanned
+        return keyword in self.dataset
+
+    @cached_property
+    def sop_class_uid(self) -> UID:
+        """SOP Class UID (0008,0016), else that of the meta information; empty if neither is there."""
+        return UID(text(self, "SOPClassUID") or self._meta("MediaStorageSOPClassUID"))
+
+    @cached_property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID (0008,0018), else that of the meta information; empty if neither is there."""
+        return text(self, "SOPInstanceUID") or self._meta("MediaStorageSOPInstanceUID")
+
+    @cached_property
+    def series_instance_uid(self) -> str:
+        """Series Instance UID (0020,000E)."""
+        return text(self, "SeriesInstanceUID")
+
+    @cached_property
+    def study_instance_uid(self) -> str:
+        """Study Instance UID (0020,000D)."""
+        return text(self, "StudyInstanceUID")
+
+    @cached_property
+    def modality(self) -> str:
+        """Modality (0008,0060), else the one that the SOP class implies, else empty."""
+        return _code_string(text(self, "Modality")) or _implied_modality(self.sop_class_uid)
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows (0028,0010)."""
+        return integer(self, "Rows")
+
+    @cached_property
+    def columns(self) -> int:
+        """Columns (0028,0011)."""
+        return integer(self, "Columns")
+
+    @cached_property
+    def frames(self) -> int:
+        """Number of Frames (0028,0008), at least 1."""
+        return max(1, integer(self, "NumberOfFrames", 1))
+
+    @cached_property
+    def photometric(self) -> str:
+        """Photometric Interpretation (0028,0004)."""
+        return _code_string(text(self, "PhotometricInterpretation"))
+
+    @cached_property
+    def image_type(self) -> tuple[str, ...]:
+        """Image Type (0008,0008)."""
+        return texts(self, "ImageType")
+
+    @cached_property
+    def transfer_syntax(self) -> UID:
+        """Transfer Syntax UID (0002,0010), or what the first bytes look like."""
+        return UID(self._meta("TransferSyntaxUID"))
+
+    @property
+    def media_storage_class(self) -> UID:
+        """Media Storage SOP Class UID (0002,0002)."""
+        return UID(self._meta("MediaStorageSOPClassUID"))
 
     @property
     def multi_frame(self) -> bool:
         """Whether a frame needs a number to be named."""
-        return self.frames > 1 or "PerFrameFunctionalGroupsSequence" in self.dataset
+        return self.frames > 1 or "PerFrameFunctionalGroupsSequence" in self
 
     @property
     def encapsulated(self) -> bool:
@@ -94,6 +177,9 @@ class Header:
         """Whether it has the UIDs by which DICOM refers to an image."""
         return bool(self.sop_class_uid and self.sop_instance_uid and self.series_instance_uid)
 
+    def _meta(self, keyword: str) -> str:
+        return text(self, keyword) if self.scanned is not None else text(self.dataset.file_meta, keyword)
+
 
 def read_header(entry: Entry) -> Header:
     """The header of an entry.
@@ -101,6 +187,23 @@ def read_header(entry: Entry) -> Header:
     Raises:
         StudyError: If it is not DICOM, is damaged, or ends before its header does.
     """
+    scanned = entry.scanned
+    if scanned is None:
+        header = _by_pydicom(entry)
+    else:
+        pixels = PixelElement(
+            length=scanned.pixel_length,
+            start=scanned.layout.pixels,
+            file_size=scanned.size,
+            fragment=scanned.fragment,
+        )
+        header = Header(entry=entry, pixels=pixels, scanned=scanned)
+    for keyword in UIDS:
+        require_uids(texts(header, keyword), keyword, entry.name)
+    return header
+
+
+def _by_pydicom(entry: Entry) -> Header:
     found: list[tuple[int, str | None, int]] = []
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -118,7 +221,7 @@ def read_header(entry: Entry) -> Header:
                 raise ValueError("no element")
             _require_whole_elements(dataset)
             pixels = _pixel_element(found, dataset, position, size)
-            return _header(entry, dataset, pixels)
+            return _completed(entry, dataset, pixels)
     except StudyError:
         raise
     except Exception as error:
@@ -142,7 +245,7 @@ def _require_whole_elements(dataset: Dataset) -> None:
         raw = dataset.get_item(tag)
         value = getattr(raw, "value", None)
         length = getattr(raw, "length", None)
-        if isinstance(value, bytes) and length not in (None, _UNDEFINED) and len(value) < length:
+        if isinstance(value, bytes) and length not in (None, UNDEFINED) and len(value) < length:
             raise ValueError(f"element {tag} is cut off")
 
 
@@ -157,7 +260,8 @@ def _pixel_element(
     return PixelElement(length=length, start=start, file_size=None if deflated else size)
 
 
-def _header(entry: Entry, dataset: Any, pixels: PixelElement | None) -> Header:
+def _completed(entry: Entry, dataset: Any, pixels: PixelElement | None) -> Header:
+    """The header of a dataset, in which the meta information stands in for what is missing."""
     meta = dataset.file_meta
     for keyword, in_meta in (
         ("SOPClassUID", "MediaStorageSOPClassUID"),
@@ -170,29 +274,10 @@ def _header(entry: Entry, dataset: Any, pixels: PixelElement | None) -> Header:
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    for keyword in _UIDS:
-        _require_one_uid(dataset, keyword, entry.name)
-    sop_class = UID(text(dataset, "SOPClassUID"))
-    return Header(
-        entry=entry,
-        dataset=dataset,
-        pixels=pixels,
-        sop_class_uid=sop_class,
-        sop_instance_uid=text(dataset, "SOPInstanceUID"),
-        series_instance_uid=text(dataset, "SeriesInstanceUID"),
-        study_instance_uid=text(dataset, "StudyInstanceUID"),
-        modality=_code_string(text(dataset, "Modality")) or _implied_modality(sop_class),
-        rows=integer(dataset, "Rows"),
-        columns=integer(dataset, "Columns"),
-        frames=max(1, integer(dataset, "NumberOfFrames", 1)),
-        photometric=_code_string(text(dataset, "PhotometricInterpretation")),
-        image_type=texts(dataset, "ImageType"),
-        transfer_syntax=UID(text(meta, "TransferSyntaxUID")),
-        told_syntax=told_syntax,
-    )
+    return Header(entry=entry, pixels=pixels, told_syntax=told_syntax, read=dataset)
 
 
-_UIDS = (
+UIDS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -201,10 +286,14 @@ _UIDS = (
 )
 
 
-def _require_one_uid(dataset: Dataset, keyword: str, where: str) -> None:
-    """An identifier of a study, image or place is one value of digits and points (PS3.5 9.1), or missing."""
-    values = texts(dataset, keyword)
-    if len(values) > 1 or not all(re.fullmatch(r"[0-9.]{0,64}", value) for value in values):
+def require_uids(values: Iterable[str], keyword: str, where: str) -> None:
+    """An identifier of a study, image or place is one value of digits and points (PS3.5 9.1), or missing.
+
+    Raises:
+        StudyError: If there are more values than one, or other characters.
+    """
+    found = tuple(values)
+    if len(found) > 1 or not all(re.fullmatch(r"[0-9.]{0,64}", value) for value in found):
         raise StudyError(
             found=f"a {keyword} that is not one UID",
             expected="digits and points, at most 64",
@@ -216,15 +305,6 @@ def _require_one_uid(dataset: Dataset, keyword: str, where: str) -> None:
 def _code_string(value: str) -> str:
     """The value if it is a Code String (PS3.5 6.2), else nothing: no damage carries text into our notes."""
     return value if re.fullmatch(r"[A-Z0-9_ ]{1,16}", value) else ""
-
-
-def known_name(uid: UID) -> str:
-    """The standard's name of a UID; empty for one that it doesn't have.
-
-    >>> known_name(UID("1.2.840.10008.1.2.1")), known_name(UID("1.2.3"))
-    ('Explicit VR Little Endian', '')
-    """
-    return "" if uid.name == str(uid) else uid.name
 
 
 def _implied_modality(sop_class: UID) -> str:
@@ -243,9 +323,9 @@ def check_pixels(header: Header) -> None:
     Raises:
         StudyError: If Rows or Columns are absurd or bytes are missing.
     """
-    entry, dataset, pixels = header.entry, header.dataset, header.pixels
+    entry, pixels = header.entry, header.pixels
     if not (0 < header.rows <= 65535 and 0 < header.columns <= 65535):
-        shape = [" ".join(texts(dataset, k)) or "none" for k in ("Rows", "Columns")]
+        shape = [" ".join(texts(header, k)) or "none" for k in ("Rows", "Columns")]
         raise damaged(entry, f"an image with Rows {shape[0][:40]} and Columns {shape[1][:40]}")
     if header.rows * header.columns > LARGEST_PLANE:
         raise damaged(entry, f"an image of {header.rows} x {header.columns} pixels, which is absurd")
@@ -261,7 +341,7 @@ def check_pixels(header: Header) -> None:
         raise damaged(entry, f"{available} of {pixels.length} bytes of pixel data: the file is cut off")
     if header.encapsulated:
         return  # raw pixels under a compressed label: whether they decode is found out by decoding
-    bits, samples = integer(dataset, "BitsAllocated"), integer(dataset, "SamplesPerPixel", 1)
+    bits, samples = integer(header, "BitsAllocated"), integer(header, "SamplesPerPixel", 1)
     if header.photometric == "YBR_FULL_422":
         samples = 2
     needed = math.ceil(header.rows * header.columns * header.frames * samples * bits / 8)
@@ -273,7 +353,7 @@ def check_pixels(header: Header) -> None:
 
 def _check_fragments(header: Header, pixels: PixelElement) -> None:
     """Walk the items of encapsulated pixel data (PS3.5 A.4) by their lengths."""
-    if pixels.file_size is None:
+    if pixels.file_size is None or (pixels.fragment is not None and header.frames == 1):
         return
     lengths: list[int] = []
     with header.entry.open() as file:
@@ -295,64 +375,6 @@ def _check_fragments(header: Header, pixels: PixelElement) -> None:
 def _ends_well(head: bytes, header: Header) -> bool:
     # some writers leave out the closing delimiter; every item before it is whole by its own length
     return head[:4] == _END_OF_ITEMS or head == b"" or not header.encapsulated
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """The first value of an attribute as stripped text; empty if missing or unreadable.
-
-    >>> ds = Dataset(); ds.Modality = "CT "; text(ds, "Modality"), text(ds, "SeriesNumber")
-    ('CT', '')
-    """
-    values = texts(dataset, keyword)
-    return values[0] if values else ""
-
-
-def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    """All values of an attribute as stripped text; () if missing or unreadable."""
-    value = _value(dataset, keyword)
-    if value is None:
-        return ()
-    many = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
-    return tuple(str(v).strip(" \0") for v in many)
-
-
-def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
-    """The finite numbers of an attribute; None if missing, unreadable, or not `count` of them.
-
-    >>> ds = Dataset(); ds.PixelSpacing = [0.5, 0.5]; numbers(ds, "PixelSpacing", 2)
-    (0.5, 0.5)
-    """
-    try:
-        values = tuple(float(v) for v in texts(dataset, keyword))
-    except ValueError:
-        return None
-    usable = bool(values) and all(map(math.isfinite, values)) and count in (None, len(values))
-    return values if usable else None
-
-
-def integer(dataset: Dataset, keyword: str, default: int = 0) -> int:
-    """The one whole number of an attribute; the default if it is missing, 0 if it is not one whole number."""
-    values = texts(dataset, keyword)
-    if not values or values == ("",):
-        return default
-    try:
-        return int(values[0]) if len(values) == 1 else 0
-    except ValueError:
-        return 0
-
-
-def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; [] if it is missing or unreadable."""
-    value = _value(dataset, keyword)
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else []
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    try:
-        with quiet():
-            return dataset.get(keyword)
-    except Exception:  # pydicom raises many kinds on values of the wrong form; unreadable counts as missing
-        return None
 
 
 def settle(header: Header) -> Dataset:

@@ -21,8 +21,19 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.scan import Scanned, Scanner
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+FILE_KINDS = {
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI",
+    ".hdr": "NIfTI",
+    ".hdr.gz": "NIfTI",
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+}
+"""Files that hold a volume and are not DICOM, by how their name ends; a .hdr has its voxels in an .img."""
 
 MEMBER_LIMIT = 2 << 30
 """Largest member of a zip that is read, bytes: one member at a time is held in memory."""
@@ -37,16 +48,30 @@ _DICOM_SUFFIXES = (".dcm", ".dicom")
 _HEAD = 144
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One file that is, or says it is, DICOM."""
 
-    name: str
-    """How an error calls it: the path as given, or `archive.zip:member`."""
-    open: Callable[[], BinaryIO] = field(repr=False)
-    """Opens it for reading bytes, seekable."""
-    path: Path | None = None
-    """Where it lies on disk; None for a member of a zip."""
+    file: str
+    """The path as given, or `archive.zip:member`."""
+    scanned: Scanned | None = field(default=None, repr=False)
+    """Its header as far as it was scanned; None if pydicom must read it."""
+    unpack: Callable[[], BinaryIO] | None = field(default=None, repr=False)
+    """Unpacks a member of a zip; None for a file on disk."""
+
+    @property
+    def name(self) -> str:
+        """How an error calls it."""
+        return one_line(self.file)
+
+    @property
+    def path(self) -> Path | None:
+        """Where it lies on disk; None for a member of a zip."""
+        return Path(self.file) if self.unpack is None else None
+
+    def open(self) -> BinaryIO:
+        """Open it for reading bytes, seekable."""
+        return Path(self.file).open("rb") if self.unpack is None else self.unpack()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,29 +80,29 @@ class Listing:
 
     entries: tuple[Entry, ...] = ()
     """Files that are DICOM or claim to be, in the order of their names."""
-    niftis: tuple[Path, ...] = ()
-    """NIfTI files."""
+    files: tuple[Path, ...] = ()
+    """Volume files that are not DICOM; see `FILE_KINDS`."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Reason, such as `not DICOM`, to the number of files."""
 
     def __add__(self, other: Listing) -> Listing:
         return Listing(
             entries=self.entries + other.entries,
-            niftis=self.niftis + other.niftis,
+            files=self.files + other.files,
             left_out=self.left_out + other.left_out,
         )
 
 
 def list_entries(paths: Sequence[Path]) -> Listing:
-    """What lies under the paths: folders (with their subfolders), files, DICOMDIRs, zips, NIfTI files.
+    """What lies under the paths: folders (with their subfolders), files, DICOMDIRs, zips, volume files.
 
     Raises:
         StudyError: If a path does not exist, can't be opened, or is a file of no known kind.
     """
-    listing = Listing()
+    listing, scanner = Listing(), Scanner()
     for path in map(Path, paths):
         try:
-            listing += _list_folder(path) if path.is_dir() else _list_file(path)
+            listing += _list_folder(path, scanner) if path.is_dir() else _list_file(path, scanner)
         except OSError as error:
             raise StudyError(
                 found=f"something that can't be opened ({error.strerror or type(error).__name__})",
@@ -94,16 +119,26 @@ def one_line(text: str) -> str:
     >>> one_line("IM\n0001")
     'IM?0001'
     """
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def file_kind(path: Path) -> str | None:
+    """NIfTI, NRRD or MetaImage by the name of a volume file; None for every other name.
+
+    >>> file_kind(Path("t1.NII.gz")), file_kind(Path("t1.nhdr")), file_kind(Path("t1.gz"))
+    ('NIfTI', 'NRRD', None)
+    """
+    name = path.name.lower()
+    return next((kind for suffix, kind in FILE_KINDS.items() if name.endswith(suffix)), None)
 
 
 def is_nifti(path: Path) -> bool:
     """Whether the name is that of a NIfTI file.
 
-    >>> is_nifti(Path("t1.NII.gz")), is_nifti(Path("t1.hdr"))
+    >>> is_nifti(Path("t1.NII.gz")), is_nifti(Path("t1.mha"))
     (True, False)
     """
-    return path.name.lower().endswith(NIFTI_SUFFIXES)
+    return file_kind(path) == "NIfTI"
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -128,54 +163,61 @@ def looks_like_dicom(head: bytes) -> bool:
     return False
 
 
-def _list_folder(folder: Path) -> Listing:
+def _list_folder(folder: Path, scanner: Scanner) -> Listing:
     entries: list[Entry] = []
-    niftis: list[Path] = []
+    files: list[Path] = []
     left_out: Counter[str] = Counter()
-    for path in _walk(folder, left_out):
-        if is_nifti(path):
-            niftis.append(path)
+    for file in _walk(str(folder), left_out):
+        head, scanned = scanner.scan(file)
+        if scanned is not None:
+            entries.append(Entry(file, scanned))
             continue
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-        if looks_like_dicom(head) or path.suffix.lower() in _DICOM_SUFFIXES:
-            entries.append(_file_entry(path))
+        path = Path(file)
+        # other programs, too, call a file .hdr: those of NIfTI begin with their size
+        if file_kind(path) and (path.suffix.lower() != ".hdr" or _nifti_size(head)):
+            files.append(path)
+        elif looks_like_dicom(head) or path.suffix.lower() in _DICOM_SUFFIXES:
+            entries.append(Entry(file))
         else:
             left_out[ZIP_INSIDE if zipfile.is_zipfile(path) else "not DICOM"] += 1
-    return Listing(entries=tuple(entries), niftis=tuple(niftis), left_out=left_out)
+    return Listing(entries=tuple(entries), files=tuple(files), left_out=left_out)
 
 
-def _walk(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for here, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        for name in sorted(names):
-            path = Path(here, name)
-            if _is_hidden(name):
-                left_out["hidden"] += 1
-            elif path.is_file():
-                yield path
-            else:
-                left_out["not a regular file"] += 1
+def _walk(folder: str, left_out: Counter[str]) -> Iterator[str]:
+    """The files of a folder by name, then those of its folders; links to folders are not followed."""
+    folders: list[str] = []
+    with os.scandir(folder) as found:
+        inside = sorted(found, key=lambda one: one.name)
+    for one in inside:
+        if one.is_dir(follow_symlinks=False):
+            if not _is_hidden(one.name):
+                folders.append(one.path)
+        elif _is_hidden(one.name):
+            left_out["hidden"] += 1
+        elif one.is_file():
+            yield one.path
+        elif not one.is_dir():
+            left_out["not a regular file"] += 1
+    for inner in folders:
+        yield from _walk(inner, left_out)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _list_file(path: Path) -> Listing:
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if is_nifti(path):
-        return Listing(niftis=(path,))
+def _list_file(path: Path, scanner: Scanner) -> Listing:
+    head, scanned = scanner.scan(str(path))
+    if file_kind(path):
+        return Listing(files=(path,))
+    if (header := _header_beside(path)) is not None:
+        return Listing(files=(header,))
     if path.suffix.lower() == ".zip" or head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return list_zip(path)
-    if looks_like_dicom(head) and _is_directory(path):
-        return _list_directory(path)
+    if scanned is None and looks_like_dicom(head) and _is_directory(path):
+        return _list_directory(path, scanner)
     if looks_like_dicom(head):
-        return Listing(entries=(_file_entry(path),))
+        return Listing(entries=(Entry(str(path), scanned),))
     claims = path.suffix.lower() in _DICOM_SUFFIXES or path.name.upper() == "DICOMDIR"
     raise StudyError(
         found="an empty file"
@@ -183,14 +225,25 @@ def _list_file(path: Path) -> Listing:
         else "a file that is not DICOM"
         if claims
         else "a file of unknown kind",
-        expected="DICOM, a DICOMDIR, a .zip of DICOM, .nii or .nii.gz",
+        expected="DICOM, a DICOMDIR, a .zip of DICOM, NIfTI, NRRD or MetaImage",
         where=path,
         remedy="give the file that the scanner or PACS exported, or convert it to DICOM or NIfTI",
     )
 
 
-def _file_entry(path: Path) -> Entry:
-    return Entry(name=one_line(str(path)), open=lambda: path.open("rb"), path=path)
+def _nifti_size(head: bytes) -> bool:
+    """Whether a header begins with its size, 348 (NIfTI-1) or 540 (NIfTI-2), in either byte order."""
+    return any(int.from_bytes(head[:4], order) in (348, 540) for order in ("little", "big"))
+
+
+def _header_beside(path: Path) -> Path | None:
+    """The .hdr of a pair that was given by its .img; None for any other file."""
+    name = path.name.lower()
+    if not name.endswith((".img", ".img.gz")):
+        return None
+    stem = path.name[: name.rindex(".img")]
+    names = [f"{stem}{suffix}" for suffix in (".hdr", ".HDR", ".hdr.gz", ".HDR.GZ")]
+    return next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
 
 
 def list_zip(
@@ -250,7 +303,8 @@ def _list_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
         if looks_like_dicom(head) or name.suffix.lower() in _DICOM_SUFFIXES:
             entries.append(_member_entry(path, member))
         else:
-            left_out["NIfTI inside a zip" if is_nifti(Path(name.name)) else "not DICOM"] += 1
+            kind = file_kind(Path(name.name))
+            left_out[f"{kind} inside a zip" if kind else "not DICOM"] += 1
     return Listing(entries=tuple(entries), left_out=left_out)
 
 
@@ -260,7 +314,7 @@ def _member_entry(path: Path, member: zipfile.ZipInfo) -> Entry:
             # zipfile hands out no more than the size that the directory declares, which was checked
             return io.BytesIO(archive.read(member))
 
-    return Entry(name=one_line(f"{path}:{member.filename}"), open=unpack)
+    return Entry(f"{path}:{member.filename}", unpack=unpack)
 
 
 @contextmanager
@@ -289,7 +343,7 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
-def _list_directory(path: Path) -> Listing:
+def _list_directory(path: Path, scanner: Scanner) -> Listing:
     """The files that a DICOMDIR names (PS3.3 F.5); a name that is not there is counted."""
     try:
         with quiet():
@@ -313,7 +367,8 @@ def _list_directory(path: Path) -> Listing:
         )
     files = sorted({file for file in found if file is not None})
     left_out = Counter({"named in the DICOMDIR but not there": missing}) if missing else Counter[str]()
-    return Listing(entries=tuple(map(_file_entry, files)), left_out=left_out)
+    entries = tuple(Entry(str(file), scanner.scan(str(file))[1]) for file in files)
+    return Listing(entries=entries, left_out=left_out)
 
 
 def _file_id(value: object) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.geometry import Matrix, plane_name, unit_normal
+from medmllm_plugin.transforms.attributes import text
 from medmllm_plugin.transforms.dicom_frames import TRAITS, Frame
 
 _PARALLEL = 2e-3
@@ -19,18 +20,51 @@ _NOT_MAGNITUDE = frozenset(
     {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY", "B0", "B0 MAP", "FIELD_MAP", "VELOCITY"}
 )
 """Words of Image Type or Frame Type for MR images that show no anatomy by their brightness."""
-_SAME_PLACE = 0.01
+SAME_PLACE = 0.01
 """Planes closer than this along the normal, mm, are at one place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What the pixels of a stack are, summed up over its files."""
+
+    files: int
+    rescale_types: frozenset[str | None]
+    """Rescale Type (0028,1054) of its frames, empty where it is missing; None for frames without rescale."""
+    lossy: int
+    """Files that were compressed with loss (0028,2110)."""
+    burned_in: bool
+    """Whether a file says that its pixels carry text (0028,0301)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Stack:
     """Frames to be shown together."""
 
-    frames: tuple[Frame, ...]
+    frames: Sequence[Frame]
     """Sorted along the normal; in the order of the instance and frame numbers if they form no stack."""
     notes: tuple[str, ...] = ()
     """What was split off and why."""
+    origins: NDArray[np.float64] | None = None
+    """Shape (frames, 3): the place of each, LPS mm; None if one has none."""
+    facts: Facts
+
+
+def stack_of(frames: Sequence[Frame], notes: tuple[str, ...] = ()) -> Stack:
+    """The stack of frames that are there, summed up."""
+    matrices = [f.to_patient for f in frames if f.to_patient is not None]
+    headers = list(dict.fromkeys(f.header for f in frames))
+    return Stack(
+        frames=tuple(frames),
+        notes=notes,
+        origins=np.array([m[:3, 3] for m in matrices]) if len(matrices) == len(frames) else None,
+        facts=Facts(
+            files=len(headers),
+            rescale_types=frozenset(None if f.rescale is None else f.rescale_type for f in frames),
+            lossy=sum(text(h, "LossyImageCompression") == "01" for h in headers),
+            burned_in=any(text(h, "BurnedInAnnotation") == "YES" for h in headers),
+        ),
+    )
 
 
 def best_stack(frames: Sequence[Frame]) -> Stack:
@@ -55,9 +89,9 @@ def best_stack(frames: Sequence[Frame]) -> Stack:
     if len(best.frames) == 1 and len(placed) > 1 and len({_kind(f) for f in placed}) == 1:
         same = len(_places(placed)) == 1 and len(_parallel_groups(placed)) == 1
         what = "are at one place (a time series)" if same else "form no stack"
-        return Stack(
-            frames=tuple(sorted(placed, key=lambda f: f.order)),
-            notes=(*notes, f"the {len(placed)} images {what}: shown in the order of their numbers"),
+        return stack_of(
+            sorted(placed, key=lambda f: f.order),
+            (*notes, f"the {len(placed)} images {what}: shown in the order of their numbers"),
         )
     if len(best.frames) < len(placed):
         groups = len(_parallel_groups(placed))
@@ -65,7 +99,7 @@ def best_stack(frames: Sequence[Frame]) -> Stack:
         notes.append(
             f"the series has {what}: {len(best.frames)} of {len(placed)} images were taken, the largest stack"
         )
-    return Stack(frames=best.frames, notes=(*notes, *best.notes))
+    return replace(best, notes=(*notes, *best.notes))
 
 
 def spacing_notes(matrices: Sequence[Matrix], thickness: float | None = None) -> tuple[str, ...]:
@@ -76,15 +110,22 @@ def spacing_notes(matrices: Sequence[Matrix], thickness: float | None = None) ->
     >>> spacing_notes(planes)
     ('the slices are unevenly spaced: gaps 4.00 to 7.00 mm',)
     """
-    if len(matrices) < 2:
+    if not matrices:
+        return ()
+    return place_notes(unit_normal(matrices[0]), np.array([m[:3, 3] for m in matrices]), thickness)
+
+
+def place_notes(
+    normal: NDArray[np.float64], origins: NDArray[np.float64], thickness: float | None = None
+) -> tuple[str, ...]:
+    """As `spacing_notes`, of sorted planes of one normal whose places are `origins`, shape (planes, 3)."""
+    if len(origins) < 2:
         return ()
     notes = []
-    normal = unit_normal(matrices[0])
-    origins = np.array([m[:3, 3] for m in matrices])
     gaps = np.diff(origins @ normal)
-    if gaps.max() < _SAME_PLACE:
+    if gaps.max() < SAME_PLACE:
         return ()
-    uneven = gaps.max() - gaps.min() > _SAME_PLACE
+    uneven = gaps.max() - gaps.min() > SAME_PLACE
     if uneven:
         notes.append(f"the slices are unevenly spaced: gaps {gaps.min():.2f} to {gaps.max():.2f} mm")
     way = origins[-1] - origins[0]
@@ -108,7 +149,11 @@ def is_axial(stack: Stack) -> bool:
 
 def is_stack(stack: Stack) -> bool:
     """Whether its frames lie one behind the other in the patient."""
-    return stack.frames[0].to_patient is not None and len(_places(stack.frames)) == len(stack.frames)
+    matrix = stack.frames[0].to_patient
+    if matrix is None or stack.origins is None:
+        return False
+    gaps = np.diff(np.sort(stack.origins @ unit_normal(matrix)))
+    return len(gaps) == 0 or bool(gaps.min() >= SAME_PLACE)
 
 
 def _is_magnitude(frame: Frame) -> bool:
@@ -127,7 +172,7 @@ def _unplaced(frames: Sequence[Frame]) -> Stack:
         notes.append(
             f"the {len(kept)} images have no place in the patient: shown in the order of their numbers"
         )
-    return Stack(frames=kept, notes=tuple(notes))
+    return stack_of(kept, tuple(notes))
 
 
 def _kind(frame: Frame) -> str:
@@ -166,7 +211,7 @@ def _places(frames: Sequence[Frame]) -> list[list[Frame]]:
     places: list[list[Frame]] = []
     last = -np.inf
     for i in np.argsort(positions, kind="stable"):
-        if positions[i] - last < _SAME_PLACE:
+        if positions[i] - last < SAME_PLACE:
             places[-1].append(frames[i])
         else:
             places.append([frames[i]])
@@ -178,7 +223,7 @@ def _split(group: list[Frame]) -> list[Stack]:
     places = _places(group)
     most = max(map(len, places))
     if most == 1:
-        return [Stack(frames=tuple(place[0] for place in places))]
+        return [stack_of([place[0] for place in places])]
     varying = [t for t in TRAITS if len({f.traits.get(t) for f in group}) > 1]
     for names in (*((t,) for t in varying), *combinations(varying, 2)):
         stacks = _by_key(group, lambda f, names=names: tuple(f.traits.get(n, ()) for n in names))  # type: ignore[misc]
@@ -189,7 +234,7 @@ def _split(group: list[Frame]) -> list[Stack]:
     note = (
         f"up to {most} images are at one place and the header doesn't tell why; the first of each was taken"
     )
-    return [Stack(frames=first, notes=(note,))]
+    return [stack_of(first, (note,))]
 
 
 def _by_key(group: list[Frame], key: Callable[[Frame], object]) -> list[list[Frame]]:
@@ -208,7 +253,7 @@ def repr_key(value: object) -> tuple[tuple[int, float, str], ...]:
 def _named(stack: list[Frame], names: tuple[str, ...]) -> Stack:
     frames = tuple(place[0] for place in _places(stack))
     values = ", ".join(f"{n} {_words(stack[0].traits.get(n, ()))}" for n in names)
-    return Stack(frames=frames, notes=(f"the stack shown is that of {values}",))
+    return stack_of(frames, (f"the stack shown is that of {values}",))
 
 
 def _words(value: Sequence[object]) -> str:
