@@ -95,16 +95,14 @@ def _plain_series(entries: Sequence[Entry]) -> tuple[list[Series], list[Entry]]:
     groups: dict[bytes, list[Entry]] = defaultdict(list)
     for entry in entries:
         uid = None if entry.scanned is None else entry.scanned.raw("SeriesInstanceUID")
-        groups[uid or b""].append(entry)
-    rest = groups.pop(b"", [])
-    found = []
+        if uid:
+            groups[uid].append(entry)
+    found, simple = [], set[int]()
     for files in groups.values():
-        one = plain(files)
-        if one is None:
-            rest += files
-        else:
+        if (one := plain(files)) is not None:
             found.append(one)
-    return found, rest
+            simple.update(map(id, files))
+    return found, [entry for entry in entries if id(entry) not in simple]
 
 
 def _where(listing: Listing) -> str:
