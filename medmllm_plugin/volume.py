@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medmllm_plugin.geometry import Matrix, grid_affine
-from medmllm_plugin.source import ImageRef
+from medmllm_plugin.resampled import Source
+
+_BLOCK = 8
+"""Planes read at a time where all are wanted, so that they are still in the cache when they are turned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +37,8 @@ class Study:
 class Plane:
     """One image of a volume and its place."""
 
-    source: ImageRef
-    """The instance, frame or file slice it is."""
+    source: Source
+    """The instance, frame or file slice it is; or how it was computed from several."""
     rows: int
     columns: int
     to_patient: Matrix | None
@@ -48,6 +51,9 @@ class Plane:
     as ('L', 'I'); says left and right where there is no matrix. None if the header doesn't say."""
     window: tuple[float, float] | None = None
     """Window Center and Width (0028,1050), (0028,1051) that the header suggests."""
+    padding: tuple[float, float] | None = None
+    """Lowest and highest value that is padding, Pixel Padding Value (0028,0120): it shows nothing of the
+    patient, so it is displayed black and counts in no percentile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,6 +73,31 @@ class Stored:
     def values(self, n: int) -> NDArray[np.float32]:
         """Modality values of the nth of these planes, float32 (rows, columns)."""
         return np.asarray(self.tables[n][self.raw[n]], np.float32)
+
+
+class _Shift(NamedTuple):
+    by: int
+    limit: int
+    """Patterns below this, read as signed numbers, are their value less `by`."""
+
+
+def _shift(table: NDArray[np.float32]) -> _Shift | None:
+    """How a table adds one whole number to patterns, so that no sum leaves 16 bits; None if it doesn't."""
+    patterns = np.arange(1 << 16, dtype=np.uint16).view(np.int16).astype(np.float32)
+    by = float(table[0])
+    same = np.flatnonzero(table - patterns != by)
+    limit = int(same[0]) if len(same) else 1 << 16
+    reached = table[:limit]
+    fits = by.is_integer() and reached.min() >= -(1 << 15) and reached.max() < 1 << 15
+    return _Shift(int(by), limit) if fits and -(1 << 15) <= by < 1 << 15 else None
+
+
+def _whole(values: NDArray[Any]) -> NDArray[np.int16]:
+    with np.errstate(invalid="ignore"):  # what doesn't fit is found out below
+        whole = values.astype(np.int16)
+    if values.ndim != 2 or not np.array_equal(whole, values):
+        raise ValueError("the values are not whole numbers of 16 bits; take them as floating-point numbers")
+    return whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -111,10 +142,44 @@ class Volume:
         """
         return grid_affine([p.to_patient for p in self.planes if p.to_patient is not None])
 
+    def integers(self) -> NDArray[np.int16]:
+        """All planes as whole numbers, shape (slices, rows, columns): CT in Hounsfield units.
+
+        Half the memory of `voxels`, and several times as fast.
+
+        Raises:
+            ValueError: If the values are not whole numbers of 16 bits.
+        """
+        result = np.empty((len(self), self.planes[0].rows, self.planes[0].columns), np.int16)
+        self._fill(result)
+        return result
+
     def voxels(self) -> NDArray[np.float32] | NDArray[np.uint8]:
         """All planes decoded, shape (slices, rows, columns[, 3])."""
-        stored = self.read_stored(range(len(self)))
-        if stored is not None:
-            return np.stack([stored.values(n) for n in range(len(self))])
-        planes: list[NDArray[Any]] = [self.read_plane(k) for k in range(len(self))]
-        return np.stack(planes)
+        if self.read_stored([0]) is None:
+            planes: list[NDArray[Any]] = [self.read_plane(k) for k in range(len(self))]
+            return np.stack(planes)
+        result = np.empty((len(self), self.planes[0].rows, self.planes[0].columns), np.float32)
+        self._fill(result)
+        return result
+
+    def _fill(self, result: NDArray[np.int16] | NDArray[np.float32]) -> None:
+        shifts: dict[int, tuple[NDArray[np.float32], _Shift | None]] = {}
+        for start in range(0, len(self), _BLOCK):
+            ks = range(start, min(start + _BLOCK, len(self)))
+            stored = self.read_stored(ks)
+            for n, k in enumerate(ks):
+                if stored is None:
+                    result[k] = (
+                        self.read_plane(k) if result.dtype == np.float32 else _whole(self.read_plane(k))
+                    )
+                    continue
+                table, raw = stored.tables[n], stored.raw[n]
+                if id(table) not in shifts:
+                    shifts[id(table)] = table, _shift(table)
+                shift = shifts[id(table)][1]
+                if shift is not None and (shift.limit > 0xFFFF or raw.max() < shift.limit):
+                    np.add(raw.view(np.int16), result.dtype.type(shift.by), out=result[k])
+                else:
+                    values = stored.values(n)
+                    result[k] = values if result.dtype == np.float32 else _whole(values)

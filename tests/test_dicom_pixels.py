@@ -19,9 +19,9 @@ from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLS
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms import dicom_pixels
 from medmllm_plugin.transforms.codecs import decode_bits, decoder
-from medmllm_plugin.transforms.dicom_pixels import Bits, value_table
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.reading import read_volume
+from medmllm_plugin.transforms.stored_bits import Bits, value_table
 from tests.builders import a_dataset, save, set_pixels, write_ct_series, write_enhanced_ct
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
 
 from medmllm_plugin.errors import GeometryError
 from medmllm_plugin.geometry import apply
-from medmllm_plugin.volume import Study, Volume
+from medmllm_plugin.transforms.stored_bits import Bits, value_table
+from medmllm_plugin.volume import Stored, Study, Volume
 from tests.values import a_volume
 
 
@@ -49,3 +55,46 @@ def test_images_without_a_place_have_no_affine() -> None:
 def test_a_volume_needs_a_plane() -> None:
     with pytest.raises(ValueError, match="at least one plane"):
         Volume(planes=(), read_plane=lambda k: np.zeros((1, 1), np.float32), study=Study(modality="CT"))
+
+
+def stored_volume(raw: np.ndarray, table: np.ndarray) -> Volume:
+    def read_stored(ks: Sequence[int]) -> Stored:
+        return Stored(raw=raw[list(ks)], tables=(table,) * len(ks))
+
+    plain = a_volume(len(raw), rows=raw.shape[1], columns=raw.shape[2])
+    return replace(plain, read_stored=read_stored, read_plane=lambda k: table[raw[k]])
+
+
+TABLES = {
+    "twelve bits less 1024": value_table(Bits(16, 12, 11, signed=False), (1.0, -1024.0)),
+    "twelve signed bits": value_table(Bits(16, 12, 11, signed=True), (1.0, 0.0)),
+    "sixteen signed bits": value_table(Bits(16, 16, 15, signed=True), None),
+    "doubled": value_table(Bits(16, 10, 9, signed=False), (2.0, 5.0)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@given(raw=arrays(np.uint16, (3, 2, 4)))
+def test_whole_numbers_are_those_of_the_tables(name: str, raw: np.ndarray) -> None:
+    table = TABLES[name]
+    volume = stored_volume(raw, table)
+
+    integers = volume.integers()
+
+    assert integers.dtype == np.int16
+    assert np.array_equal(integers, table[raw])
+    assert np.array_equal(volume.voxels(), table[raw])
+
+
+def test_values_between_whole_numbers_are_not_rounded() -> None:
+    halves = value_table(Bits(16, 12, 11, signed=False), (0.5, 0.0))
+
+    with pytest.raises(ValueError, match="not whole numbers"):
+        stored_volume(np.ones((1, 2, 2), np.uint16), halves).integers()
+
+
+def test_values_beyond_sixteen_bits_are_not_wrapped() -> None:
+    high = value_table(Bits(16, 16, 15, signed=False), None)
+
+    with pytest.raises(ValueError, match="not whole numbers"):
+        stored_volume(np.full((1, 2, 2), 40000, np.uint16), high).integers()

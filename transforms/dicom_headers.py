@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
+from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
@@ -23,18 +24,24 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.attributes import integer, items, known_name, text, texts
+from medmllm_plugin.transforms.encapsulated import STREAM_HEAD, misfit_of, read_items
 from medmllm_plugin.transforms.entries import Entry
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.scan import KEYWORDS, UNDEFINED, Scanned
 
 PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
-_ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _SCANNED = frozenset(KEYWORDS)
+_META_READ = 4096
+_PIECE = 1 << 20
 _SEQUENCES = frozenset(keyword for keyword in KEYWORDS if keyword.endswith("Sequence"))
 
 LARGEST_PLANE = 200_000_000
 """Most pixels of one plane: a header that claims more is damaged or no radiology image."""
+LARGEST_DEFLATED = 1 << 30
+"""Most bytes of a deflated dataset, unpacked."""
+MOST_FRAMES = 100_000
+"""Most frames of one file, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,6 +221,7 @@ def _by_pydicom(entry: Entry) -> Header:
 
     try:
         with quiet(), entry.open() as file:
+            _check_deflated(entry, file)
             dataset = read_partial(file, stop_when=at_pixels, force=True)
             position = file.tell()
             size = file.seek(0, 2)
@@ -228,6 +236,22 @@ def _by_pydicom(entry: Entry) -> Header:
         raise damaged(
             entry, f"what is not DICOM, or is damaged or cut off ({type(error).__name__})"
         ) from error
+
+
+def _check_deflated(entry: Entry, file: BinaryIO) -> None:
+    """That a deflated dataset (PS3.5 A.5), which pydicom unpacks whole, is not absurdly large."""
+    deflated = DeflatedExplicitVRLittleEndian.encode() in file.read(_META_READ)
+    file.seek(0)
+    if not deflated:
+        return
+    read_preamble(file, force=True)
+    _read_file_meta_info(file)
+    inflater, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while packed := inflater.unconsumed_tail or file.read(_PIECE):
+        unpacked += len(inflater.decompress(packed, _PIECE))
+        if unpacked > LARGEST_DEFLATED:
+            raise damaged(entry, f"a deflated dataset of more than {LARGEST_DEFLATED} bytes, which is absurd")
+    file.seek(0)
 
 
 def damaged(entry: Entry, found: str) -> StudyError:
@@ -329,6 +353,8 @@ def check_pixels(header: Header) -> None:
         raise damaged(entry, f"an image with Rows {shape[0][:40]} and Columns {shape[1][:40]}")
     if header.rows * header.columns > LARGEST_PLANE:
         raise damaged(entry, f"an image of {header.rows} x {header.columns} pixels, which is absurd")
+    if header.frames > MOST_FRAMES:
+        raise damaged(entry, f"an image of {header.frames} frames, which is absurd")
     if pixels is None:
         raise damaged(entry, "an image header without pixel data: cut off, or exported without pixels")
     if pixels.undefined:
@@ -355,26 +381,31 @@ def _check_fragments(header: Header, pixels: PixelElement) -> None:
     """Walk the items of encapsulated pixel data (PS3.5 A.4) by their lengths."""
     if pixels.file_size is None or (pixels.fragment is not None and header.frames == 1):
         return
-    lengths: list[int] = []
     with header.entry.open() as file:
-        file.seek(pixels.start)
-        while len(head := file.read(8)) == 8 and head[:4] == _ITEM:
-            length = int.from_bytes(head[4:], "little")
-            if file.tell() + length > pixels.file_size:
-                raise damaged(header.entry, "compressed pixel data that is cut off")
-            lengths.append(length)
-            file.seek(length, 1)
-    if not _ends_well(head, header):
+        found = read_items(file, pixels.start, pixels.file_size, rows=header.rows, columns=header.columns)
+    if found.cut or (header.encapsulated and not found.ended):
         raise damaged(header.entry, "compressed pixel data that is cut off or damaged")
-    if len(lengths) - 1 < header.frames and header.encapsulated:
-        raise damaged(
-            header.entry, f"{max(0, len(lengths) - 1)} compressed pieces for {header.frames} frames:"
-        )
+    if found.misfit and header.encapsulated:
+        raise damaged(header.entry, found.misfit)
+    frames = max(0, len(found.lengths) - 1)
+    if frames < header.frames and header.encapsulated:
+        raise damaged(header.entry, f"{frames} compressed pieces for {header.frames} frames:")
 
 
-def _ends_well(head: bytes, header: Header) -> bool:
-    # some writers leave out the closing delimiter; every item before it is whole by its own length
-    return head[:4] == _END_OF_ITEMS or head == b"" or not header.encapsulated
+def check_stream(header: Header) -> None:
+    """That the one fragment of a compressed image claims the size that its header claims.
+
+    Raises:
+        StudyError: If it claims another, for which a decoder would take memory.
+    """
+    if header.pixels is None or header.pixels.fragment is None:
+        return
+    offset, length = header.pixels.fragment
+    with open_at(header.entry) as file:
+        file.seek(offset)
+        misfit = misfit_of(file.read(min(length, STREAM_HEAD)), rows=header.rows, columns=header.columns)
+    if misfit:
+        raise damaged(header.entry, misfit)
 
 
 def settle(header: Header) -> Dataset:

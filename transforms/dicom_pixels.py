@@ -7,67 +7,32 @@ can't (a wrong or retired transfer syntax) SimpleITK's GDCM tries from disk.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.attributes import integer, items, known_name
-from medmllm_plugin.transforms.codecs import decode_bits, decoder
+from medmllm_plugin.transforms.codecs import decoder
 from medmllm_plugin.transforms.dicom_frames import Frame
-from medmllm_plugin.transforms.dicom_headers import Header, damaged, open_at
+from medmllm_plugin.transforms.dicom_headers import Header, check_stream, damaged, open_at
 from medmllm_plugin.transforms.entries import one_line
 from medmllm_plugin.transforms.quiet import quiet, quiet_codecs
+from medmllm_plugin.transforms.stacks import Stack
+from medmllm_plugin.transforms.stored_bits import Bits, Record, read_records, value_table
 from medmllm_plugin.volume import Stored
 
 Values = NDArray[np.float32] | NDArray[np.uint8]
 
 _NOT_NATIVE = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
-_MOST_THREADS = 8
-
-
-class Bits(NamedTuple):
-    """What 8 or 16 allocated bits of a grey voxel mean (PS3.5 8.1.1)."""
-
-    allocated: int
-    """Bits Allocated (0028,0100), 8 or 16."""
-    stored: int
-    """Bits Stored (0028,0101)."""
-    high: int
-    """High Bit (0028,0102)."""
-    signed: bool
-    """Pixel Representation (0028,0103) is 1."""
-
-
-@lru_cache(maxsize=256)
-def value_table(bits: Bits, rescale: tuple[float, float] | None) -> NDArray[np.float32]:
-    """The modality value of each pattern of 16 bits, shape (65536,): PS3.3 C.11.1.1.2 without a LUT.
-
-    Bits above those stored mean nothing and are left out.
-
-    >>> table = value_table(Bits(16, 12, 11, signed=True), (2.0, -1.0))
-    >>> table[[0x0001, 0x0FFF, 0xF001]].tolist()
-    [1.0, -3.0, 1.0]
-    """
-    patterns = np.arange(1 << 16, dtype=np.int64)
-    values = (patterns >> (bits.high + 1 - bits.stored)) & ((1 << bits.stored) - 1)
-    if bits.signed:
-        sign = 1 << (bits.stored - 1)
-        values = (values ^ sign) - sign
-    slope, intercept = (1.0, 0.0) if rescale is None else rescale
-    table = (values * slope + intercept).astype(np.float32)
-    table.flags.writeable = False
-    return table
 
 
 def bits_of(header: Header) -> Bits | None:
@@ -90,29 +55,40 @@ def read_stored(frames: Sequence[Frame]) -> Stored | None:
     """
     if not frames:
         return None
-    first = frames[0].header
-    kinds = [_direct(frame.header) for frame in frames]
-    if any(f.header.rows != first.rows or f.header.columns != first.columns for f in frames):
-        return None
-    tables = tuple(value_table(bits, f.rescale) for f, bits in zip(frames, kinds, strict=True) if bits)
-    if len(tables) < len(frames):
-        return None
-    raw = np.empty((len(frames), first.rows, first.columns), np.uint16)
+    if any(frame.mosaic is not None for frame in frames):
+        return _stored_tiles(frames)
+    records = [record_of(frame) for frame in frames]
+    known = [record for record in records if record is not None]
+    return read_records(known) if len(known) == len(records) else None
 
-    def read(n: int) -> None:
-        bits = kinds[n]
-        assert bits is not None
-        raw[n] = _compressed(frames[n], bits)
 
-    try:
-        if first.encapsulated:
-            with quiet_codecs(), ThreadPoolExecutor(_threads(len(frames))) as pool:
-                list(pool.map(read, range(len(frames))))
-        else:
-            _native(frames, raw, [bits.allocated for bits in kinds if bits])
-    except (ValueError, RuntimeError):  # the codec's own errors; pydicom or SimpleITK may know better
+def stored_reader(stack: Stack) -> Callable[[Sequence[int]], Stored | None]:
+    """What reads planes of a stack by their numbers, as `Volume.read_stored` does."""
+    record = stack.record
+    if record is None:
+        return lambda ks: read_stored([stack.frames[k] for k in ks])
+    return lambda ks: read_records([record(k) for k in ks])
+
+
+def record_of(frame: Frame) -> Record | None:
+    """Where a frame's pixels lie, if they can be read without pydicom; None otherwise."""
+    header, pixels, bits = frame.header, frame.header.pixels, bits_of(frame.header)
+    if bits is None or pixels is None or header.entry.unpack is not None or not header.told_syntax:
         return None
-    return Stored(raw=raw, tables=tables)
+    size = header.rows, header.columns
+    if header.encapsulated:
+        if pixels.fragment is None or header.frames > 1 or not decodes(header.transfer_syntax, bits):
+            return None
+        return Record(header.entry, *pixels.fragment, header.transfer_syntax, *size, bits, frame.rescale)
+    if pixels.undefined or header.transfer_syntax in _NOT_NATIVE:
+        return None
+    length = header.rows * header.columns * bits.allocated // 8
+    return Record(header.entry, pixels.start + frame.index * length, length, None, *size, bits, frame.rescale)
+
+
+def decodes(syntax: UID, bits: Bits) -> bool:
+    """Whether imagecodecs decodes grey frames of this kind here."""
+    return bits.high == bits.stored - 1 and decoder(syntax) is not None
 
 
 def read_frame(frame: Frame) -> tuple[Values, str]:
@@ -128,9 +104,14 @@ def read_frame(frame: Frame) -> tuple[Values, str]:
         StudyError: If the pixels can't be decoded.
     """
     header = frame.header
+    if frame.mosaic is not None:
+        sheet, by = read_frame(replace(frame, mosaic=None))
+        return frame.mosaic.cut(sheet, frame.tile), by
     stored = read_stored([frame])
     if stored is not None:
         return stored.values(0), "imagecodecs" if header.encapsulated else "offset"
+    if header.encapsulated:
+        check_stream(header)
     try:
         with quiet():
             return _shaped(_by_pydicom(header, frame.index, frame.rescale), header), "pydicom"
@@ -144,60 +125,18 @@ def read_frame(frame: Frame) -> tuple[Values, str]:
             raise _undecodable(header, frame.index, error) from second
 
 
-def _direct(header: Header) -> Bits | None:
-    """What the bits mean of frames that can be read without pydicom; None for others."""
-    pixels, bits = header.pixels, bits_of(header)
-    if bits is None or pixels is None or header.entry.path is None or not header.told_syntax:
+def _stored_tiles(frames: Sequence[Frame]) -> Stored | None:
+    """Tiles of mosaics, each sheet read once; None if they differ in size or one is no tile."""
+    sheets = {frame.header: replace(frame, mosaic=None) for frame in frames}
+    stored = read_stored(list(sheets.values()))
+    if stored is None or len({(frame.rows, frame.columns) for frame in frames}) > 1:
         return None
-    if header.encapsulated:
-        known = pixels.fragment is not None and header.frames == 1 and bits.high == bits.stored - 1
-        return bits if known and decoder(header.transfer_syntax) is not None else None
-    return bits if not pixels.undefined and header.transfer_syntax not in _NOT_NATIVE else None
-
-
-def _native(frames: Sequence[Frame], raw: NDArray[np.uint16], allocated: Sequence[int]) -> None:
-    for frame, plane, bits in zip(frames, raw, allocated, strict=True):
-        pixels = frame.header.pixels
-        assert pixels is not None
-        values: NDArray[Any] = plane if bits == 16 else np.empty(plane.shape, np.uint8)
-        with _unbuffered(frame.header) as file:
-            file.seek(pixels.start + frame.index * values.nbytes)
-            count = file.readinto(values.data.cast("B"))
-        if count != values.nbytes:
-            raise damaged(frame.header.entry, f"{count} of {values.nbytes} bytes of a frame: cut off since,")
-        if bits == 8:
-            plane[:] = values
-
-
-def _compressed(frame: Frame, bits: Bits) -> NDArray[np.uint16]:
-    header = frame.header
-    assert header.pixels is not None
-    assert header.pixels.fragment is not None
-    offset, length = header.pixels.fragment
-    with _unbuffered(header) as file:
-        file.seek(offset)
-        data = file.read(length)
-    return decode_bits(
-        data,
-        header.transfer_syntax,
-        shape=(header.rows, header.columns),
-        allocated=bits.allocated,
-        stored=bits.stored,
-    )
-
-
-def _unbuffered(header: Header) -> Any:
-    try:
-        return open(header.entry.file, "rb", buffering=0)  # noqa: PTH123  a Path costs as much as the read
-    except OSError as error:
-        raise damaged(
-            header.entry, f"a file that can't be opened any more ({type(error).__name__})"
-        ) from error
-
-
-def _threads(count: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(count, cores, _MOST_THREADS))
+    numbers = {header: n for n, header in enumerate(sheets)}
+    at = [numbers[frame.header] for frame in frames]
+    tiles = [f.mosaic.cut(stored.raw[n], f.tile) for n, f in zip(at, frames, strict=True) if f.mosaic]
+    if len(tiles) < len(frames):
+        return None
+    return Stored(raw=np.stack(tiles), tables=tuple(stored.tables[n] for n in at))
 
 
 def _undecodable(header: Header, index: int, error: BaseException) -> StudyError:

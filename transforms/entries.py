@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
@@ -337,8 +338,8 @@ def _is_directory(path: Path) -> bool:
         return True
     try:
         with quiet():
-            meta = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"]).file_meta
-            return bool(meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
+            meta = read_file_meta_info(path)
+        return bool(meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
     except Exception:  # a damaged header is told by the reader of headers, which names the file
         return False
 

@@ -11,16 +11,19 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
 from medmllm_plugin.errors import InputError
 from medmllm_plugin.geometry import unit_normal
 from medmllm_plugin.transforms.dicom_frames import frames_of
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_header
+from medmllm_plugin.transforms.dicom_pixels import bits_of, decodes
 from medmllm_plugin.transforms.entries import Entry
 from medmllm_plugin.transforms.lazy import Lazy
 from medmllm_plugin.transforms.scan import UNDEFINED, Scanned
 from medmllm_plugin.transforms.stacks import SAME_PLACE, Facts, Stack
+from medmllm_plugin.transforms.stored_bits import Bits, Record
 
 CLASSES = frozenset(
     uid.encode() for uid in (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
@@ -31,7 +34,7 @@ _ONE_VALUE = (
     *("TransferSyntaxUID", "SOPClassUID", "ImageType", "Modality", "FrameOfReferenceUID", "PixelSpacing"),
     *("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "PatientBirthDate"),
     *("ImageOrientationPatient", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("BitsAllocated", "SpecificCharacterSet"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SpecificCharacterSet"),
 )
 _NEEDED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient")
 _FORBIDDEN = (
@@ -41,6 +44,7 @@ _FORBIDDEN = (
 _UID = re.compile(rb"[0-9.]{1,64}\0?")
 
 Column = tuple[bytes | None, ...]
+Rescale = tuple[float, float] | None
 
 
 def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
@@ -50,29 +54,42 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
         entries: The files of one Series Instance UID (0020,000E).
     """
     scans = [entry.scanned for entry in entries if entry.scanned is not None]
-    if len(scans) != len(entries) or any(
-        keyword in s.layout.order for s in scans[:1] for keyword in _FORBIDDEN
-    ):
-        return None
-    columns = _columns(scans)
+    columns = _columns(scans) if len(scans) == len(entries) else None
     if columns is None or not _alike(columns):
         return None
     headers = Lazy(len(entries), lambda k: read_header(entries[k]))
     try:
         check_pixels(headers[0])
-        first = frames_of(headers[0])[0]
+        first, *more = frames_of(headers[0])
     except InputError:  # told by whoever looks at each header
         return None
-    facts = _facts(columns)
+    bits, rescales = bits_of(headers[0]), _rescales(columns)
     origins = _positions(columns["ImagePositionPatient"])
-    if facts is None or origins is None or first.to_patient is None or not _whole(scans, headers[0]):
+    if more or first.to_patient is None or bits is None or rescales is None or origins is None:
+        return None
+    if not _whole(scans, headers[0], bits):
         return None
     along = origins @ unit_normal(first.to_patient)
     order = np.argsort(along, kind="stable")
     if len(order) > 1 and np.diff(along[order]).min() < SAME_PLACE:
         return None
-    frames = Lazy(len(entries), lambda k: frames_of(headers[int(order[k])])[0])
-    return Stack(frames=frames, origins=origins[order], facts=facts), headers
+
+    def record(k: int) -> Record:
+        n = order[k]
+        scan, header = scans[n], headers[0]
+        native = scan.layout.pixels, header.rows * header.columns * bits.allocated // 8
+        offset, length = scan.fragment or native
+        syntax = header.transfer_syntax if header.encapsulated else None
+        return Record(entries[n], offset, length, syntax, header.rows, header.columns, bits, rescales[n])
+
+    direct = not headers[0].encapsulated or decodes(headers[0].transfer_syntax, bits)
+    stack = Stack(
+        frames=Lazy(len(entries), lambda k: frames_of(headers[int(order[k])])[0]),
+        origins=origins[order],
+        facts=_facts(columns, rescales),
+        record=record if direct else None,
+    )
+    return stack, headers
 
 
 def _columns(scans: Sequence[Scanned]) -> dict[str, Column] | None:
@@ -85,29 +102,28 @@ def _columns(scans: Sequence[Scanned]) -> dict[str, Column] | None:
 
 
 def _alike(columns: dict[str, Column]) -> bool:
+    if any(k not in columns for k in _NEEDED) or any(k in columns for k in _FORBIDDEN):
+        return False
     if any(len(set(columns[keyword])) > 1 for keyword in _ONE_VALUE if keyword in columns):
         return False
-    if (
-        any(keyword not in columns for keyword in _NEEDED)
-        or (columns["SOPClassUID"][0] or b"").strip(b"\0") not in CLASSES
-    ):
-        return False
     instances = columns["SOPInstanceUID"]
-    return len(set(instances)) == len(instances) and all(_UID.fullmatch(uid or b"") for uid in instances)
+    known = (columns["SOPClassUID"][0] or b"").strip(b"\0") in CLASSES
+    return (
+        known
+        and len(set(instances)) == len(instances)
+        and all(_UID.fullmatch(uid or b"") for uid in instances)
+    )
 
 
-def _whole(scans: Sequence[Scanned], header: Header) -> bool:
+def _whole(scans: Sequence[Scanned], header: Header, bits: Bits) -> bool:
     """Whether every file holds the pixels that `header`, the first one's, claims."""
-    if header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        return False
     if header.encapsulated:
         return all(s.pixel_length == UNDEFINED and s.fragment is not None for s in scans)
-    bits = header.texts("BitsAllocated")
-    needed = header.rows * header.columns * (int(bits[0]) if bits else 0) // 8
-    return needed > 0 and all(needed <= s.pixel_length <= s.size - s.layout.pixels for s in scans)
+    needed = header.rows * header.columns * bits.allocated // 8
+    return all(needed <= s.pixel_length <= s.size - s.layout.pixels for s in scans)
 
 
-def _positions(column: Column) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+def _positions(column: Column) -> NDArray[np.float64] | None:
     try:
         positions = np.array([[float(part) for part in (value or b"").split(b"\\")] for value in column])
     except ValueError:
@@ -115,28 +131,34 @@ def _positions(column: Column) -> np.ndarray[tuple[int, ...], np.dtype[np.float6
     return positions if positions.shape == (len(column), 3) and np.isfinite(positions).all() else None
 
 
-def _facts(columns: dict[str, Column]) -> Facts | None:
-    """What the pixels mean; None if a rescale is no number or 0."""
-    count = len(columns["SOPInstanceUID"])
-    nothing: Column = (None,) * count
-    slopes, intercepts, types = (
-        columns.get(k, nothing) for k in ("RescaleSlope", "RescaleIntercept", "RescaleType")
-    )
-    kinds: set[str | None] = set()
-    for slope, intercept, kind in set(zip(slopes, intercepts, types, strict=True)):
+def _rescales(columns: dict[str, Column]) -> list[Rescale] | None:
+    """Rescale Slope and Intercept of each file; None if one is no number or a slope is 0."""
+    pairs = list(zip(*(_column(columns, k) for k in ("RescaleSlope", "RescaleIntercept")), strict=True))
+    known: dict[tuple[bytes | None, bytes | None], Rescale] = {}
+    for pair in set(pairs):
         try:
-            usable = float(slope or b"nan"), float(intercept or b"nan")
+            numbers = [float(value) for value in pair if value]
         except ValueError:
             return None
-        if (
-            usable[0] == 0
-            or (slope and not math.isfinite(usable[0]))
-            or (intercept and not math.isfinite(usable[1]))
-        ):
+        if not all(map(math.isfinite, numbers)) or (pair[0] and numbers[0] == 0):
             return None
-        kinds.add(
-            (kind or b"").decode("ascii", "replace").strip(" \0") if all(map(math.isfinite, usable)) else None
-        )
-    lossy = sum((value or b"").strip() == b"01" for value in columns.get("LossyImageCompression", nothing))
-    burned = any((value or b"").strip() == b"YES" for value in columns.get("BurnedInAnnotation", nothing))
-    return Facts(files=count, rescale_types=frozenset(kinds), lossy=lossy, burned_in=burned)
+        known[pair] = (numbers[0], numbers[1]) if len(numbers) == 2 else None
+    return [known[pair] for pair in pairs]
+
+
+def _facts(columns: dict[str, Column], rescales: Sequence[Rescale]) -> Facts:
+    types = zip(_column(columns, "RescaleType"), rescales, strict=True)
+    lossy, burned = (_column(columns, k) for k in ("LossyImageCompression", "BurnedInAnnotation"))
+    return Facts(
+        files=len(rescales),
+        rescale_types=frozenset(
+            None if rescale is None else (kind or b"").decode("ascii", "replace").strip(" \0")
+            for kind, rescale in set(types)
+        ),
+        lossy=sum((value or b"").strip(b" \0") == b"01" for value in lossy),
+        burned_in=any((value or b"").strip(b" \0") == b"YES" for value in burned),
+    )
+
+
+def _column(columns: dict[str, Column], keyword: str) -> Column:
+    return columns.get(keyword) or (None,) * len(columns["SOPInstanceUID"])
