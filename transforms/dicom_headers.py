@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
+from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
@@ -25,7 +25,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.attributes import integer, items, known_name, text, texts
 from medmllm_plugin.transforms.encapsulated import STREAM_HEAD, misfit_of, read_items
-from medmllm_plugin.transforms.entries import Entry
+from medmllm_plugin.transforms.entries import Entry, read_meta
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.scan import KEYWORDS, UNDEFINED, Scanned
 
@@ -244,8 +244,7 @@ def _check_deflated(entry: Entry, file: BinaryIO) -> None:
     file.seek(0)
     if not deflated:
         return
-    read_preamble(file, force=True)
-    _read_file_meta_info(file)
+    read_meta(file)
     inflater, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while packed := inflater.unconsumed_tail or file.read(_PIECE):
         unpacked += len(inflater.decompress(packed, _PIECE))

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydicom import dcmread
-from pydicom.filereader import read_file_meta_info
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
@@ -72,7 +73,15 @@ class Entry:
 
     def open(self) -> BinaryIO:
         """Open it for reading bytes, seekable."""
-        return Path(self.file).open("rb") if self.unpack is None else self.unpack()
+        return _ToTheEnd(io.FileIO(self.file)) if self.unpack is None else self.unpack()
+
+
+class _ToTheEnd(io.BufferedReader):
+    """A file that takes no memory for bytes beyond its end, however many a damaged header asks for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(size if size is None or size < 0 else max(0, min(size, left)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +103,23 @@ class Listing:
         )
 
 
-def list_entries(paths: Sequence[Path]) -> Listing:
+def read_meta(file: BinaryIO) -> FileMetaDataset:
+    """The file meta information (PS3.10 7.1); the file is left where the dataset begins."""
+    read_preamble(file, force=True)
+    return _read_file_meta_info(file)
+
+
+def list_entries(paths: Sequence[Path], scanner: Scanner | None = None) -> Listing:
     """What lies under the paths: folders (with their subfolders), files, DICOMDIRs, zips, volume files.
+
+    Args:
+        paths: In the order in which they are listed.
+        scanner: What scans the headers of files on disk, such as one with an index; None for a plain one.
 
     Raises:
         StudyError: If a path does not exist, can't be opened, or is a file of no known kind.
     """
-    listing, scanner = Listing(), Scanner()
+    listing, scanner = Listing(), scanner or Scanner()
     for path in map(Path, paths):
         try:
             listing += _list_folder(path, scanner) if path.is_dir() else _list_file(path, scanner)
@@ -337,9 +356,8 @@ def _is_directory(path: Path) -> bool:
     if path.name.upper() == "DICOMDIR":
         return True
     try:
-        with quiet():
-            meta = read_file_meta_info(path)
-        return bool(meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
+        with quiet(), Entry(str(path)).open() as file:
+            return bool(read_meta(file).get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
     except Exception:  # a damaged header is told by the reader of headers, which names the file
         return False
 
@@ -348,7 +366,8 @@ def _list_directory(path: Path, scanner: Scanner) -> Listing:
     """The files that a DICOMDIR names (PS3.3 F.5); a name that is not there is counted."""
     try:
         with quiet():
-            records = dcmread(path, force=True).get("DirectoryRecordSequence") or []
+            with Entry(str(path)).open() as file:
+                records = dcmread(file, force=True).get("DirectoryRecordSequence") or []
             names = [_file_id(r.ReferencedFileID) for r in records if r.get("ReferencedFileID")]
     except Exception as error:
         raise StudyError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,8 @@ UNDEFINED = 0xFFFFFFFF
 
 FIRST_READ = 8192
 _MOST_READ = 4 << 20
-_LAYOUTS = 8
-"""How many layouts are kept at a time: comparing with more costs as much as a walk."""
+_TEMPLATES = 8
+"""How many are kept at a time: comparing with more costs as much as a walk."""
 
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
@@ -86,19 +87,27 @@ class _ShortError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layout:
-    """Where everything lies in files of one build."""
+    """Which attributes files of one build have, and where their pixels begin."""
 
+    order: dict[str, int] = field(repr=False)
+    """Keyword to its number among the values."""
+    vrs: dict[str, str] = field(repr=False)
+    """Keyword to Value Representation (PS3.5 6.2)."""
+    pixels: int
+    """Offset of the value of Pixel Data (7FE0,0010)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Template:
+    """How to know a file of the same build without walking it, and how to cut its values out."""
+
+    layout: Layout
     looked_at: NDArray[np.intp]
     """Offsets of the bytes that the walk looked at."""
     seen: bytes
     """Those bytes."""
-    cut: struct.Struct = field(repr=False)
+    cut: struct.Struct
     """Cuts out the values, then the length of the pixel data."""
-    order: dict[str, int] = field(repr=False)
-    """Keyword to its number among the values."""
-    vrs: dict[str, str] = field(repr=False)
-    pixels: int
-    """Offset of the value of Pixel Data (7FE0,0010)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,22 +139,24 @@ class Scanned:
         Raises:
             UnicodeDecodeError: If they are not plain ASCII.
         """
-        value = self.raw(keyword)
-        if value is None:
-            return ()
-        vr = self.layout.vrs[keyword]
-        if vr in _BINARY:
-            count = len(value) // struct.calcsize(_BINARY[vr])
-            return tuple(map(str, struct.unpack_from(f"<{count}{_BINARY[vr]}", value)))
-        text = value.decode("ascii").strip(" \0")
-        return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
+        number = self.layout.order.get(keyword)
+        return () if number is None else _texts(self.layout.vrs[keyword], self.values[number])
+
+
+@lru_cache(maxsize=4096)  # most values are the same in all files of a series
+def _texts(vr: str, value: bytes) -> tuple[str, ...]:
+    if vr in _BINARY:
+        count = len(value) // struct.calcsize(_BINARY[vr])
+        return tuple(map(str, struct.unpack_from(f"<{count}{_BINARY[vr]}", value)))
+    text = value.decode("ascii").strip(" \0")
+    return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
 
 
 class Scanner:
     """Scans files one after the other, remembering how the last ones were built."""
 
     def __init__(self) -> None:
-        self._layouts: list[Layout] = []
+        self._templates: list[_Template] = []
         self._first_read = FIRST_READ
 
     def scan(self, path: str) -> tuple[bytes, Scanned | None]:
@@ -160,10 +171,10 @@ class Scanner:
                 _ADVISE(file, 0, 0, _RANDOM)
             head = os.read(file, self._first_read)
             size = os.lseek(file, 0, os.SEEK_END)
-            layout = self._known(head)
-            while layout is None:
+            template = self._known(head)
+            while template is None:
                 try:
-                    layout = self._learn(head)
+                    template = self._learn(head)
                 except _OddError:
                     return head, None
                 except (_ShortError, struct.error):
@@ -173,28 +184,30 @@ class Scanner:
                     head = os.read(file, 8 * len(head))
         finally:
             os.close(file)
-        *values, length = layout.cut.unpack_from(head)
+        layout = template.layout
+        *values, length = template.cut.unpack_from(head)
         fragment = _one_fragment(head, layout.pixels, size) if length == UNDEFINED else None
         return head, Scanned(layout, tuple(values), length, size, fragment)
 
-    def _known(self, head: bytes) -> Layout | None:
+    def _known(self, head: bytes) -> _Template | None:
         seen = np.frombuffer(head, np.uint8)
-        for number, layout in enumerate(self._layouts):
-            if len(head) >= layout.pixels and seen.take(layout.looked_at).tobytes() == layout.seen:
+        for number, known in enumerate(self._templates):
+            if len(head) >= known.layout.pixels and seen.take(known.looked_at).tobytes() == known.seen:
                 if number:
-                    self._layouts.insert(0, self._layouts.pop(number))
-                return layout
+                    self._templates.insert(0, self._templates.pop(number))
+                return known
         return None
 
-    def _learn(self, head: bytes) -> Layout:
-        layout = _walk(head)
-        self._layouts = [layout, *self._layouts[: _LAYOUTS - 1]]
-        if layout.pixels + _BEYOND > self._first_read:
-            self._first_read = -(-(layout.pixels + _BEYOND) // FIRST_READ) * FIRST_READ
-        return layout
+    def _learn(self, head: bytes) -> _Template:
+        template = _walk(head)
+        self._templates = [template, *self._templates[: _TEMPLATES - 1]]
+        needed = template.layout.pixels + _BEYOND
+        if needed > self._first_read:
+            self._first_read = -(-needed // FIRST_READ) * FIRST_READ
+        return template
 
 
-def _walk(head: bytes) -> Layout:
+def _walk(head: bytes) -> _Template:
     """Walk the top-level elements to Pixel Data (7FE0,0010).
 
     Raises:
@@ -218,7 +231,7 @@ def _walk(head: bytes) -> Layout:
             if vr not in ("OB", "OW", ""):
                 raise _OddError
             looked_at.append((at, value - 4))
-            return _layout(head, looked_at, found, value)
+            return _template(head, looked_at, found, value)
         if tag in _FLOAT_PIXEL_DATA:
             raise _OddError
         looked_at.append((at, value))
@@ -287,9 +300,9 @@ def _after_sequence(head: bytes, at: int, looked_at: list[tuple[int, int]], *, i
     return at
 
 
-def _layout(
+def _template(
     head: bytes, looked_at: list[tuple[int, int]], found: list[tuple[str, str, int, int]], pixels: int
-) -> Layout:
+) -> _Template:
     offsets = np.concatenate([np.arange(start, stop) for start, stop in looked_at])
     pattern, at = "<", 0
     for _, _, value, length in found:
@@ -297,13 +310,15 @@ def _layout(
             raise _OddError
         pattern += f"{value - at}x{length}s"
         at = value + length
-    return Layout(
+    return _Template(
+        layout=Layout(
+            order={keyword: number for number, (keyword, *_) in enumerate(found)},
+            vrs={keyword: vr for keyword, vr, *_ in found},
+            pixels=pixels,
+        ),
         looked_at=offsets,
         seen=np.frombuffer(head, np.uint8)[offsets].tobytes(),
         cut=struct.Struct(f"{pattern}{pixels - 4 - at}xL"),
-        order={keyword: number for number, (keyword, *_) in enumerate(found)},
-        vrs={keyword: vr for keyword, vr, *_ in found},
-        pixels=pixels,
     )
 
 
