@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from medmllm_plugin.source import FileImage
 from medmllm_plugin.transforms.nifti import read_nifti
 from medmllm_plugin.volume import Volume
 from tests.builders import write_nifti
+from tests.voxel_files import damages, outcome
 
 VALUES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
 RAS = np.array([[2.0, 0, 0, -10], [0, 3.0, 0, -20], [0, 0, 4.0, 30], [0, 0, 0, 1]])
@@ -34,6 +36,28 @@ def in_lps(volume: Volume) -> dict[tuple[float, ...], float]:
     return found
 
 
+def require_nibabels_places(path: Path, *, number: int = 0) -> None:
+    """That every voxel is at nibabel's `affine @ ijk`, RAS turned into LPS, to 1e-6 mm, with its value."""
+    import nibabel
+
+    image = nibabel.load(path)
+    values = np.asarray(image.dataobj)
+    values = values.reshape(*values.shape[:3], -1)[..., number].astype(np.float32)
+    volume = read_nifti(path, volume=number)
+    to_index = np.linalg.inv(image.affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    for k, plane in enumerate(volume.planes):
+        assert plane.to_patient is not None
+        rows, columns = np.mgrid[: plane.rows, : plane.columns]
+        places = apply(plane.to_patient, np.stack([columns, rows, 0 * rows], axis=-1))
+        index = np.rint(apply(to_index, places)).astype(int)
+        nibabels = apply(image.affine, index) * [-1, -1, 1]
+        assert np.abs(nibabels - places).max() < 1e-6
+        np.testing.assert_array_equal(values[tuple(np.moveaxis(index, -1, 0))], volume.read_plane(k))
+        assert isinstance(plane.source, FileImage)
+        assert set(index[..., 2].ravel()) == {plane.source.index}
+    assert len(volume) == values.shape[2]
+
+
 def expected(values: np.ndarray, affine: np.ndarray) -> dict[tuple[float, ...], float]:
     found = {}
     for index in np.ndindex(values.shape):
@@ -42,31 +66,92 @@ def expected(values: np.ndarray, affine: np.ndarray) -> dict[tuple[float, ...], 
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    order=st.permutations(range(3)),
-    signs=st.tuples(*[st.sampled_from([-1, 1])] * 3),
-    turn=st.floats(-30, 30),
-    suffix=st.sampled_from([".nii", ".nii.gz"]),
-)
+ORDERS = [
+    (order, signs)
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product([-1, 1], repeat=3)
+]
+"""The 48 ways to store a volume along the axes of the patient."""
+
+
+@pytest.mark.parametrize(("order", "signs"), ORDERS)
 def test_every_voxel_keeps_its_place_however_it_is_stored(
-    tmp_path: Path, order: list[int], signs: tuple[int, int, int], turn: float, suffix: str
+    tmp_path: Path, order: tuple[int, ...], signs: tuple[int, ...]
 ) -> None:
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, order] * signs * [2, 3, 4]
-    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ affine[:3, :3]
     affine[:3, 3] = (-10, 20, 30)
-    path = write_nifti(tmp_path / f"any{suffix}", VALUES, affine)
+    path = write_nifti(tmp_path / "any.nii", VALUES, affine)
 
     volume = read_nifti(path)
 
-    ours, theirs = in_lps(volume), expected(VALUES, affine.astype(np.float32).astype(np.float64))
-    assert len(ours) == len(theirs)
-    near = {tuple(np.round(place, 1) + 0.0): value for place, value in theirs.items()}
-    assert all(near[tuple(np.round(place, 1) + 0.0)] == value for place, value in ours.items())
+    assert in_lps(volume) == expected(VALUES, affine)
     positions = [p.to_patient[:3, 3] @ p.to_patient[:3, 2] for p in volume.planes if p.to_patient is not None]
     assert positions == sorted(positions)
+
+
+@st.composite
+def affines(draw: st.DrawFn) -> np.ndarray:
+    """Any storage order, turned, sheared and stretched: (i, j, k, 1) to RAS mm."""
+    numbers = st.floats(-0.3, 0.3)
+    shear = np.eye(3) + np.reshape(draw(st.lists(numbers, min_size=9, max_size=9)), (3, 3))
+    order, signs = draw(st.sampled_from(ORDERS))
+    affine = np.eye(4)
+    affine[:3, :3] = shear @ (np.eye(3)[:, order] * signs * draw(st.tuples(*[st.floats(0.3, 6)] * 3)))
+    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
+    return affine
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    affine=affines(),
+    kind=st.sampled_from(["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]),
+    order=st.sampled_from("<>"),
+    volumes=st.sampled_from([None, 1, 3]),
+    scaling=st.sampled_from([(1, 0), (0.5, -7), (-3, 2.5), (np.nan, np.nan), (0, 5)]),
+    version=st.sampled_from([1, 2]),
+    name=st.sampled_from(["any.nii", "any.nii.gz", "any.hdr"]),
+    qform=st.booleans(),
+)
+def test_places_and_values_are_those_of_nibabel(
+    tmp_path: Path,
+    affine: np.ndarray,
+    kind: str,
+    order: str,
+    volumes: int | None,
+    scaling: tuple[float, float],
+    version: int,
+    name: str,
+    qform: bool,
+) -> None:
+    import nibabel
+
+    single = name != "any.hdr"
+    make = {
+        (1, True): nibabel.Nifti1Image,
+        (2, True): nibabel.Nifti2Image,
+        (1, False): nibabel.Nifti1Pair,
+        (2, False): nibabel.Nifti2Pair,
+    }[version, single]
+    shape = (3, 4, 5) if volumes is None else (3, 4, 5, volumes)
+    values = np.random.default_rng(1).integers(0, 127, shape).astype(order + kind)
+    header = make.header_class(endianness=order)
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(shape)
+    header.set_sform(affine, code=0 if qform else 4)
+    header.set_qform(affine, code=1 if qform else 0, strip_shears=True)
+    header["scl_slope"], header["scl_inter"] = scaling
+    offset = header["vox_offset"] = (544 if version == 2 else 352) if single else 0
+    head = header.binaryblock.ljust(int(offset), b"\0")
+    content = head + values.tobytes(order="F")
+    if single:
+        packed = gzip.compress(content, 1) if name.endswith(".gz") else content
+        (tmp_path / name).write_bytes(packed)
+    else:
+        (tmp_path / name).write_bytes(head)
+        (tmp_path / "any.img").write_bytes(values.tobytes(order="F"))
+
+    require_nibabels_places(tmp_path / name, number=(volumes or 1) - 1)
 
 
 @pytest.mark.parametrize("third", [0, 1, 2])
@@ -144,8 +229,10 @@ def test_values_that_are_no_numbers_become_zero_and_the_notes_say_so(tmp_path: P
 def test_a_disagreement_of_qform_and_sform_is_told(tmp_path: Path) -> None:
     import nibabel
 
+    moved = RAS.copy()
+    moved[2, 3] += 12
     image = nibabel.Nifti1Image(VALUES, RAS)
-    image.set_qform(RAS @ np.diag([-1.0, 1, 1, 1]), code=1)
+    image.set_qform(moved, code=1)
     image.set_sform(RAS, code=1)
     nibabel.save(image, tmp_path / "two.nii")
 
@@ -153,6 +240,60 @@ def test_a_disagreement_of_qform_and_sform_is_told(tmp_path: Path) -> None:
 
     assert "qform and sform disagree by up to 12.0 mm; the sform was used" in volume.notes
     assert in_lps(volume) == expected(VALUES, RAS)
+
+
+def test_no_side_is_claimed_where_qform_and_sform_mirror_each_other(tmp_path: Path) -> None:
+    import nibabel
+
+    image = nibabel.Nifti1Image(VALUES, RAS)
+    image.set_qform(RAS @ np.diag([-1.0, 1, 1, 1]), code=1)
+    image.set_sform(RAS, code=1)
+    nibabel.save(image, tmp_path / "mirrored.nii")
+
+    volume = read_nifti(tmp_path / "mirrored.nii")
+
+    assert {plane.to_patient is None for plane in volume.planes} == {True}
+    assert volume.planes[0].spacing == (3, 2)
+    assert "mirror each other" in "\n".join(volume.notes)
+
+
+@pytest.mark.parametrize(("code", "space"), [(1, None), (2, None), (3, "Talairach"), (4, "MNI 152")])
+def test_places_of_a_template_are_told(tmp_path: Path, code: int, space: str | None) -> None:
+    import nibabel
+
+    image = nibabel.Nifti1Image(VALUES, RAS)
+    image.set_sform(RAS, code=code)
+    image.set_qform(RAS, code=0)
+    nibabel.save(image, tmp_path / "any.nii")
+
+    notes = "\n".join(read_nifti(tmp_path / "any.nii").notes)
+
+    assert ("not of the scanner" in notes) == (space is not None)
+    assert space is None or space in notes
+
+
+def test_a_qform_that_is_no_rotation_is_refused_unless_there_is_an_sform(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "odd.nii", VALUES, RAS)
+    content = bytearray(path.read_bytes())
+    content[252] = 1
+    content[256:268] = np.array([0.9, 0.9, 0.9], "<f4").tobytes()
+    path.write_bytes(content)
+    without = path.with_name("without.nii")
+    without.write_bytes(content[:254] + b"\0\0" + content[256:])
+
+    assert "the qform is no rotation; the sform was used" in read_nifti(path).notes
+    with pytest.raises(GeometryError, match="its qform is no rotation"):
+        read_nifti(without)
+
+
+def test_a_unit_that_makes_the_patient_a_giant_is_refused(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "giant.nii", np.zeros((30, 30, 30), np.int16), RAS)
+    content = bytearray(path.read_bytes())
+    content[123] = 1
+    path.write_bytes(content)
+
+    with pytest.raises(GeometryError, match="by its header it is 120 m long"):
+        read_nifti(path)
 
 
 def test_without_qform_and_sform_no_side_is_claimed(tmp_path: Path) -> None:
@@ -190,6 +331,15 @@ def test_what_nibabel_repairs_is_not_printed(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr().err == ""
 
 
+def test_a_code_that_does_not_exist_places_nothing(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "odd.nii", VALUES, RAS)
+    content = bytearray(path.read_bytes())
+    content[252:256] = b"\x63\0\x63\0"
+    path.write_bytes(content)
+
+    assert read_nifti(path).planes[0].to_patient is None
+
+
 def test_a_singular_affine_is_refused(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "flat.nii.gz", VALUES, RAS)
     import nibabel
@@ -204,13 +354,66 @@ def test_a_singular_affine_is_refused(tmp_path: Path) -> None:
         read_nifti(path)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (3, 4, 5, 2, 1)])
+def test_of_several_volumes_the_first_or_the_one_named_is_read_and_told(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...]
+) -> None:
+    import nibabel
+
+    values = np.arange(120, dtype=np.int16).reshape(shape)
+    image = nibabel.Nifti1Image(values, RAS)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header.set_zooms((2, 3, 4, 2.5, 1)[: len(shape)])
+    path = tmp_path / f"many{suffix}"
+    nibabel.save(image, path)
+
+    first, second = read_nifti(path), read_nifti(path, volume=1)
+
+    both = values.reshape(3, 4, 5, 2)
+    assert in_lps(first) == expected(both[..., 0], RAS)
+    assert in_lps(second) == expected(both[..., 1], RAS)
+    told = "the file holds 2 volumes, by its header 2.5 s apart: number {} (counted from 0) was read, {}"
+    assert told.format(0, "the first, as none was named") in first.notes
+    assert told.format(1, "as was asked for") in second.notes
+
+
+def test_a_volume_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    one = write_nifti(tmp_path / "one.nii", VALUES, RAS)
+    two = write_nifti(tmp_path / "two.nii", np.stack([VALUES, VALUES], axis=-1), RAS)
+
+    with pytest.raises(StudyError, match="found a single volume, expected volume 1; name none"):
+        read_nifti(one, volume=1)
+    for number in (2, -1):
+        with pytest.raises(
+            StudyError,
+            match=f"found 2 volumes, numbered from 0, expected volume {number}; name one from 0 to 1",
+        ):
+            read_nifti(two, volume=number)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_rgb24_is_read_as_colours(tmp_path: Path, suffix: str) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+    packed = colours.view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    path = write_nifti(tmp_path / f"colours{suffix}", packed, np.diag([-1.0, -1, 1, 1]))
+
+    volume = read_nifti(path)
+
+    assert (volume.read_plane(2).shape, volume.read_plane(2).dtype) == ((4, 3, 3), np.uint8)
+    np.testing.assert_array_equal(volume.read_plane(2), colours[:, :, 2].swapaxes(0, 1))
+    assert volume.read_stored([0]) is None
+    assert (volume.study.modality, volume.unit) == ("OT", "")
+
+
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        (np.zeros((3, 4, 5, 2), np.int16), "3x4x5x2: several volumes"),
-        (np.zeros((3, 4, 5, 1, 3), np.float32), "3x4x5x1x3: several volumes"),
-        (np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colours"),
+        (np.zeros((3, 4, 5, 1, 3), np.float32), "3x4x5x1x3: vectors"),
+        (np.zeros((3, 4, 5, 2, 3), np.float32), "3x4x5x2x3: vectors"),
+        (np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")]), "RGBA32"),
         (np.zeros((3, 4, 5), np.complex64), "complex64"),
+        (np.zeros(7, np.int16), "claims 7 voxels"),
     ],
 )
 def test_what_is_not_one_volume_of_numbers_is_refused(tmp_path: Path, values: np.ndarray, found: str) -> None:
@@ -218,6 +421,52 @@ def test_what_is_not_one_volume_of_numbers_is_refused(tmp_path: Path, values: np
 
     with pytest.raises(StudyError, match=found):
         read_nifti(path)
+
+
+def test_vectors_along_the_fourth_axis_are_refused_where_the_intent_says_so(tmp_path: Path) -> None:
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5, 3), np.float32), RAS)
+    image.header.set_intent("vector")
+    nibabel.save(image, tmp_path / "field.nii")
+
+    with pytest.raises(StudyError, match="3x4x5x3: vectors"):
+        read_nifti(tmp_path / "field.nii")
+
+
+def test_an_analyze_header_is_refused_as_it_has_no_side(tmp_path: Path) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.AnalyzeImage(VALUES, None), tmp_path / "old.img")
+
+    with pytest.raises(StudyError, match=r"Analyze 7\.5 header, which doesn't say where left is"):
+        read_nifti(tmp_path / "old.hdr")
+
+
+def test_a_pair_without_its_voxels_is_refused(tmp_path: Path) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Pair(VALUES, RAS), tmp_path / "lone.img")
+    (tmp_path / "lone.img").unlink()
+
+    with pytest.raises(StudyError, match=r"voxels should be in lone\.img, which is not there, expected"):
+        read_nifti(tmp_path / "lone.hdr")
+
+
+def test_whether_a_file_is_packed_is_seen_in_it_and_not_in_its_name(tmp_path: Path) -> None:
+    plain = write_nifti(tmp_path / "plain.nii", VALUES, RAS)
+    packed = write_nifti(tmp_path / "packed.nii.gz", VALUES, RAS)
+
+    for path in (plain.rename(tmp_path / "a.nii.gz"), packed.rename(tmp_path / "b.nii")):
+        assert in_lps(read_nifti(path)) == expected(VALUES, RAS)
+
+
+def test_a_packed_pair_is_read(tmp_path: Path) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Pair(VALUES, RAS), tmp_path / "pair.img.gz")
+
+    assert in_lps(read_nifti(tmp_path / "pair.hdr.gz")) == expected(VALUES, RAS)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -232,3 +481,21 @@ def test_a_truncated_file_is_refused_when_read(tmp_path: Path, suffix: str, keep
         read_nifti(path)
 
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("packed", [False, True])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_header_gives_a_volume_or_one_of_our_errors(
+    tmp_path: Path, version: int, packed: bool, data: st.DataObject
+) -> None:
+    import nibabel
+
+    make = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
+    nibabel.save(make(VALUES, RAS), tmp_path / "whole.nii")
+    damaged = data.draw(damages((tmp_path / "whole.nii").read_bytes(), within=560))
+    path = tmp_path / ("damaged.nii.gz" if packed else "damaged.nii")
+    path.write_bytes(gzip.compress(damaged) if packed else damaged)
+
+    assert len(outcome(read_nifti, path).splitlines()) == 1

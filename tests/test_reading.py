@@ -21,8 +21,10 @@ from tests.builders import (
     write_ct_series,
     write_dicomdir,
     write_enhanced_ct,
+    write_mr_series,
     write_nifti,
 )
+from tests.voxel_files import write_metaimage, write_nrrd
 
 DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -94,6 +96,73 @@ def test_several_niftis_are_refused(tmp_path: Path) -> None:
         read_volume([tmp_path])
 
 
+def test_nrrd_and_metaimage_come_through_the_same_door(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    paths = [
+        write_nrrd(tmp_path / "a" / "a.nrrd", values),
+        write_nrrd(tmp_path / "b" / "b.NHDR", values, data="b.raw"),
+        write_metaimage(tmp_path / "c" / "c.mha", values),
+        write_metaimage(tmp_path / "d" / "d.MHD", values, data="d.raw"),
+    ]
+
+    for path in paths:
+        for given in (path, path.parent):
+            np.testing.assert_array_equal(read_volume([given]).voxels(), values.T)
+
+
+def test_a_pair_is_read_by_either_file_and_by_its_folder(tmp_path: Path) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((2, 3, 4), np.int16), np.eye(4)), tmp_path / "pair.img")
+    (tmp_path / "scene.hdr").write_bytes(b"#?RADIANCE of another program")
+
+    for given in (tmp_path / "pair.hdr", tmp_path / "pair.img", tmp_path):
+        assert len(read_volume([given])) == 4
+
+
+def test_files_of_several_kinds_are_refused(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), np.eye(4))
+    write_nrrd(tmp_path / "b.nrrd", np.zeros((2, 3, 4), np.int16))
+
+    with pytest.raises(StudyError, match="found 1 NIfTI, 1 NRRD files, expected one; give the file itself"):
+        read_volume([tmp_path])
+
+
+def test_one_volume_of_several_may_be_named(tmp_path: Path) -> None:
+    values = np.arange(48, dtype=np.int16).reshape(2, 3, 4, 2)
+    path = write_nifti(tmp_path / "many.nii.gz", values, np.diag([-1.0, -1, 1, 1]))
+
+    np.testing.assert_array_equal(read_volume([path], volume=1).voxels(), values[..., 1].T)
+
+
+def test_one_stack_of_several_may_be_named_by_number_or_name(tmp_path: Path) -> None:
+    for echo in (1, 2):
+        write_mr_series(tmp_path / str(echo), slices=3, EchoNumbers=echo, InstanceNumber=None)
+
+    by_number = read_volume([tmp_path], volume=1)
+    by_name = read_volume([tmp_path], volume="Echo Number 2")
+
+    assert {header.EchoNumbers for header in by_number.headers} == {2}
+    assert {header.EchoNumbers for header in by_name.headers} == {2}
+    assert "asked for: echo number 2, 3 of 6 images" in "\n".join(by_name.notes)
+
+
+@pytest.mark.parametrize("wanted", [2, "echo number", "phase 3"])
+def test_a_stack_that_is_not_there_or_not_one_is_refused(tmp_path: Path, wanted: int | str) -> None:
+    for echo in (1, 2):
+        write_mr_series(tmp_path / str(echo), slices=3, EchoNumbers=echo, InstanceNumber=None)
+
+    with pytest.raises(StudyError, match=r"2 stacks: 0 \(echo number 1\), 1 \(echo number 2\)"):
+        read_volume([tmp_path], volume=wanted)
+
+
+def test_a_volume_of_a_file_has_no_name(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", np.zeros((2, 3, 4, 2), np.int16), np.eye(4))
+
+    with pytest.raises(StudyError, match="volumes have no names"):
+        read_volume([path], volume="second")
+
+
 def test_a_series_of_a_nifti_is_refused(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), np.eye(4))
 
@@ -102,7 +171,9 @@ def test_a_series_of_a_nifti_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="found an empty folder, expected DICOM images or a NIfTI file"):
+    with pytest.raises(
+        StudyError, match="found an empty folder, expected DICOM images or a NIfTI, NRRD or MetaImage"
+    ):
         read_volume([tmp_path])
 
 

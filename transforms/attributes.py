@@ -19,6 +19,10 @@ class Attributes(Protocol):
         """All values as stripped text; () if missing or unreadable."""
         ...
 
+    def numbers(self, keyword: str) -> tuple[float, ...] | None:
+        """The values as finite numbers; None if missing, or if one is none."""
+        ...
+
     def items(self, keyword: str) -> list[Dataset]:
         """The items of a sequence; [] if missing or unreadable."""
         ...
@@ -56,11 +60,14 @@ def numbers(source: Dataset | Attributes, keyword: str, count: int | None = None
     >>> ds = Dataset(); ds.PixelSpacing = [0.5, 0.5]; numbers(ds, "PixelSpacing", 2)
     (0.5, 0.5)
     """
-    try:
-        values = tuple(float(v) for v in texts(source, keyword))
-    except ValueError:
-        return None
-    usable = bool(values) and all(map(math.isfinite, values)) and count in (None, len(values))
+    if isinstance(source, Dataset):
+        try:
+            values: tuple[float, ...] | None = tuple(float(v) for v in texts(source, keyword))
+        except ValueError:
+            return None
+    else:
+        values = source.numbers(keyword)
+    usable = bool(values) and all(map(math.isfinite, values or ())) and count in (None, len(values or ()))
     return values if usable else None
 
 

@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
@@ -23,7 +23,7 @@ from pydicom.uid import (
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from medmllm_plugin.errors import StudyError
-from medmllm_plugin.transforms.attributes import integer, items, known_name, text, texts
+from medmllm_plugin.transforms.attributes import integer, items, known_name, numbers, text, texts
 from medmllm_plugin.transforms.encapsulated import STREAM_HEAD, misfit_of, read_items
 from medmllm_plugin.transforms.entries import Entry, read_meta
 from medmllm_plugin.transforms.quiet import quiet
@@ -94,6 +94,12 @@ class Header:
                 pass
         return texts(self.dataset, keyword)
 
+    def numbers(self, keyword: str) -> tuple[float, ...] | None:
+        """The values as finite numbers; None if missing, or if one is none."""
+        if self.scanned is not None and keyword in _SCANNED:
+            return self.scanned.numbers(keyword)
+        return numbers(self.dataset, keyword)
+
     def items(self, keyword: str) -> list[Dataset]:
         """The items of a sequence; [] if it is missing or unreadable."""
         if keyword in _SEQUENCES and keyword not in self:
@@ -109,7 +115,7 @@ class Header:
     @cached_property
     def sop_class_uid(self) -> UID:
         """SOP Class UID (0008,0016), else that of the meta information; empty if neither is there."""
-        return UID(text(self, "SOPClassUID") or self._meta("MediaStorageSOPClassUID"))
+        return _uid(text(self, "SOPClassUID") or self._meta("MediaStorageSOPClassUID"))
 
     @cached_property
     def sop_instance_uid(self) -> str:
@@ -159,12 +165,12 @@ class Header:
     @cached_property
     def transfer_syntax(self) -> UID:
         """Transfer Syntax UID (0002,0010), or what the first bytes look like."""
-        return UID(self._meta("TransferSyntaxUID"))
+        return _uid(self._meta("TransferSyntaxUID"))
 
     @property
     def media_storage_class(self) -> UID:
         """Media Storage SOP Class UID (0002,0002)."""
-        return UID(self._meta("MediaStorageSOPClassUID"))
+        return _uid(self._meta("MediaStorageSOPClassUID"))
 
     @property
     def multi_frame(self) -> bool:
@@ -186,6 +192,11 @@ class Header:
 
     def _meta(self, keyword: str) -> str:
         return text(self, keyword) if self.scanned is not None else text(self.dataset.file_meta, keyword)
+
+
+@lru_cache(maxsize=1024)  # the files of a study have few between them
+def _uid(value: str) -> UID:
+    return UID(value)
 
 
 def read_header(entry: Entry) -> Header:
@@ -316,13 +327,16 @@ def require_uids(values: Iterable[str], keyword: str, where: str) -> None:
         StudyError: If there are more values than one, or other characters.
     """
     found = tuple(values)
-    if len(found) > 1 or not all(re.fullmatch(r"[0-9.]{0,64}", value) for value in found):
+    if len(found) > 1 or not all(map(_ONE_UID.fullmatch, found)):
         raise StudyError(
             found=f"a {keyword} that is not one UID",
             expected="digits and points, at most 64",
             where=where,
             remedy="the file is damaged: export it again",
         )
+
+
+_ONE_UID = re.compile("[0-9.]{0,64}")
 
 
 def _code_string(value: str) -> str:

@@ -1,292 +1,301 @@
 """A NIfTI file → a `Volume`. Here RAS ends: the file's affine is turned into LPS at this door.
 
-Slices are cut along the third stored axis, whatever it is in the patient, so `FileImage.index` names a slice
-of the file. Within a slice only flips and a transposition are done, exactly, so that pictures look as a
-radiologist expects: axial with the patient's left on the right and posterior down, coronal left and inferior,
-sagittal posterior and inferior. Matrices follow: (column, row, 0, 1) to LPS mm; their third column is the
-unit normal, so they are right-handed and invertible even where the stored axes are left-handed.
+The header is read here, field by field as nifti1.h and nifti2.h have it, so that nothing is repaired in
+silence or allocated before it was checked. The affine is nibabel's: the sform if it is coded, else the qform,
+else none.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medmllm_plugin.errors import InputError, StudyError
-from medmllm_plugin.geometry import RAS_FROM_LPS, Matrix, require_invertible
-from medmllm_plugin.source import FileImage
-from medmllm_plugin.transforms.quiet import quiet, quiet_logger
-from medmllm_plugin.transforms.stacks import spacing_notes
-from medmllm_plugin.volume import Plane, Study, Volume
+from medmllm_plugin.errors import GeometryError, InputError
+from medmllm_plugin.geometry import RAS_FROM_LPS, Matrix, apply, require_invertible
+from medmllm_plugin.transforms.unpack import Packing, first_bytes
+from medmllm_plugin.transforms.voxel_file import VoxelFile, open_volume, refused
+from medmllm_plugin.volume import Volume
 
-LARGEST_FILE = 16 << 30
-"""Most bytes of voxels: more is a damaged header or a bomb."""
-
-_SAMPLED = 32
-_UNITS_IN_MM = {"meter": 1000.0, "micron": 0.001}
-# by the patient axis (0 x, 1 y, 2 z in LPS) across the slices: where columns and rows shall point
-_SHOWN: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {
-    2: ((0, 1), (1, 1)),
-    1: ((0, 1), (2, -1)),
-    0: ((1, 1), (2, -1)),
+_FIELDS_1 = {
+    "dim": (40, "8i2"),
+    "intent": (68, "i2"),
+    "datatype": (70, "i2"),
+    "pixdim": (76, "8f4"),
+    "vox_offset": (108, "f4"),
+    "scl": (112, "2f4"),
+    "units": (123, "u1"),
+    "codes": (252, "2i2"),
+    "quatern": (256, "3f4"),
+    "qoffset": (268, "3f4"),
+    "srow": (280, "(3,4)f4"),
+    "magic": (344, "S4"),
 }
+_FIELDS_2 = {
+    "magic": (4, "S8"),
+    "datatype": (12, "i2"),
+    "dim": (16, "8i8"),
+    "pixdim": (104, "8f8"),
+    "vox_offset": (168, "i8"),
+    "scl": (176, "2f8"),
+    "codes": (344, "2i4"),
+    "quatern": (352, "3f8"),
+    "qoffset": (376, "3f8"),
+    "srow": (400, "(3,4)f8"),
+    "units": (500, "i4"),
+    "intent": (504, "i4"),
+}
+_LAYOUTS = {348: _FIELDS_1, 540: _FIELDS_2}
+"""Where each field stands and its type, by the size of the header that is its first field."""
+
+_TYPES = {
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
+}
+_RGB24 = 128
+"""Read, as it can only mean a picture in colours; RGBA32 is refused, as it doesn't say what lies behind."""
+_REFUSED_TYPES = {
+    1: "single bits",
+    32: "complex numbers (complex64)",
+    1792: "complex numbers (complex128)",
+    2048: "complex numbers (complex256)",
+    1536: "values of type float128",
+    2304: "colours with transparency (RGBA32)",
+}
+_VECTORS = {1005: "symmetric matrices", 1006: "displacement vectors", 1007: "vectors", 1004: "matrices"}
+_UNITS_IN_MM = {1: ("meter", 1000.0), 3: ("micron", 0.001)}
+_TIME_UNITS = {8: "s", 16: "ms", 24: "us"}
+_SPACES = {3: "the Talairach atlas", 4: "the MNI 152 template", 5: "a template"}
 
 
-def read_nifti(path: Path, *, modality: str | None = None) -> Volume:
-    """Read a 3-D NIfTI-1 or NIfTI-2 file; an uncompressed one slice by slice, when asked.
+def read_nifti(path: Path, *, modality: str | None = None, volume: int | None = None) -> Volume:
+    """Read one volume of a NIfTI-1 or NIfTI-2 file; an uncompressed one slice by slice, when asked.
 
     Values that are not finite numbers become 0.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii, .nii.gz, or the .hdr of a pair whose .img lies beside it.
         modality: What it shows, such as CT or MR. Without it: CT if the values can only be Hounsfield units,
             else OT; the notes say which.
+        volume: Which volume of a 4-D file, from 0; the first if None.
 
     Raises:
-        StudyError: If it is damaged or cut off, or holds several volumes, colours or complex numbers.
+        StudyError: If it is damaged or cut off, has no such volume, or holds vectors or complex numbers.
         GeometryError: If its affine is singular.
     """
     try:
-        with quiet():
-            return _read(path, modality)
+        return open_volume(nifti_header(path), modality=modality, volume=volume)
     except InputError:
         raise
     except Exception as error:
-        raise _refused(
+        raise refused(
             path, f"what is not NIfTI, or is damaged or cut off ({type(error).__name__})"
         ) from error
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InPlane:
-    """How a stored slice (first axis, second axis) becomes a picture (rows, columns)."""
+def nifti_header(path: Path) -> VoxelFile:
+    """What the header of a NIfTI file says of its voxels.
 
-    column_axis: int
-    """The stored axis, 0 or 1, along which columns count."""
-    flip_columns: bool
-    flip_rows: bool
-
-    def apply(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """The picture, shape (rows, columns), of a stored slice."""
-        picture = stored.T if self.column_axis == 0 else stored
-        return picture[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
-
-    def matrix(self, affine: Matrix, shape: tuple[int, int, int], k: int) -> Matrix:
-        """(column, row, 0, 1) to LPS mm of the picture of slice k; `affine` is that of the file in LPS."""
-        row_axis = 1 - self.column_axis
-        columns = affine[:3, self.column_axis] * (-1 if self.flip_columns else 1)
-        rows = affine[:3, row_axis] * (-1 if self.flip_rows else 1)
-        first = np.array([0.0, 0.0, k, 1.0])
-        first[self.column_axis] = shape[self.column_axis] - 1 if self.flip_columns else 0
-        first[row_axis] = shape[row_axis] - 1 if self.flip_rows else 0
-        normal = np.cross(columns, rows)
-        matrix = np.eye(4)
-        matrix[:3, 0], matrix[:3, 1], matrix[:3, 2] = columns, rows, normal / np.linalg.norm(normal)
-        matrix[:3, 3] = (affine @ first)[:3]
-        return matrix
-
-
-def radiological(affine: Matrix) -> InPlane:
-    """The flips and transposition that make slices along the third axis look as a radiologist expects.
-
-    Args:
-        affine: Stored (i, j, k, 1) to LPS mm.
-
-    >>> radiological(np.diag([-1.0, -1.0, 1.0, 1.0]))
-    InPlane(column_axis=0, flip_columns=True, flip_rows=True)
+    Raises:
+        StudyError: If it is no NIfTI header, or one of something else than volumes of numbers or colours.
+        GeometryError: If its affine is singular.
     """
-    from nibabel.orientations import io_orientation
+    # by content, as a file may have lost or gained its .gz on the way
+    packing: Packing = "gzip" if first_bytes(path, "none", 2) == b"\x1f\x8b" else "none"
+    fields = _fields(path, first_bytes(path, packing, 540))
+    dtype, colour = _data_type(path, fields)
+    shape, volumes = _sizes(path, fields)
+    data, offset, packing = _where(path, fields, packing)
+    slope, inter = _scaling(path, fields)
+    file = VoxelFile(
+        path=path,
+        kind="NIfTI",
+        data=data,
+        offset=offset,
+        packing=packing,
+        dtype=dtype,
+        shape=shape,
+        volumes=volumes,
+        volumes_are=_volumes_are(fields),
+        colour=colour,
+        slope=1.0 if colour else slope,
+        inter=0.0 if colour else inter,
+        affine=None,
+    )
+    return _placed(file, fields)
 
-    orientation = io_orientation(affine)
-    # io_orientation names axes by number and gives signs, so it serves LPS as well as RAS
-    axes, signs = orientation[:, 0].astype(int), orientation[:, 1]
-    (column_goal, column_sign), (row_goal, row_sign) = _SHOWN[int(axes[2])]
-    column_axis = int(np.flatnonzero(axes == column_goal)[0])
-    row_axis = int(np.flatnonzero(axes == row_goal)[0])
-    return InPlane(
-        column_axis=column_axis,
-        flip_columns=bool(signs[column_axis] != column_sign),
-        flip_rows=bool(signs[row_axis] != row_sign),
+
+def _fields(path: Path, head: bytes) -> dict[str, Any]:
+    """The fields that matter, as numpy values in this machine's byte order."""
+    for order in "<>":
+        size = int(np.frombuffer(head[:4].ljust(4, b"\0"), f"{order}i4")[0])
+        if size in _LAYOUTS and len(head) >= size:
+            layout = _LAYOUTS[size]
+            kind = np.dtype(
+                {
+                    "names": list(layout),
+                    "formats": [form for _, form in layout.values()],
+                    "offsets": [at for at, _ in layout.values()],
+                    "itemsize": size,
+                }
+            ).newbyteorder(order)  # type: ignore[arg-type]
+            record = np.frombuffer(head[:size], kind)[0]
+            fields = {name: record[name] for name in layout}
+            fields["order"], fields["size"] = order, size
+            if bytes(fields["magic"])[:3] not in (b"n+1", b"ni1", b"n+2", b"ni2"):
+                raise refused(path, "an Analyze 7.5 header, which doesn't say where left is")
+            return fields
+    raise refused(
+        path,
+        f"what is not a NIfTI header, or one cut off after {len(head)} bytes"
+        if head
+        else "an empty file: it was cut off",
     )
 
 
-def _read(path: Path, modality: str | None) -> Volume:
-    import nibabel
-    from nibabel.imageglobals import logger
-
-    with quiet_logger(logger):
-        image = nibabel.load(path)
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise _refused(path, f"a {type(image).__name__}")
-    shape = _one_volume(path, image)
-    slices, notes = _slices(path, image, shape), []
-    affine, about_affine = _lps_affine(path, image, shape)
-    plan = (
-        InPlane(column_axis=0, flip_columns=False, flip_rows=False)
-        if affine is None
-        else radiological(affine)
-    )
-    matrices = None if affine is None else [plan.matrix(affine, shape, k) for k in range(shape[2])]
-    order = list(range(shape[2]))
-    if matrices is not None and affine is not None and affine[:3, 2] @ matrices[0][:3, 2] < 0:
-        order.reverse()
-    spacing = _spacing(image, matrices)
-    low, high, whole, finite = _values_in(slices, shape[2])
-    kind, unit, about_kind = _modality(modality, low=low, high=high, whole=whole)
-    if not finite:
-        notes.append("some values are not finite numbers; they are shown as 0")
-    if matrices is not None:
-        notes += spacing_notes([matrices[k] for k in order])
-
-    def read_plane(k: int) -> NDArray[np.float32]:
-        return np.ascontiguousarray(plan.apply(_finite(slices(order[k]))))
-
-    rows, columns = (shape[1], shape[0]) if plan.column_axis == 0 else (shape[0], shape[1])
-    planes = tuple(
-        Plane(
-            source=FileImage(file=path.name, index=k),
-            rows=rows,
-            columns=columns,
-            to_patient=None if matrices is None else matrices[k],
-            spacing=spacing,
-        )
-        for k in order
-    )
-    return Volume(
-        planes=planes,
-        read_plane=read_plane,
-        study=Study(modality=kind),
-        unit=unit,
-        notes=(*about_kind, *about_affine, *notes),
-    )
+def _data_type(path: Path, fields: dict[str, Any]) -> tuple[np.dtype[Any], bool]:
+    code = int(fields["datatype"])
+    if code == _RGB24:
+        return np.dtype(np.uint8), True
+    if code not in _TYPES:
+        raise refused(path, _REFUSED_TYPES.get(code, f"values of an unknown type ({code})"))
+    return np.dtype(fields["order"] + _TYPES[code]), False
 
 
-def _one_volume(path: Path, image: Any) -> tuple[int, int, int]:
-    shape = tuple(map(int, image.shape))
-    kind = image.get_data_dtype()
-    if kind.fields is not None or kind.kind not in "iuf":
-        raise _refused(path, "colours (RGB)" if kind.fields is not None else f"values of type {kind.name}")
-    if len(shape) < 2 or any(n > 1 for n in shape[3:]):
-        what = "x".join(map(str, shape))
-        raise _refused(
-            path, f"an array of {what}: several volumes or vectors" if len(shape) > 3 else f"{what} voxels"
-        )
-    three = (*shape, 1)[:3] if len(shape) == 2 else shape[:3]
-    count = int(np.prod(three, dtype=object))
-    if min(three) < 1 or count * kind.itemsize > LARGEST_FILE:
-        raise _refused(path, f"a header that claims {'x'.join(map(str, three))} voxels")
-    return three[0], three[1], three[2]
+def _sizes(path: Path, fields: dict[str, Any]) -> tuple[tuple[int, int, int], int]:
+    axes = int(fields["dim"][0])
+    sizes = [int(n) for n in fields["dim"][1 : axes + 1]] if 1 <= axes <= 7 else []
+    what = "x".join(map(str, sizes))
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise refused(path, f"a header that claims {what or axes} {'voxels' if what else 'axes'}")
+    first, second, third, volumes, *more = [*sizes, 1, 1, 1][: max(4, len(sizes))]
+    if any(n > 1 for n in more):
+        raise refused(path, f"an array of {what}: vectors or more than one series of volumes")
+    intent = int(fields["intent"])
+    if volumes > 1 and intent in _VECTORS:
+        raise refused(path, f"an array of {what}: {_VECTORS[intent]}")
+    return (first, second, third), volumes
 
 
-def _slices(path: Path, image: Any, shape: tuple[int, int, int]) -> Callable[[int], NDArray[np.float32]]:
-    """Reads stored slice k, scaled by scl_slope and scl_inter; a compressed file is unpacked once, now."""
-    proxy = image.dataobj
-    extra = (0,) * (len(image.shape) - 3)
-    flat = len(image.shape) == 2
-    if not path.name.lower().endswith(".gz"):
-        needed = int(proxy.offset) + int(np.prod(shape)) * image.get_data_dtype().itemsize
-        if path.stat().st_size < needed:
-            raise _refused(
-                path, f"a file of {path.stat().st_size} bytes where the header claims {needed}: cut off,"
-            )
-
-        def read(k: int) -> NDArray[np.float32]:
-            with quiet():
-                return np.asarray(
-                    proxy[:, :] if flat else proxy[(slice(None), slice(None), k, *extra)], np.float32
-                )
-
-        return read
-    try:
-        stored = np.asanyarray(proxy.get_unscaled()).reshape(shape, order="F")
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise _refused(
-            path, f"compressed voxels that are damaged or cut off ({type(error).__name__})"
-        ) from error
-    slope, inter = float(proxy.slope), float(proxy.inter)
-
-    def scale(k: int) -> NDArray[np.float32]:
-        plane = stored[:, :, k]
-        if (slope, inter) == (1.0, 0.0):
-            return np.asarray(plane, np.float32)
-        return np.asarray(plane.astype(np.float64) * slope + inter, np.float32)
-
-    return scale
+def _where(path: Path, fields: dict[str, Any], packing: Packing) -> tuple[Path, int, Packing]:
+    """The file of the voxels, where they begin in it, and how it is packed."""
+    stated = float(fields["vox_offset"])
+    if not 0 <= stated < 2**62:
+        raise refused(path, f"voxels that begin at byte {stated:g}")
+    offset = int(stated)
+    if bytes(fields["magic"])[:2] == b"ni":
+        data = _image_beside(path)
+        return data, offset, "gzip" if data.name.lower().endswith(".gz") else "none"
+    least = int(fields["size"]) + 4
+    if 0 < offset < least:
+        raise refused(path, f"voxels that begin at byte {offset}, inside the header")
+    return path, offset or least, packing
 
 
-def _lps_affine(path: Path, image: Any, shape: tuple[int, int, int]) -> tuple[Matrix | None, list[str]]:
-    """The file's affine in LPS mm; None where neither qform nor sform gives one, so no side is known."""
-    header = image.header
-    notes = []
-    qform, q_code = image.get_qform(coded=True)
-    sform, s_code = image.get_sform(coded=True)
+def _image_beside(path: Path) -> Path:
+    stem = re.sub(r"\.[^.]*(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    for suffix in (".img", ".IMG", ".img.gz", ".IMG.GZ"):
+        data = path.with_name(stem + suffix)
+        if data.is_file():
+            return data
+    raise refused(path, f"a header whose voxels should be in {stem}.img, which is not there")
+
+
+def _scaling(path: Path, fields: dict[str, Any]) -> tuple[float, float]:
+    """scl_slope and scl_inter; a slope of 0 or that is no number means that values are as stored."""
+    slope, inter = map(float, fields["scl"])
+    if slope == 0 or not math.isfinite(slope):
+        return 1.0, 0.0
+    if not math.isfinite(inter):
+        raise refused(path, f"a slope of {slope:g} with an intercept that is no number")
+    return slope, inter
+
+
+def _volumes_are(fields: dict[str, Any]) -> str:
+    unit = _TIME_UNITS.get(int(fields["units"]) & 0x38)
+    step = float(fields["pixdim"][4])
+    if unit and step > 0:
+        return f"by its header {step:g} {unit} apart"
+    return "along a fourth axis that it does not name (times, echoes, directions)"
+
+
+def _placed(file: VoxelFile, fields: dict[str, Any]) -> VoxelFile:
+    """The file with its affine in LPS mm; with none where neither qform nor sform gives one."""
+    q_code, s_code = (int(code) if 0 < code <= 5 else 0 for code in fields["codes"])
+    zooms = np.abs(np.asarray(fields["pixdim"][1:4], np.float64))
+    unit, scale = _UNITS_IN_MM.get(int(fields["units"]) & 7, ("mm", 1.0))
     if not q_code and not s_code:
-        return None, ["the file has neither qform nor sform: sides and places are unknown, none is claimed"]
-    affine = require_invertible(RAS_FROM_LPS @ image.affine, where=str(path))
-    if q_code and s_code and qform is not None and sform is not None:
-        corners = np.array(
-            [[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])]
+        known = bool((zooms[:2] > 0).all() and np.isfinite(zooms[:2]).all())
+        return replace(
+            file,
+            spacing=(float(zooms[1]) * scale, float(zooms[0]) * scale) if known else None,
+            notes=("the file has neither qform nor sform: sides and places are unknown, none is claimed",),
         )
-        off = float(np.linalg.norm((corners @ (qform - sform).T)[:, :3], axis=1).max())
+    notes = []
+    qform = _qform(fields, zooms) if q_code else None
+    sform = np.vstack([np.asarray(fields["srow"], np.float64), [0, 0, 0, 1]]) if s_code else None
+    used = qform if sform is None else sform
+    if used is None:
+        raise GeometryError(
+            f"{file.path}: its qform is no rotation, expected a unit quaternion; correct the header"
+        )
+    affine = require_invertible(RAS_FROM_LPS @ used, where=str(file.path))
+    if q_code and qform is None:
+        notes.append("the qform is no rotation; the sform was used")
+    if sform is not None and qform is not None:
+        if np.linalg.det(qform[:3, :3]) * np.linalg.det(sform[:3, :3]) < 0:
+            return replace(
+                file,
+                spacing=_steps(affine, scale),
+                notes=("qform and sform mirror each other: sides and places are unknown, none is claimed",),
+            )
+        corners = np.array(np.meshgrid(*([0, n - 1] for n in file.shape))).reshape(3, 8).T
+        off = float(np.linalg.norm(apply(qform, corners) - apply(sform, corners), axis=1).max()) * scale
         if off > 0.1:
             notes.append(f"qform and sform disagree by up to {off:.1f} mm; the sform was used")
-    unit = header.get_xyzt_units()[0]
-    if unit in _UNITS_IN_MM:
-        affine = np.diag([_UNITS_IN_MM[unit]] * 3 + [1.0]) @ affine
+    space = _SPACES.get(s_code or q_code)
+    if space:
+        notes.append(f"its places are those of {space}, not of the scanner")
+    if unit != "mm":
+        affine = np.diag([scale] * 3 + [1.0]) @ affine
         notes.append(f"the file counts in {unit}; its places were turned into mm")
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    if abs(float(axes[:, 0] @ axes[:, 1])) > 1e-3:
-        notes.append("rows and columns of the file are not perpendicular: pictures show them as if they were")
-    return affine, notes
+    return replace(file, affine=affine, notes=tuple(notes))
 
 
-def _spacing(image: Any, matrices: list[Matrix] | None) -> tuple[float, float] | None:
-    if matrices is not None:
-        column, row = np.linalg.norm(matrices[0][:3, :2], axis=0)
-        return float(row), float(column)
-    zooms = [float(z) for z in image.header.get_zooms()[:2]]
-    return (zooms[1], zooms[0]) if min(zooms) > 0 else None
+def _steps(affine: Matrix, scale: float) -> tuple[float, float]:
+    first, second = np.linalg.norm(affine[:3, :2], axis=0) * scale
+    return float(second), float(first)
 
 
-def _values_in(slices: Callable[[int], NDArray[np.float32]], count: int) -> tuple[float, float, bool, bool]:
-    """Lowest, highest, whether all are whole, whether all are finite, of slices spread over the volume."""
-    low, high, whole, finite = np.inf, -np.inf, True, True
-    for k in np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(int)):
-        stored = slices(int(k))
-        finite = finite and bool(np.isfinite(stored).all())
-        plane = _finite(stored)
-        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
-        whole = whole and bool((plane == np.rint(plane)).all())
-    return low, high, whole, finite
-
-
-def _modality(named: str | None, *, low: float, high: float, whole: bool) -> tuple[str, str, list[str]]:
-    if named is not None:
-        return (
-            named,
-            "HU" if named == "CT" else "",
-            [f"the modality {named} is the user's word: NIfTI names none"],
-        )
-    if whole and -3100 <= low <= -900 and high > 0:
-        why = f"its values are whole numbers from {low:g} to {high:g}; give the modality if that is wrong"
-        return "CT", "HU", [f"NIfTI names no modality; taken as CT in HU, for {why}"]
-    return "OT", "", ["NIfTI names no modality and none was given: OT (other)"]
-
-
-def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _refused(path: Path, found: str) -> StudyError:
-    return StudyError(
-        found=found,
-        expected="one whole 3-D NIfTI volume of plain numbers",
-        where=path,
-        remedy="split or convert it, or fetch it again",
+def _qform(fields: dict[str, Any], zooms: np.ndarray[Any, np.dtype[np.float64]]) -> Matrix | None:
+    """(i, j, k, 1) to RAS mm by the quaternion; None if it is none."""
+    b, c, d = (float(x) for x in fields["quatern"])
+    rest = 1 - (b * b + c * c + d * d)
+    # what single precision may lose of a unit quaternion
+    if not rest > -1e-5:
+        return None
+    a = math.sqrt(max(rest, 0.0))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
     )
+    handed = -1.0 if float(fields["pixdim"][0]) < 0 else 1.0
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * zooms * [1.0, 1.0, handed]
+    matrix[:3, 3] = np.asarray(fields["qoffset"], np.float64)
+    return matrix

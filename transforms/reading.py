@@ -1,25 +1,35 @@
-"""A study on disk → a `Volume`: the one door for folders, files, DICOMDIR, zip and NIfTI."""
+"""A study on disk → a `Volume`: the one door for folders, files, DICOMDIR, zip, NIfTI, NRRD and MetaImage."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.dicom_series import read_dicom
-from medmllm_plugin.transforms.entries import ZIP_INSIDE, Listing, list_entries
+from medmllm_plugin.transforms.entries import ZIP_INSIDE, Listing, file_kind, list_entries
 from medmllm_plugin.volume import Volume
 
 
-def read_volume(paths: Sequence[Path], *, series: str | None = None, modality: str | None = None) -> Volume:
+def read_volume(
+    paths: Sequence[Path],
+    *,
+    series: str | None = None,
+    modality: str | None = None,
+    volume: int | str | None = None,
+) -> Volume:
     """Read one series or file; headers now, pixels when `Volume.read_plane` asks for them.
 
     Args:
-        paths: Folders, DICOM files, a DICOMDIR, zips of DICOM, or one NIfTI file.
+        paths: Folders, DICOM files, a DICOMDIR, zips of DICOM, or one NIfTI, NRRD or MetaImage file.
         series: Series Instance UID, its unique beginning or end, or the Series Number; None lets the rule of
             `medmllm_plugin.transforms.dicom_series` choose.
-        modality: For DICOM: only series of this Modality (0008,0060). For NIfTI: what the file shows, such as
-            MR.
+        modality: For DICOM: only series of this Modality (0008,0060). For other files: what it shows, such
+            as MR.
+        volume: Of a file or series that holds several volumes, which one, from 0: of NIfTI, NRRD and
+            MetaImage by the fourth axis; of DICOM the stacks that the notes list (echoes, b-values, phases),
+            which may be named too, such as `b-value 1000`. None takes the first, of DICOM the largest.
 
     Returns:
         The planes sorted along their normal; `Volume.notes` says what was chosen, what was left out, and why.
@@ -34,31 +44,48 @@ def read_volume(paths: Sequence[Path], *, series: str | None = None, modality: s
     where = ", ".join(map(str, paths))
     listing = list_entries(paths)
     if listing.entries:
-        return read_dicom(_without_niftis(listing), series=series, modality=modality)
-    if len(listing.niftis) != 1:
+        return read_dicom(_without_files(listing), series=series, modality=modality, stack=volume)
+    if len(listing.files) != 1:
         raise _nothing(listing, where)
     if series is not None:
         raise StudyError(
-            found="a NIfTI file",
+            found=f"a {file_kind(listing.files[0])} file",
             expected="DICOM, as a series was named",
             where=where,
             remedy="leave out the series",
         )
-    from medmllm_plugin.transforms.nifti import read_nifti
+    if volume is not None and not str(volume).isdecimal():
+        raise StudyError(
+            found=f"a {file_kind(listing.files[0])} file, whose volumes have no names",
+            expected="the number of a volume, from 0",
+            where=where,
+            remedy="give a number",
+        )
+    return _read_file(listing.files[0], modality, None if volume is None else int(volume))
 
-    return read_nifti(listing.niftis[0], modality=modality)
+
+def _read_file(path: Path, modality: str | None, volume: int | None) -> Volume:
+    match file_kind(path):
+        case "NRRD":
+            from medmllm_plugin.transforms.nrrd import read_nrrd as read
+        case "MetaImage":
+            from medmllm_plugin.transforms.metaimage import read_metaimage as read
+        case _:
+            from medmllm_plugin.transforms.nifti import read_nifti as read
+    return read(path, modality=modality, volume=volume)
 
 
-def _without_niftis(listing: Listing) -> Listing:
-    if listing.niftis:
-        listing.left_out["NIfTI beside DICOM"] += len(listing.niftis)
+def _without_files(listing: Listing) -> Listing:
+    for path in listing.files:
+        listing.left_out[f"{file_kind(path)} beside DICOM"] += 1
     return listing
 
 
 def _nothing(listing: Listing, where: str) -> StudyError:
-    if listing.niftis:
+    if listing.files:
+        kinds = Counter(str(file_kind(path)) for path in listing.files)
         return StudyError(
-            found=f"{len(listing.niftis)} NIfTI files",
+            found=", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + " files",
             expected="one",
             where=where,
             remedy="give the file itself",
@@ -66,7 +93,7 @@ def _nothing(listing: Listing, where: str) -> StudyError:
     others = ", ".join(f"{n} {reason}" for reason, n in sorted(listing.left_out.items()))
     return StudyError(
         found=f"no images ({others})" if others else "an empty folder",
-        expected="DICOM images or a NIfTI file",
+        expected="DICOM images or a NIfTI, NRRD or MetaImage file",
         where=where,
         remedy="give the zip itself"
         if listing.left_out[ZIP_INSIDE]

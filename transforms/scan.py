@@ -11,6 +11,7 @@ gives None, and pydicom reads the file.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from dataclasses import dataclass, field
@@ -141,6 +142,20 @@ class Scanned:
         """
         number = self.layout.order.get(keyword)
         return () if number is None else _texts(self.layout.vrs[keyword], self.values[number])
+
+    def numbers(self, keyword: str) -> tuple[float, ...] | None:
+        """The values as finite numbers; None if missing, or if one is none."""
+        number = self.layout.order.get(keyword)
+        return None if number is None else _numbers(self.layout.vrs[keyword], self.values[number])
+
+
+@lru_cache(maxsize=4096)
+def _numbers(vr: str, value: bytes) -> tuple[float, ...] | None:
+    try:
+        found = tuple(map(float, _texts(vr, value)))
+    except ValueError:  # text that is not ASCII among them
+        return None
+    return found if found and all(map(math.isfinite, found)) else None
 
 
 @lru_cache(maxsize=4096)  # most values are the same in all files of a series
