@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.transforms.entries import list_entries
+from medmllm_plugin.transforms.reading import read_volume
 from medmllm_plugin.transforms.scan import KEYWORDS
 from medmllm_plugin.transforms.scan_index import IndexedScanner
 from tests.builders import write_ct_series
@@ -72,3 +74,13 @@ def test_an_index_that_cant_be_written_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="can't be written"):
         scanned(tmp_path / "study", tmp_path / "nowhere" / "index.json")
+
+
+def test_a_volume_read_with_an_index_is_the_same_volume(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study")
+    index = tmp_path / "index.json"
+
+    volumes = [read_volume([tmp_path / "study"], index=index) for _ in range(2)]
+
+    assert volumes[0].notes == volumes[1].notes == read_volume([tmp_path / "study"]).notes
+    assert np.array_equal(volumes[0].voxels(), volumes[1].voxels())

@@ -18,6 +18,7 @@ def read_volume(
     series: str | None = None,
     modality: str | None = None,
     volume: int | str | None = None,
+    index: Path | None = None,
 ) -> Volume:
     """Read one series or file; headers now, pixels when `Volume.read_plane` asks for them.
 
@@ -30,6 +31,8 @@ def read_volume(
         volume: Of a file or series that holds several volumes, which one, from 0: of NIfTI, NRRD and
             MetaImage by the fourth axis; of DICOM the stacks that the notes list (echoes, b-values, phases),
             which may be named too, such as `b-value 1000`. None takes the first, of DICOM the largest.
+        index: A file in which the scan of the headers is kept, for the next time; see
+            `medmllm_plugin.transforms.scan_index`. None keeps nothing.
 
     Returns:
         The planes sorted along their normal; `Volume.notes` says what was chosen, what was left out, and why.
@@ -37,12 +40,13 @@ def read_volume(
     Raises:
         StudyError: If there is nothing to read, more than one patient or study, or a file is damaged.
         GeometryError: If a place can't be computed exactly.
+        SettingsError: If the index can't be written.
         ValueError: If no path is given.
     """
     if not paths:
         raise ValueError("no path was given")
     where = ", ".join(map(str, paths))
-    listing = list_entries(paths)
+    listing = _listing(paths, index)
     if listing.entries:
         return read_dicom(_without_files(listing), series=series, modality=modality, stack=volume)
     if len(listing.files) != 1:
@@ -62,6 +66,17 @@ def read_volume(
             remedy="give a number",
         )
     return _read_file(listing.files[0], modality, None if volume is None else int(volume))
+
+
+def _listing(paths: Sequence[Path], index: Path | None) -> Listing:
+    if index is None:
+        return list_entries(paths)
+    from medmllm_plugin.transforms.scan_index import IndexedScanner
+
+    scanner = IndexedScanner(index)
+    listing = list_entries(paths, scanner)
+    scanner.save()
+    return listing
 
 
 def _read_file(path: Path, modality: str | None, volume: int | None) -> Volume:
