@@ -100,6 +100,30 @@ _paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...", typ
 _seed = click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, and nothing else.")
 _series = click.option("--series", metavar="UID", help="Series Instance UID to take; chosen if left out.")
+
+
+def _plan_listed(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """`--plan list` shows the recipes and ends, as `--version` does."""
+    if value == "list" and not context.resilient_parsing:
+        from medmllm_plugin.transforms import recipes
+
+        _print_named(recipes.listing(), as_json=False)
+        context.exit()
+    return value
+
+
+_plan = click.option(
+    "--plan",
+    metavar="PLAN",
+    is_eager=True,
+    callback=_plan_listed,
+    help="How slices are shown: list, a recipe's name, key=value,... or both.",
+)
+_volume = click.option(
+    "--volume",
+    metavar="N",
+    help="Of several volumes (echoes, b-values, times) in a series or file which: number from 0, or name.",
+)
 _modality = click.option("--modality", metavar="CT", help="What a NIfTI file holds, such as CT or MR.")
 
 
@@ -132,8 +156,10 @@ def medmllm(context: click.Context) -> None:
 @click.option("--ask", "question", metavar="TEXT", help="Your own question about the study.")
 @click.option("--model", metavar="NAME", default="embedded", show_default=True, help="See medmllm models.")
 @_series
+@_volume
 @_modality
 @click.option("--slices", "count", type=click.IntRange(min=1), metavar="N", help="Most pictures to show.")
+@_plan
 @_seed
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
 @click.option(
@@ -152,8 +178,10 @@ def read_command(
     question: str | None,
     model: str,
     series: str | None,
+    volume: str | None,
     modality: str | None,
     count: int | None,
+    plan: str | None,
     seed: int,
     out: Path | None,
     sr_profile: str,
@@ -190,8 +218,10 @@ def read_command(
                 question=question,
                 model=model,
                 series=series,
+                volume=volume,
                 modality=modality,
                 count=count,
+                plan=plan,
                 seed=seed,
                 progress=progress,
             )
@@ -216,44 +246,55 @@ def read_command(
 @medmllm.command("slices")
 @_paths
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", required=True)
+@_plan
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Most pictures.")
 @click.option("--size", type=click.IntRange(min=1), metavar="PX", help="Longer side of a picture.")
 @click.option("--window", metavar="NAME", help="Such as ct-lung, ct-brain, percentile or header.")
 @_series
+@_volume
 @_modality
 @_json
 def slices_command(
     paths: tuple[Path, ...],
     out: Path,
+    plan: str | None,
     count: int | None,
     size: int | None,
     window: str | None,
     series: str | None,
+    volume: str | None,
     modality: str | None,
     as_json: bool,
 ) -> None:
     """Write the pictures that a model would see, and where each comes from.
 
     OUT_DIR gets 001.png and so on, and slices.json: for each picture its source image and the matrix
-    from its pixels to millimetres in the patient (LPS).
+    from its pixels to millimetres in the patient (LPS). PLAN names a recipe (see --plan list) or settings of
+    SlicePlan, such as select=every:5 (mm), select=around:X/Y/Z, select=body, plane=coronal, slab_mm=10,
+    crop=yes, square=yes, labels=yes, tokens=8192; docs/python-api.md has them all.
 
     \b
     Examples:
       medmllm slices study -o pictures
       medmllm slices study -o pictures --count 32 --size 560 --window ct-lung
+      medmllm slices study -o pictures --plan select=every:5,crop=yes,window=ct-lung+ct-bone
+      medmllm slices study -o pictures --plan overview+zoom,zoom=around:60/-20/140
+      medmllm slices --plan list
     """  # noqa: D301
     check(out, kind="slices", inputs=paths)
     from medmllm_plugin import pipeline
     from medmllm_plugin.console import shown_progress
     from medmllm_plugin.transforms.reading import read_volume
+    from medmllm_plugin.transforms.recipes import settings_of
     from medmllm_plugin.transforms.slices import SlicePlan
 
     chosen: dict[str, Any] = {"count": count, "size": size, "window": window}
-    plan = SlicePlan(**{name: value for name, value in chosen.items() if value is not None})
+    asked = settings_of(plan) if plan is not None else {}
+    made = SlicePlan(**asked | {name: value for name, value in chosen.items() if value is not None})
     with shown_progress(hidden=as_json) as progress:
         progress("reading", 0, 0)
-        volume = read_volume(paths, series=series, modality=modality)
-        slices = plan.apply(volume, progress=lambda done, total: progress("pictures", done, total))
+        whole = read_volume(paths, series=series, modality=modality, volume=volume)
+        slices = made.apply(whole, progress=lambda done, total: progress("pictures", done, total))
     with whole_folder(out, kind="slices") as part:
         files = _moved(pipeline.write_slices(slices, part), part, out)
     if as_json:
@@ -263,20 +304,85 @@ def slices_command(
             [
                 f"{slices.study.modality}: {slices.plan}",
                 *(f"  - {note}" for note in slices.notes),
-                f"Written to {out}: {len(slices)} of {len(volume)} slices as pictures, and slices.json",
+                f"Written to {out}: {len(slices)} pictures, and slices.json",
             ]
         )
 
 
+@medmllm.command("series")
+@_paths
+@click.option("--pictures", type=click.IntRange(min=1), metavar="N", help="Most pictures of the study.")
+@click.option(
+    "--prior", multiple=True, metavar="PATH", type=click.Path(path_type=Path), help="An earlier study."
+)
+@click.option("--take", multiple=True, metavar="UID", help="A series to show whatever the rules say.")
+@click.option("--leave", multiple=True, metavar="UID", help="A series to leave out.")
+@_json
+def series_command(
+    paths: tuple[Path, ...],
+    pictures: int | None,
+    prior: tuple[Path, ...],
+    take: tuple[str, ...],
+    leave: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """List the series of a study: which are worth showing, with how many pictures, and why.
+
+    Only headers are read. A series is named by its UID, the beginning or end of it, or its number.
+
+    \b
+    Examples:
+      medmllm series study
+      medmllm series study --prior last_year --pictures 48
+      medmllm series study --take 5 --leave 3 --json
+    """  # noqa: D301
+    from medmllm_plugin.transforms.study import PICTURES, plan_of
+
+    plan = plan_of(paths, pictures=pictures or PICTURES, prior=prior, take=take, leave=leave)
+    if as_json:
+        _print_json(plan.to_json())
+    else:
+        _print(plan.lines())
+
+
 @medmllm.command("phantom")
 @click.argument("out", metavar="OUT_DIR", type=click.Path(path_type=Path))
-@click.option("--kind", default="ct-chest", show_default=True, metavar="NAME", help="Kind of study.")
+@click.option(
+    "--kind",
+    default="ct-chest",
+    show_default=True,
+    metavar="NAME",
+    help="ct-chest, ct-head, ct-abdomen, xr-chest or mr-brain.",
+)
 @_seed
 @click.option("--findings", metavar="KEYS", help="Such as nodule,cardiomegaly, or none; random if left out.")
 @click.option("--slices", type=click.IntRange(min=1), metavar="N", help="How many slices.")
+@click.option("--matrix", type=click.IntRange(min=1), metavar="N", help="How many rows and columns.")
+@click.option(
+    "--form",
+    type=click.Choice(["series", "enhanced", "nifti"]),
+    default="series",
+    show_default=True,
+    help="Single images, one multi-frame object, or NIfTI.",
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "rle", "jpeg-ls", "jpeg-2000"]),
+    default="none",
+    show_default=True,
+    help="Of DICOM pixel data, without loss.",
+)
 @_json
 def phantom_command(
-    out: Path, kind: str, seed: int, findings: str | None, slices: int | None, as_json: bool
+    out: Path,
+    kind: str,
+    seed: int,
+    findings: str | None,
+    slices: int | None,
+    matrix: int | None,
+    form: str,
+    compression: str,
+    as_json: bool,
 ) -> None:
     """Make a synthetic study with known findings.
 
@@ -287,10 +393,11 @@ def phantom_command(
     Examples:
       medmllm phantom study
       medmllm phantom study --seed 7 --findings nodule,cardiomegaly
+      medmllm phantom study --kind ct-head --form enhanced --compression jpeg-ls
     """  # noqa: D301
     check(out, kind="phantom")
     from medmllm_plugin.console import shown_progress
-    from medmllm_plugin.phantoms import write_study
+    from medmllm_plugin.phantoms import Form, write_study
 
     keys = None if findings is None else tuple(one.strip() for one in findings.split(",") if one.strip())
     with shown_progress(hidden=as_json) as progress, whole_folder(out, kind="phantom") as part:
@@ -300,6 +407,9 @@ def phantom_command(
             seed=seed,
             findings=() if keys == ("none",) else keys,
             slices=slices,
+            matrix=matrix,
+            form=Form(form),
+            compression=compression,
             progress=lambda done, total: progress("phantom", done, total),
         )
         truth = json.loads((part / "truth.json").read_text("utf-8"))
@@ -310,7 +420,7 @@ def phantom_command(
     found = [f"{one['finding']} ({one['site']}, {one['side']})" for one in truth["findings"]]
     _print(
         [
-            f"Written to {out}: {len(files) - 1} images and truth.json",
+            f"Written to {out}: {len(files) - 1} {'image' if len(files) == 2 else 'images'} and truth.json",
             f"Findings: {', '.join(found) or 'none'}",
         ]
     )

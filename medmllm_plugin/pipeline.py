@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from medmllm_plugin.report import Report
 from medmllm_plugin.sliceset import SliceSet, picture_name
 from medmllm_plugin.tasks import TASKS, Task
 from medmllm_plugin.transforms.reading import read_volume
+from medmllm_plugin.transforms.recipes import settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.transforms.window import PRESETS
 from medmllm_plugin.volume import Volume
@@ -43,8 +44,10 @@ def read(
     question: str | None = None,
     model: str | Model = "embedded",
     series: str | None = None,
+    volume: int | str | None = None,
     modality: str | None = None,
     count: int | None = None,
+    plan: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Reading:
@@ -56,8 +59,11 @@ def read(
         question: The user's own question, for the task `question`.
         model: A name that `registry.open_model` knows, or a model.
         series: Which series: its UID, the end of it, or its number; None chooses and says why.
+        volume: Of a series or file of several volumes which one, as `read_volume` takes it.
         modality: What a NIfTI file is, such as CT, since it doesn't say.
         count: Most pictures; None for what suits the model.
+        plan: How pictures are chosen and made, as `transforms.recipes.settings_of` takes it; None for what
+            suits the model.
         seed: For models that sample.
         progress: Called as the work goes on.
 
@@ -66,17 +72,18 @@ def read(
     """
     tell = progress or (lambda stage, done, total: None)
     chosen = _task(task)
+    asked = settings_of(plan) if plan is not None else {}
     tell("reading", 0, 1)
     places = [paths] if isinstance(paths, Path | str) else paths
-    volume = read_volume([Path(path) for path in places], series=series, modality=modality)
+    whole = read_volume([Path(path) for path in places], series=series, modality=modality, volume=volume)
     tell("reading", 1, 1)
     tell("model", 0, 1)
     reader = registry.open_model(model) if isinstance(model, str) else model
     tell("model", 1, 1)
-    plan = plan_for(reader, volume, count=count)
-    slices = plan.apply(volume, progress=lambda done, total: tell("pictures", done, total))
+    suited = plan_for(reader, whole, count=count, asked=asked)
+    slices = suited.apply(whole, progress=lambda done, total: tell("pictures", done, total))
     tell("pictures", len(slices), len(slices))
-    if not volume.headers:
+    if not whole.headers:
         slices = replace(slices, notes=(*slices.notes, NO_SR))
     report = engine.run(
         chosen,
@@ -86,27 +93,38 @@ def read(
         seed=seed,
         progress=lambda done, total: tell("thinking", done, total),
     )
-    return Reading(report=report, slices=slices, volume=volume)
+    return Reading(report=report, slices=slices, volume=whole)
 
 
-def plan_for(model: Model, volume: Volume, *, count: int | None = None) -> SlicePlan:
+def plan_for(
+    model: Model, volume: Volume, *, count: int | None = None, asked: Mapping[str, Any] | None = None
+) -> SlicePlan:
     """The slice plan that suits a model, as far as the volume allows it.
 
+    Args:
+        model: The model; its own plan and its limits of pictures and tokens count.
+        volume: What is shown.
+        count: Most pictures; None for what suits the model.
+        asked: Settings of `SlicePlan` that a user asked for; they stand before the model's own.
+
     Raises:
-        SettingsError: If the model's own plan is not one, or more pictures are asked for than it can look at.
+        SettingsError: If the model's own plan is not one, or the settings can't be joined to one.
     """
     able = model.capabilities
-    settings: dict[str, Any] = dict(able.plan)
+    own = dict(able.plan)
+    if own.get("window") in PRESETS and volume.unit != "HU":
+        del own["window"]
+    if able.tokens is not None:
+        own.setdefault("tokens", able.tokens)
+    settings: dict[str, Any] = {**own, **(asked or {})}
+    settings.setdefault("count", min(SlicePlan().usual_count, able.pictures))
     if count is not None:
         settings["count"] = count
-    elif "count" not in settings:
-        settings["count"] = min(SlicePlan().count, able.pictures)
-    if settings.get("window") in PRESETS and volume.unit != "HU":
-        del settings["window"]
     try:
-        return SlicePlan(**settings)
+        plan = SlicePlan(**settings)
     except TypeError as error:
         raise SettingsError(f"{model.name}: its slice plan {settings} is not one ({error})") from error
+    return plan if plan.count is not None else replace(plan, count=min(plan.usual_count, able.pictures))
 
 
 def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, Path]:

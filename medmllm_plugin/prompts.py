@@ -131,4 +131,6 @@ def _describe(slices: SliceSet) -> str:
     if first.edges:
         right, down = (first.edges[edge][:1] for edge in ("right", "bottom"))
         text += f"; the right edge of each picture is {right}, its lower edge {down}"
-    return f"{text}. Grey levels: {first.window}."
+    windows = list(dict.fromkeys(one.window for one in slices.slices))
+    in_turn = ", in turn" if len(windows) > 1 else ""
+    return f"{text}. Grey levels{in_turn}: {'; '.join(windows)}."

@@ -29,6 +29,7 @@ from medmllm_plugin.findings import Box, Finding, Side, Status
 from medmllm_plugin.report import DISCLAIMER, Outcome, Provenance, Report
 from medmllm_plugin.sliceset import Slice, SliceSet
 from medmllm_plugin.source import DicomImage
+from medmllm_plugin.transforms.recipes import RECIPES
 from medmllm_plugin.volume import Study
 
 ROOT = Path(__file__).parents[1]
@@ -225,9 +226,10 @@ def test_json_is_the_report_with_its_files_and_nothing_else(line: Callable[..., 
 def test_options_reach_the_reading(line: Callable[..., Line]) -> None:
     asked = line()
 
-    run("read", "a", "b", "-o", "out", "--ask", "Why?", "--model", "m", "--series", "1.2", "--modality", "MR")
+    source = ["--series", "1.2", "--modality", "MR", "--volume", "3"]
+    run("read", "a", "b", "-o", "out", "--ask", "Why?", "--model", "m", *source)
     with_question = asked.asked
-    run("read", "a", "-o", "out", "--slices", "7", "--seed", "3")
+    run("read", "a", "-o", "out", "--slices", "7", "--seed", "3", "--plan", "radfm")
     plain = asked.asked
 
     assert with_question == {
@@ -236,11 +238,14 @@ def test_options_reach_the_reading(line: Callable[..., Line]) -> None:
         "question": "Why?",
         "model": "m",
         "series": "1.2",
+        "volume": "3",
         "modality": "MR",
         "count": None,
+        "plan": None,
         "seed": 0,
     }
     assert (plain["task"], plain["model"], plain["count"], plain["seed"]) == ("report", "embedded", 7, 3)
+    assert plain["plan"] == "radfm"
 
 
 @pytest.mark.parametrize(
@@ -450,8 +455,38 @@ def test_slices_writes_each_picture_and_where_it_comes_from(tmp_path: Path) -> N
     assert [one["picture"] for one in written["slices"]] == ["001.png", "002.png", "003.png"]
     assert [(out / one["picture"]).read_bytes()[:4] for one in written["slices"]] == [b"\x89PNG"] * 3
     assert np.allclose(np.array(written["slices"][0]["to_patient"]) @ [0, 0, 0, 1], [-20, -30, 0, 1])
-    assert "3 of 6 slices as pictures" in result.stdout
+    assert "3 pictures, and slices.json" in result.stdout
     assert not re.search("doe|jane|4711", (result.output + json.dumps(written)).lower())
+
+
+def test_slices_follows_a_plan(tmp_path: Path) -> None:
+    study, out = a_series(tmp_path / "study"), tmp_path / "pictures"
+
+    result = run(
+        *("slices", study, "-o", out, "--window", "ct-lung"),
+        *("--plan", "count=3,size=112,select=body,labels=yes,window=ct-bone"),
+    )
+
+    assert result.exit_code == 0, result.stderr
+    assert "evenly over slices" in result.stdout
+    assert "CT lung window" in result.stdout
+    assert len(list(out.glob("*.png"))) == 3
+
+
+def test_the_recipes_are_listed_without_a_study() -> None:
+    result = run("slices", "--plan", "list")
+
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(RECIPES)
+
+
+def test_an_unknown_recipe_is_one_line_that_says_where_to_look(tmp_path: Path) -> None:
+    result = run("slices", tmp_path / "study", "-o", tmp_path / "pictures", "--plan", "medgemma")
+
+    assert result.exit_code == 2
+    assert "medgemma-ct" in result.stderr
+    assert "medmllm slices --plan list" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_slices_as_json_is_what_the_file_holds(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ LAYERS = (
         "source",
         "geometry",
         "volume",
+        "resampled",
         "sliceset",
         "codes",
         "lookup",
@@ -35,12 +36,20 @@ LAYERS = (
     {"tasks", "prompts", "models", "parsing", "registry", "engine"},
     {"dicom_bridge", "fhir", "page", "page_pictures", "phantoms"},
     {"pipeline"},
+    {"transforms.monai_array", "transforms.monai"},
     {"config", "console", "cli", "__main__"},
 )
-"""Modules and subpackages from the lowest layer, the values, to the highest, the command."""
+"""Modules and subpackages from the lowest layer, the values, to the highest, the command.
+
+A module of a subpackage may stand in a layer of its own: MONAI's transforms lie beside the others, but some
+of them run the whole line.
+"""
 
 APART = ({"dicom_bridge"}, {"page", "page_pictures"}, {"phantoms"})
 """These stand in one layer and know nothing of each other."""
+
+RAS_DOORS = {f"{PACKAGE}.{name}" for name in ("transforms.nifti", "transforms.metatensor", "phantoms.nifti")}
+"""Everything else is LPS; each door has a test of the way there and back."""
 
 HEAVY = ("torch", "torchvision", "transformers", "monai", "highdicom", "nibabel", "SimpleITK", "PIL", "rich")
 
@@ -73,12 +82,15 @@ def imported(source: str, *, known: set[str]) -> set[str]:
 
 def layer(module: str) -> int:
     """The number of a module's layer from 0, the lowest."""
-    name = module.split(".")[1]
-    numbers = [number for number, names in enumerate(LAYERS) if name in names]
-    assert len(numbers) == 1, (
-        f"{module} stands in {len(numbers)} layers of tests/test_layers.py, expected one"
-    )
-    return numbers[0]
+    _, subpackage, *rest = module.split(".")
+    for name in (".".join([subpackage, *rest]), subpackage):
+        numbers = [number for number, names in enumerate(LAYERS) if name in names]
+        assert len(numbers) < 2, (
+            f"{module} stands in {len(numbers)} layers of tests/test_layers.py, expected one"
+        )
+        if numbers:
+            return numbers[0]
+    raise AssertionError(f"{module} stands in no layer of tests/test_layers.py, expected one")
 
 
 def imports() -> Iterator[tuple[str, str]]:
@@ -138,6 +150,20 @@ def test_page_phantoms_and_bridge_know_nothing_of_each_other() -> None:
     assert sideways == []
 
 
+def test_ras_is_spoken_at_its_doors_only() -> None:
+    speakers = {
+        module
+        for module, path in modules().items()
+        if any(
+            isinstance(node, ast.Name | ast.alias)
+            and "RAS_FROM_LPS" in (getattr(node, "id", ""), getattr(node, "name", ""))
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        )
+    }
+
+    assert speakers - RAS_DOORS == {f"{PACKAGE}.geometry"}
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for one, other in imports():
@@ -163,7 +189,7 @@ def test_the_package_imports_nothing_that_lies_beside_it() -> None:
     assert strangers == []
 
 
-@pytest.mark.parametrize("module", ["medmllm_plugin", "medmllm_plugin.cli"])
+@pytest.mark.parametrize("module", ["medmllm_plugin", "medmllm_plugin.cli", "medmllm_plugin.transforms"])
 def test_importing_leaves_heavy_packages_alone(module: str) -> None:
     script = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & sys.modules.keys()))"
 

@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[1]
 LINKED = ("dicom_bridge", "transforms")
 """Folders of the root that are subpackages of `medmllm_plugin`."""
 
+MODULES = (".py", ".pyc", ".c", ".h", ".so", ".pyd")
+"""Modules, what they are compiled from, and what they are compiled to."""
+
 
 def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -77,7 +80,7 @@ def test_each_file_of_a_package_is_shipped() -> None:
         inner = {path for other, path in packages().items() if other.startswith(f"{name}.")}
         for path in folder.rglob("*"):
             inside = path.relative_to(folder)
-            if path.is_dir() or path.suffix in (".py", ".pyc") or inside.parts[0] in LINKED:
+            if path.is_dir() or path.suffix in MODULES or inside.parts[0] in LINKED:
                 continue
             if any(other in path.parents for other in inner) or path.is_symlink():
                 continue
@@ -107,7 +110,7 @@ def test_the_version_is_said_the_same_everywhere() -> None:
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("extra", ["", "imaging", "engine", "node", "dev"])
+@pytest.mark.parametrize("extra", ["", "imaging", "engine", "node", "bench", "dev"])
 def test_each_requirement_has_an_exact_pin_that_satisfies_it(extra: str) -> None:
     pinned = pins()
 

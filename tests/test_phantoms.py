@@ -132,7 +132,7 @@ def test_left_is_where_x_is_positive(key: str, seed: int) -> None:
 
 
 def test_both_sides_occur() -> None:
-    sides = {a_study("nodule", seed=seed).chest.lesions[0].side for seed in range(8)}
+    sides = {a_study("nodule", seed=seed).lesions[0].side for seed in range(8)}
 
     assert sides == {"left", "right"}
 
@@ -161,7 +161,7 @@ def test_a_normal_study_has_no_findings() -> None:
 
 
 def test_findings_at_random_are_sometimes_none_and_cover_all_keys() -> None:
-    drawn = [sample_study(seed=seed, slices=16, matrix=64).chest.lesions for seed in range(60)]
+    drawn = [sample_study(seed=seed, slices=16, matrix=64).lesions for seed in range(60)]
 
     assert 8 <= sum(not lesions for lesions in drawn) <= 30
     assert {one.finding for lesions in drawn for one in lesions} == set(FINDINGS)
@@ -238,7 +238,7 @@ def test_every_uid_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"kind": "mr-brain"}, "'mr-brain'; there are: ct-chest"),
+        ({"kind": "us-liver"}, "'us-liver'; there are: ct-chest, ct-head"),
         ({"findings": ("lump",)}, "no finding 'lump'; it can have: nodule, "),
         ({"slices": 15}, "16 to 512 slices"),
         ({"slices": 513}, "16 to 512 slices"),

@@ -17,6 +17,7 @@ from medmllm_plugin.geometry import apply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.report import Outcome, Report
 from medmllm_plugin.source import DicomImage
+from medmllm_plugin.transforms.recipes import RECIPES, settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
 from tests.builders import write_cr, write_ct_series, write_nifti
 from tests.values import a_said_finding, a_said_reply, a_volume
@@ -183,6 +184,50 @@ def test_a_question_is_answered(tmp_path: Path) -> None:
 )
 def test_the_plan_suits_the_model(capabilities: dict[str, Any], count: int | None, plan: SlicePlan) -> None:
     assert pipeline.plan_for(a_model(**capabilities), a_volume(3), count=count) == plan
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "text", "count", "plan"),
+    [
+        ({"pictures": 64}, "count=7,crop=yes", None, SlicePlan(count=7, crop=True)),
+        ({"pictures": 64, "plan": {"size": 112}}, "count=7", None, SlicePlan(count=7, size=112)),
+        ({"pictures": 64, "plan": {"size": 112}}, "radfm", None, RECIPES["radfm"].plan),
+        ({"pictures": 64}, "radfm", 5, replace(RECIPES["radfm"].plan, count=5)),
+        ({"pictures": 64, "tokens": 4096}, "size=224", None, SlicePlan(size=224, tokens=4096)),
+        ({"pictures": 64, "tokens": 4096}, "tokens=99", None, SlicePlan(tokens=99)),
+        ({"pictures": 10}, "count=auto,tokens=4096", None, SlicePlan(count=10, tokens=4096)),
+        ({"pictures": 64}, "count=auto,tokens=4096", None, SlicePlan(count=16, tokens=4096)),
+    ],
+)
+def test_what_a_user_asks_for_stands_before_the_model_s_own_plan(
+    capabilities: dict[str, Any], text: str, count: int | None, plan: SlicePlan
+) -> None:
+    model = a_model(**capabilities)
+
+    assert pipeline.plan_for(model, a_volume(3), count=count, asked=settings_of(text)) == plan
+
+
+def test_a_plan_that_is_none_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no setting is named 'slices'"):
+        pipeline.read(tmp_path / "nowhere", plan="slices=3", model=a_model())
+
+
+def test_a_study_is_read_by_the_plan_that_is_asked_for(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=9)
+
+    reading = pipeline.read(
+        tmp_path, plan="count=3,size=56,select=numbers:2/5/9", model=a_model(a_said_finding())
+    )
+
+    assert reading.report.provenance.slice_plan.startswith("3 of 9 slices, by number, longer side 56 px")
+
+
+def test_a_window_for_ct_that_is_asked_for_is_not_left_out_silently() -> None:
+    model = a_model(plan={"window": "ct"})
+    plan = pipeline.plan_for(model, a_volume(3, modality="MR", unit=""), asked={"window": "ct-lung"})
+
+    with pytest.raises(SettingsError, match="needs Hounsfield units"):
+        plan.apply(a_volume(3, modality="MR", unit=""))
 
 
 def test_a_ct_window_is_left_out_for_other_modalities() -> None:

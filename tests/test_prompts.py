@@ -12,7 +12,8 @@ import pytest
 
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, build_prompt
 from medmllm_plugin.tasks import TASKS
-from tests.values import CORONAL, a_slice_set
+from medmllm_plugin.transforms.slices import SlicePlan
+from tests.values import CORONAL, a_slice_set, a_volume
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
 REPORT, QUESTION = TASKS["report"], TASKS["question"]
@@ -108,3 +109,11 @@ def test_the_pixels_alone_reach_the_model() -> None:
     assert np.array_equal(
         build_prompt(REPORT, a_slice_set(1)).pictures[0].pixels, a_slice_set(1).picture(1).pixels
     )
+
+
+def test_several_windows_are_told_in_their_order() -> None:
+    slices = SlicePlan(count=4, size=56, window="ct-lung+ct-bone").apply(a_volume(2))
+
+    words = build_prompt(TASKS["report"], slices).text
+
+    assert "Grey levels, in turn: CT lung window -600/1500 HU; CT bone window 400/1800 HU." in words

@@ -74,6 +74,7 @@ findings = st.builds(
     ).map(tuple),
     severity=st.none() | st.sampled_from(Severity),
     change=st.none() | st.sampled_from(Change),
+    pictures=st.lists(st.integers(1, 99), max_size=3).map(tuple),
     image_supported=st.none() | st.booleans(),
 )
 reports = st.builds(
@@ -146,6 +147,7 @@ def test_the_json_has_the_settled_fields() -> None:
     assert set(finding) == {
         *("finding", "site", "side", "status", "certainty", "sentence", "images", "box", "center_mm"),
         *("size_mm", "measurements", "severity", "change", "tracking_uid", "image_supported"),
+        "pictures",
     }
     assert finding["box"] == {
         "picture": 1,
@@ -154,6 +156,7 @@ def test_the_json_has_the_settled_fields() -> None:
         "row_min": 20.5,
         "column_max": 30,
         "row_max": 40,
+        "in_picture": None,
     }
     assert finding["center_mm"] == [1.5, -2.5, 3.0]
 

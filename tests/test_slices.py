@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.geometry import apply
-from medmllm_plugin.transforms.slices import SlicePlan, evenly, picture_shape, scale_matrix
+from medmllm_plugin.transforms.crop import picture_shape, scale_matrix
+from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.transforms.window import apply_window
 from tests.values import a_volume
 
@@ -89,6 +91,17 @@ def test_an_mr_shows_its_percentiles_the_same_in_every_picture() -> None:
 
     assert [int(one.pixels[0, 0, 0]) for one in shown.slices] == [0, 255]
     assert "percentile 0.5 (100) to 99.5 (300)" in shown.plan
+
+
+def test_an_mr_s_percentiles_are_of_the_whole_volume_even_where_only_a_part_is_shown() -> None:
+    volume = a_volume(
+        20, modality="MR", unit="", values=lambda k: np.full((56, 56), 100 + 10 * k, np.float32)
+    )
+
+    few = SlicePlan(count=2, size=56, window="percentile", select="numbers:1/2").apply(volume)
+
+    assert "of 12 slices of the whole volume" in few.plan
+    assert [int(one.pixels[0, 0, 0]) for one in few.slices] == [0, 13]
 
 
 def test_values_that_are_no_numbers_do_not_darken_the_rest() -> None:
@@ -180,6 +193,17 @@ def test_a_resized_picture_shows_an_edge_where_its_matrix_says(rows: int, column
         ({"size": 27}, "picture size is 27"),
         ({"size": 5000}, "picture size is 5000"),
         ({"window": "lungs"}, "no window is named 'lungs'"),
+        ({"count": None}, "the number of slices is free, but no limit of tokens"),
+        ({"tokens": 0}, "the plan allows 0 tokens"),
+        ({"multiple": 0}, "multiples of 0 px"),
+        ({"labels": True, "size": 84}, "labels need pictures of 112 px or more, but the size is 84"),
+        ({"plane": "frontal"}, "the plane is 'frontal', expected one of axial, coronal, sagittal"),
+        ({"slab": "sum"}, "'sum', expected one of max, mean, min"),
+        ({"slab_mm": 0.0}, "slabs are 0.0 mm thick"),
+        ({"select": "nearby"}, "no selection is named 'nearby'"),
+        ({"zoom": "nearby"}, "no selection is named 'nearby'"),
+        ({"zoom": "evenly", "count": 8}, "8 pictures of 504 px are zoomed, expected fewer than all"),
+        ({"zoom": "evenly", "zoom_size": 5}, "8 pictures of 5 px are zoomed"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any], says: str) -> None:
@@ -194,13 +218,126 @@ def test_a_ct_window_on_other_values_is_refused_with_the_way_out() -> None:
         SlicePlan(count=1, size=56, window="ct-lung").apply(volume)
 
 
-@pytest.mark.parametrize(("total", "count"), [(0, 3), (3, 0)])
-def test_slices_are_counted_from_1(total: int, count: int) -> None:
-    with pytest.raises(ValueError, match="counted from 1"):
-        evenly(total, count)
-
-
 def test_the_plan_says_in_words_what_was_done() -> None:
     shown = SlicePlan(count=3, size=56).apply(a_volume(9))
 
     assert shown.plan.startswith("3 of 9 slices, evenly spaced, longer side 56 px; CT windows as colours")
+
+
+def test_several_windows_make_as_many_pictures_of_each_slice() -> None:
+    values = a_ramp(-1000, 500)
+
+    shown = SlicePlan(count=4, size=56, window="ct-lung+ct-bone").apply(a_volume(9, values=values))
+
+    assert [one.window.split()[1] for one in shown.slices] == ["lung", "bone"] * 2
+    assert [one.source for one in shown.slices[::2]] == [one.source for one in shown.slices[1::2]]
+    assert shown.plan.endswith("CT lung window -600/1500 HU and CT bone window 400/1800 HU")
+    for one, (center, width) in zip(shown.slices, ((-600, 1500), (400, 1800)), strict=False):
+        assert np.array_equal(one.pixels[..., 0], apply_window(values(0), center=center, width=width))
+
+
+def test_more_windows_than_pictures_are_refused() -> None:
+    with pytest.raises(SettingsError, match="3 windows make as many pictures of each slice, but fewer"):
+        SlicePlan(count=2, window="ct-lung+ct-bone+ct-brain").apply(a_volume(9))
+
+
+def a_body_in_air(*, rows: int, columns: int) -> np.ndarray:
+    values = np.full((rows, columns), -1000, np.float32)
+    values[rows // 2 - 20 : rows // 2 + 20, columns // 3 : columns // 3 + 30] = 40
+    return values
+
+
+def test_a_crop_is_said_and_makes_the_body_larger() -> None:
+    body = a_body_in_air(rows=160, columns=240)
+    volume = a_volume(3, rows=160, columns=240, values=lambda k: body)
+
+    whole, cut = (SlicePlan(count=3, size=224, crop=crop).apply(volume) for crop in (False, True))
+
+    assert "cut to 57 x 65 px" in cut.plan
+    assert (cut.picture(1).pixels > 100).mean() > 4 * (whole.picture(1).pixels > 100).mean()
+    assert cut.to_patient(1, [0, 0])[0] > whole.to_patient(1, [0, 0])[0] + 60
+
+
+@pytest.mark.parametrize("volume", ["a radiograph", "colours"])
+def test_what_has_no_plane_in_the_body_is_not_cut(volume: str) -> None:
+    body = a_body_in_air(rows=160, columns=240)
+    colours = np.repeat((body > 0).astype(np.uint8)[..., None], 3, axis=2)
+    made = (
+        a_volume(1, rows=160, columns=240, unit="", modality="DX", placed=False, values=lambda k: body)
+        if volume == "a radiograph"
+        else a_volume(1, rows=160, columns=240, unit="", modality="US", values=lambda k: colours)
+    )
+
+    shown = SlicePlan(count=1, size=224, crop=True).apply(made)
+
+    assert "nothing cut off" in shown.plan
+    assert shown.picture(1).to_source[0, 2] == pytest.approx((240 / 224 - 1) / 2)
+
+
+def test_labels_tell_the_side_and_the_slice_and_leave_the_image_alone() -> None:
+    volume = a_volume(9, values=a_ramp(-1000, 500))
+
+    plain = SlicePlan(count=2, size=112 - 36, multiple=1, window="ct-lung").apply(volume)
+    shown = SlicePlan(count=2, size=112, labels=True, window="ct-lung").apply(volume)
+
+    for bare, one in zip(plain.slices, shown.slices, strict=True):
+        assert np.array_equal(one.pixels[18:-18, 18:-18], bare.pixels)
+        assert one.pixels[:18].max() == one.pixels[:, :18].max() == 255
+        np.testing.assert_allclose(apply(one.to_source, [18, 18]), apply(bare.to_source, [0, 0]), atol=1e-12)
+
+
+def test_slices_of_a_zoom_are_larger_and_keep_their_place_in_the_order() -> None:
+    volume = a_volume(40, step=2.0)
+
+    shown = SlicePlan(
+        count=12, size=56, zoom="around:9/9/40", zoom_count=3, zoom_size=112, select="every:8"
+    ).apply(volume)
+
+    heights = [one.to_patient[2, 3] for one in shown.slices]  # type: ignore[index]
+    assert heights == sorted(set(heights))
+    assert [h for h, one in zip(heights, shown.slices, strict=True) if len(one.pixels) == 112] == [38, 40, 42]
+    assert "3 of them larger, nearest to the point (9.0, 9.0, 40.0)" in shown.plan
+    assert "longer side 56 px, the larger ones 112 px" in shown.plan
+
+
+def test_a_budget_is_kept_and_said() -> None:
+    volume = a_volume(40, rows=128, columns=128)
+
+    shown = SlicePlan(count=32, size=448, tokens=4096).apply(volume)
+
+    assert len(shown) == 32
+    assert {one.pixels.shape for one in shown.slices} == {(308, 308, 3)}
+    assert "longer side 308 px, to fit 4096 tokens" in shown.plan
+
+
+def test_images_of_several_sizes_keep_their_own_aspect() -> None:
+    one, other = a_volume(1, rows=56, columns=112), a_volume(1, rows=112, columns=56)
+    planes = (one.planes[0], other.planes[0])
+    volume = replace(one, planes=planes, read_plane=lambda k: (one, other)[k].read_plane(0))
+
+    shown = SlicePlan(count=2, size=112, crop=True).apply(volume)
+
+    assert [picture.pixels.shape[:2] for picture in shown.slices] == [(56, 112), (112, 56)]
+
+
+@pytest.mark.parametrize(("plane", "letters"), [("coronal", "R L S I"), ("sagittal", "A P S I")])
+def test_another_plane_is_shown_as_radiologists_see_it(plane: str, letters: str) -> None:
+    volume = a_volume(30, values=lambda k: np.full((56, 56), 10 * k, np.float32))
+
+    shown = SlicePlan(count=3, size=112, plane=plane).apply(volume)
+
+    edges = shown.picture(2).edges
+    assert " ".join(edges[edge] for edge in ("left", "right", "top", "bottom")) == letters
+    grey = shown.picture(2).pixels[:, 56, 1].astype(int)
+    assert grey[5] > grey[-5]
+
+
+def test_slabs_are_joined_before_slices_are_chosen() -> None:
+    volume = a_volume(30, values=lambda k: np.full((56, 56), k, np.float32))
+
+    shown = SlicePlan(count=2, size=56, slab_mm=10, slab="max", window="ct-brain").apply(volume)
+
+    low, high = (int(one.pixels[20, 20, 0]) for one in shown.slices)
+    expected = apply_window(np.array([0, 29], np.float32), center=40, width=80)
+    assert low > expected[0]
+    assert high == expected[1]

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ import torch
 from medmllm_plugin.errors import ModelError, SettingsError
 from medmllm_plugin.findings import reply_schema
 from medmllm_plugin.models import Reply
-from medmllm_plugin.models.transformers import TransformersModel, messages, open_model, resized_shape
+from medmllm_plugin.models.transformers import (
+    TransformersModel,
+    messages,
+    model_inputs,
+    open_model,
+    resized_shape,
+)
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.volume import Study
@@ -138,6 +145,49 @@ def test_messages_keep_the_order_of_the_parts() -> None:
     image = user["content"][3]["image"]
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), prompt.pictures[1].pixels)
+
+
+def by_processor_alone(model: TransformersModel, prompt: Prompt) -> dict[str, torch.Tensor]:
+    inputs = model._processor.apply_chat_template(
+        messages(prompt), tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    return dict(inputs)
+
+
+@pytest.mark.parametrize("folder", [tiny_folder, hub_folder])
+@pytest.mark.parametrize("pictures", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(84, 112), (100, 140), (20, 30), (512, 512)])
+def test_inputs_are_those_that_the_processor_makes_alone(
+    folder: Callable[[], Path], pictures: int, shape: tuple[int, int]
+) -> None:
+    model = open_model(str(folder()))
+    prompt = a_prompt(pictures=pictures, shape=shape)
+
+    found = dict(model_inputs(model._processor, prompt))
+
+    expected = by_processor_alone(model, prompt)
+    assert found.keys() == expected.keys()
+    assert all(found[key].dtype == expected[key].dtype for key in expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_pictures_are_prepared_by_a_processor_that_is_set_otherwise() -> None:
+    model = a_model()
+    model._processor.image_processor.do_normalize = False
+    prompt = a_prompt()
+
+    found = model_inputs(model._processor, prompt)
+
+    assert torch.equal(found["pixel_values"], by_processor_alone(model, prompt)["pixel_values"])
+    assert found["pixel_values"].min() >= 0
+
+
+def test_a_template_that_leaves_pictures_out_is_refused() -> None:
+    model = a_model()
+    model._processor.chat_template = "{{ messages[0].role }}<|image_pad|>"
+
+    with pytest.raises(ModelError, match=r"can't be prepared: .* template shows 1 pictures, expected 2"):
+        ask(model, a_prompt(pictures=2))
 
 
 def test_words_can_not_pose_as_control_tokens() -> None:

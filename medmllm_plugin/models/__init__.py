@@ -24,6 +24,8 @@ class Capabilities:
     """Whether it can point with a box."""
     schema_bound: bool
     """Whether decoding itself is bound by the schema (replies are checked either way)."""
+    tokens: int | None = None
+    """Most tokens of all pictures together, as `SlicePlan.tokens`; None for no limit of its own."""
     box_limit: int = 4096
     """Largest box coordinate in its own convention."""
     findings: tuple[str, ...] | None = None

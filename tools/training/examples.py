@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.phantoms.chest import FINDINGS
-from medmllm_plugin.phantoms.study import PhantomStudy, mask_box, sample_study, sentence
-from medmllm_plugin.transforms.slices import SlicePlan, evenly
+from medmllm_plugin.phantoms.study import PhantomStudy, mask_box, sample_study
+from medmllm_plugin.transforms.select import evenly
+from medmllm_plugin.transforms.slices import SlicePlan
 
 PLAN = {"count": 16, "size": 112, "window": "ct"}
 """The slice plan of the embedded model."""
@@ -56,7 +57,7 @@ def make_example(study: PhantomStudy) -> Example:
     cells = side // PATCH
     labels = np.zeros((len(masks), cells, cells, len(FINDINGS)), np.uint8)
     findings, abnormal, words = [], set(), []
-    for index, lesion in enumerate(study.chest.lesions):
+    for index, lesion in enumerate(study.lesions):
         areas = [np.count_nonzero(m[index]) * scale**2 if index in m else 0.0 for m in masks]
         seen = [n for n, area in enumerate(areas) if area >= SEEN_PIXELS]
         if not seen:
@@ -76,11 +77,11 @@ def make_example(study: PhantomStudy) -> Example:
                 "severity": lesion.severity,
                 "pictures": cited,
                 "box": {"picture": best + 1, "bbox_2d": box},
-                "sentence": sentence(lesion),
+                "sentence": lesion.sentence,
             }
         )
         abnormal.update(n + 1 for n in seen)
-        words.append(sentence(lesion))
+        words.append(lesion.sentence)
     reply = {
         "abnormal_pictures": sorted(abnormal),
         "findings": findings,
