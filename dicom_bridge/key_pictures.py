@@ -106,16 +106,13 @@ def key_pictures(
 
 def _chosen(report: Report, slices: SliceSet) -> dict[int, _KeyPicture]:
     """What is drawn, by picture."""
-    first: dict[object, int] = {}
-    for number, one in enumerate(slices.slices, 1):
-        first.setdefault(one.source, number)
     chosen: dict[int, _KeyPicture] = {}
     for number, finding in enumerate(report.findings, 1):
-        shown = [first[image] for image in finding.images if image in first]
+        shown = slices.cited(finding.images, finding.pictures)
         if finding.status is Status.ABSENT or not (shown or finding.box):
             continue
         box = finding.box
-        if box is not None and slices.picture(box.picture).source != box.image:
+        if box is not None and box.image not in slices.picture(box.picture).images:
             raise ValueError(f"a box is on picture {box.picture}, which is of another image than the box")
         said = chosen.setdefault(box.picture if box is not None else shown[0], _KeyPicture())
         where = "" if box is not None else ", no box"
@@ -136,10 +133,11 @@ def _describe(capture: Dataset, one: Slice, said: _KeyPicture, images: StudyImag
     capture.ImageComments = "\n".join([DISCLAIMER, *map(clean, said.sentences)])[:_LONGEST_COMMENT]
     sides = [one.edges[edge].translate(_HEAD_AND_FOOT) for edge in ("right", "bottom") if one.edges]
     capture.PatientOrientation = sides or ""
-    source = images.reference(one.source)
-    source.PurposeOfReferenceCodeSequence = DatasetSequence([code_dataset(_SOURCE)])
-    capture.SourceImageSequence = DatasetSequence([source])
-    header = images.found(one.source)
+    sources = [images.reference(image) for image in one.images]
+    for source in sources:
+        source.PurposeOfReferenceCodeSequence = DatasetSequence([code_dataset(_SOURCE)])
+    capture.SourceImageSequence = DatasetSequence(sources)
+    header = images.found(one.images[0])
     if header.get("LossyImageCompression") == "01":
         capture.LossyImageCompression = "01"
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
@@ -162,9 +160,7 @@ def _drawn(one: Slice, said: _KeyPicture) -> NDArray[np.uint8]:
 
     boxed = [pixels for pixels, _ in _windows(one)]
     for box in said.boxes:
-        left, top, right, bottom = one.box_from_source(
-            column_min=box.column_min, row_min=box.row_min, column_max=box.column_max, row_max=box.row_max
-        )
+        left, top, right, bottom = one.box_in_picture(box)
         boxed = [
             draw_box(pixels, column_min=left, row_min=top, column_max=right, row_max=bottom)
             for pixels in boxed

@@ -11,6 +11,8 @@ from medmllm_plugin.errors import StudyError
 from medmllm_plugin.findings import Box
 from medmllm_plugin.source import ImageRef
 
+_NAMED = 24
+"""Most images whose numbers are written out."""
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -143,10 +145,15 @@ class StudyImages:
     def words(self, images: Iterable[ImageRef]) -> str:
         """The images in words to look up: Instance Number (0020,0013), and the frame where there is one.
 
+        More than a few, as a reformat is made of, are counted, and only the first named.
+
         Raises:
             ValueError: If an image is not among the headers.
         """
-        return ", ".join(self._word(image) for image in images)
+        words = [self._word(image) for image in images]
+        if len(words) > _NAMED:
+            words = [*words[:_NAMED], f"{len(words) - _NAMED} more images"]
+        return ", ".join(words)
 
     def _word(self, image: ImageRef) -> str:
         header, frame = self._found(image)

@@ -14,6 +14,7 @@ from medmllm_plugin.geometry import Matrix, apply, plane_matrix
 from medmllm_plugin.transforms.attributes import integer, items, numbers, text
 from medmllm_plugin.transforms.dicom_headers import read_header
 from medmllm_plugin.transforms.entries import list_entries
+from medmllm_plugin.transforms.mosaic import is_mosaic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -62,11 +63,16 @@ class ImagePlanes:
             frame: From 1, as Referenced Frame Number (0008,1160) counts.
 
         Raises:
-            GeometryError: If the image is not there, has no such frame, or has no place in the patient.
+            GeometryError: If the image is not there, has no such frame, has no place in the patient, or is a
+                mosaic.
         """
         header = self._headers.get(sop_instance_uid)
         if header is None:
             raise GeometryError(f"image {sop_instance_uid} is not among the {len(self)} images given")
+        if is_mosaic(header):
+            raise GeometryError(
+                f"image {sop_instance_uid} is a mosaic, whose position is that of none of its slices"
+            )
         frames = max(1, integer(header, "NumberOfFrames", 1))
         if not 1 <= frame <= frames:
             raise GeometryError(f"image {sop_instance_uid} has {frames} frames, not a frame {frame}")

@@ -68,6 +68,8 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
         facts.append(f"certainty {100 * finding.certainty:.0f} %")
     if seen_on:
         facts.append(seen_on)
+    if seen_on is None and finding.box is not None and finding.box.in_picture is not None:
+        facts.append("drawn on a reformat or slab, the box is its part on the image nearest to its centre")
     if finding.image_supported is not None:
         facts.append("image-supported" if finding.image_supported else "not image-supported")
     return _bracketed(sentence, facts)

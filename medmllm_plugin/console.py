@@ -119,8 +119,8 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
 
 def _finding_line(finding: Finding, slices: SliceSet) -> str:
     """Such as `Nodule, lung, left: present, 12.3 mm, certainty 93%, pictures/004.png`."""
-    numbers = [number for number, one in enumerate(slices.slices, 1) if one.source in finding.images]
-    number = finding.box.picture if finding.box is not None else next(iter(numbers), None)
+    cited = slices.cited(finding.images, finding.pictures)
+    number = finding.box.picture if finding.box is not None else next(iter(cited), None)
     facts = (
         finding.status.value,
         finding.severity and finding.severity.value,

@@ -59,6 +59,11 @@ class Box:
     column_max: float
     row_max: float
     """Source-image pixels; (0, 0) is the outer corner of the first pixel (PS3.3 C.10.5.1.2)."""
+    in_picture: tuple[float, float, float, float] | None = None
+    """Where the picture was computed from several images (a reformat, a slab) the box as it was drawn there:
+    (column_min, row_min, column_max, row_max) in corner coordinates of the picture. `image` is then the one
+    nearest to its centre, and the columns and rows are what it covers of that, at least one pixel. None where
+    the picture shows one image."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.column_min < self.column_max and 0 <= self.row_min < self.row_max):
@@ -89,7 +94,8 @@ class Finding:
     sentence: str
     """The finding in the model's own words."""
     images: tuple[ImageRef, ...]
-    """The images it cites; each was shown."""
+    """The images it cites; each was shown, by itself or in a reformat or slab: then the one nearest to its
+    centre first."""
     tracking_uid: str
     """Tracking Unique Identifier (0062,0021): the same for the same finding of the same reading."""
     certainty: float | None = None
@@ -102,6 +108,8 @@ class Finding:
     measurements: tuple[Measurement, ...] = ()
     severity: Severity | None = None
     change: Change | None = None
+    pictures: tuple[int, ...] = ()
+    """The pictures it cites, rising from 1; empty where it was not seen in pictures (a phantom's truth)."""
     image_supported: bool | None = None
     """Whether the finding moved when its pictures were masked; None if that was not asked."""
 

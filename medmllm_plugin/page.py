@@ -18,8 +18,9 @@ from medmllm_plugin.findings import Box, Finding, Side, Status
 from medmllm_plugin.geometry import plane_name
 from medmllm_plugin.page_pictures import Album, picture_links, side_words, text
 from medmllm_plugin.report import DISCLAIMER, Outcome, Report
+from medmllm_plugin.resampled import Resampled, Source
 from medmllm_plugin.sliceset import SliceSet
-from medmllm_plugin.source import DicomImage, ImageRef
+from medmllm_plugin.source import DicomImage, Tile
 
 TITLE = "MedMLLM report"
 
@@ -109,7 +110,7 @@ def key_picture(finding: Finding, album: Album) -> int | None:
     """The picture that shows a finding best: the box's, else the first cited; None for an absent one."""
     if finding.box is not None:
         return finding.box.picture
-    cited = album.cited(finding.images)
+    cited = album.cited(finding)
     return cited[0] if cited and finding.status is not Status.ABSENT else None
 
 
@@ -169,7 +170,7 @@ def _findings_table(report: Report, album: Album) -> str:
         ("Size, mm", "number", lambda one: "" if one.size_mm is None else f"{one.size_mm:.1f}"),
         ("Certainty", "number", _certainty),
         ("Image support", "", lambda one: _SUPPORT_WORDS[one.image_supported]),
-        ("Pictures", "number", lambda one: picture_links(album.cited(one.images))),
+        ("Pictures", "number", lambda one: picture_links(album.cited(one))),
     )
     head = ['<th scope="col" class="number">No.</th><th scope="col">Finding</th>']
     rows = [
@@ -212,7 +213,7 @@ def _card(album: Album, row: int, finding: Finding) -> str:
         ("Certainty", _certainty(finding)),
         ("Image support", _SUPPORT_WORDS[finding.image_supported]),
         ("Centre", _center_words(finding)),
-        ("Pictures", picture_links(album.cited(finding.images))),
+        ("Pictures", picture_links(album.cited(finding))),
         ("Image", _image_words(one.source)),
         ("Box", "" if finding.box is None else _box_words(finding.box)),
         ("Window", text(one.window)),
@@ -230,7 +231,7 @@ def _card(album: Album, row: int, finding: Finding) -> str:
 def _narrative(report: Report, album: Album) -> str:
     lines = ""
     for one in report.narrative:
-        numbers = album.cited(one.images)
+        numbers = album.cited(one)
         word = "picture" if len(numbers) == 1 else "pictures"
         cited = f' <span class="quiet">[{word} {picture_links(numbers)}]</span>' if numbers else ""
         lines += f"<p><bdi>{text(one.sentence)}</bdi>{cited}</p>"
@@ -241,9 +242,7 @@ def _strip(report: Report, album: Album) -> str:
     """All pictures, small, each naming the findings that cite it."""
     figures = ""
     for number, one in enumerate(album.slices.slices, 1):
-        cited = [
-            row for row, finding in enumerate(report.findings, 1) if number in album.cited(finding.images)
-        ]
+        cited = [row for row, finding in enumerate(report.findings, 1) if number in album.cited(finding)]
         words = f"finding {', '.join(map(str, cited))}" if cited else ""
         boxes = [finding.box for finding in report.findings if finding.box and finding.box.picture == number]
         alt = f"Picture {number}, {side_words(one)}" + (f", cited by {words}" if words else "")
@@ -328,7 +327,12 @@ def _center_words(finding: Finding) -> str:
     return f'{words} mm <span class="quiet">(LPS {numbers})</span>'
 
 
-def _image_words(source: ImageRef) -> str:
+def _image_words(source: Source) -> str:
+    if isinstance(source, Resampled):
+        ends = f"{_image_words(source.first)} to {_image_words(source.last)}"
+        return f"{text(source.words)}, plane {source.index} from 0, of the images {ends}"
+    if isinstance(source, Tile):
+        return f"{_image_words(source.sheet)}, tile {source.number + 1} of the sheet"
     if isinstance(source, DicomImage):
         frame = "" if source.frame is None else f", frame {source.frame}"
         return f'<span class="uid">{text(source.sop_instance_uid)}</span>{frame}'
@@ -337,9 +341,10 @@ def _image_words(source: ImageRef) -> str:
 
 def _box_words(box: Box) -> str:
     columns, rows = ((box.column_min, box.column_max), (box.row_min, box.row_max))
-    return (
-        f"columns {columns[0]:.1f} to {columns[1]:.1f}, rows {rows[0]:.1f} to {rows[1]:.1f} of the image, px"
-    )
+    words = f"columns {columns[0]:.1f} to {columns[1]:.1f}, rows {rows[0]:.1f} to {rows[1]:.1f}"
+    if box.in_picture is None:
+        return f"{words} of the image, px"
+    return f"{words}, px, is what it covers of the image nearest to its centre: {_image_words(box.image)}"
 
 
 def _kind(value: object) -> str:

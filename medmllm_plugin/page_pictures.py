@@ -10,17 +10,17 @@ import base64
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.findings import Box
+from medmllm_plugin.findings import Box, Finding
 from medmllm_plugin.outputs import printable
 from medmllm_plugin.pictures import png_bytes, thumbnail
+from medmllm_plugin.report import Sentence
 from medmllm_plugin.sliceset import Slice, SliceSet
-from medmllm_plugin.source import ImageRef
 
 CHANNELS = ("red", "green", "blue")
 
@@ -39,9 +39,7 @@ def text(value: object) -> str:
 
 def _in_picture(slices: SliceSet, box: Box) -> tuple[float, float, float, float]:
     """A box of a report as (column_min, row_min, column_max, row_max) of its picture, corner coordinates."""
-    return slices.picture(box.picture).box_from_source(
-        column_min=box.column_min, row_min=box.row_min, column_max=box.column_max, row_max=box.row_max
-    )
+    return slices.picture(box.picture).box_in_picture(box)
 
 
 def side_words(one: Slice) -> str:
@@ -73,12 +71,6 @@ class Album:
     slices: SliceSet
     rules: list[str] = field(default_factory=list, init=False)
     """Style rules that the views made so far need."""
-    numbers: dict[ImageRef, int] = field(default_factory=dict, init=False)
-    """The first picture of each image."""
-
-    def __post_init__(self) -> None:
-        for number, one in enumerate(self.slices.slices, 1):
-            self.numbers.setdefault(one.source, number)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -86,9 +78,9 @@ class Album:
         match = re.search(r"red (.+?), green (.+?), blue (.+)", self.slices.slices[0].window)
         return match.groups() if match else ()
 
-    def cited(self, images: Iterable[ImageRef]) -> list[int]:
-        """Rising numbers of the pictures of these images."""
-        return sorted({self.numbers[image] for image in images if image in self.numbers})
+    def cited(self, one: Finding | Sentence) -> list[int]:
+        """Rising numbers of the pictures that a finding or sentence cites."""
+        return self.slices.cited(one.images, one.pictures)
 
     def view(self, number: int, *, boxes: Sequence[Box], alt: str, small: bool = False) -> str:
         """A picture with boxes and side letters over it.

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from medmllm_plugin import codes
 from medmllm_plugin.findings import Box, Change, Finding, Measurement, Severity, Side, Status
 from medmllm_plugin.geometry import apply
 from medmllm_plugin.models import Model, Reply
 from medmllm_plugin.report import Sentence
+from medmllm_plugin.resampled import Bounds, Resampled
 from medmllm_plugin.sliceset import Slice, SliceSet
+from medmllm_plugin.source import ImageRef
 
 
 class UnusableReplyError(ValueError):
@@ -62,7 +66,9 @@ def parse(reply: Reply, *, schema: dict[str, Any], slices: SliceSet, model: Mode
         )
     return Parsed(
         findings=tuple(findings),
-        narrative=tuple(Sentence(sentence=one.sentence, images=one.images) for one in findings),
+        narrative=tuple(
+            Sentence(sentence=one.sentence, images=one.images, pictures=one.pictures) for one in findings
+        ),
         impression=tuple(_one_line(text, "the impression") for text in data["impression"]),
         notes=tuple(notes),
     )
@@ -105,14 +111,14 @@ def _finding(
     if box is not None and box.picture not in numbers:
         numbers = sorted({*numbers, box.picture})
     center, size = (None, None) if box is None else _measured(box, slices.picture(box.picture))
-    images = tuple(dict.fromkeys(slices.picture(number).source for number in numbers))
     return Finding(
         finding=finding,
         site=site,
         side=side,
         status=Status(said["status"]),
         sentence=_one_line(said["sentence"], f"the sentence of {label}"),
-        images=images,
+        images=_images(slices, numbers, box),
+        pictures=tuple(numbers),
         tracking_uid=_tracking_uid(slices, index, finding, site, side, numbers),
         certainty=certainty,
         box=box,
@@ -152,28 +158,55 @@ def _box(
     if right - left < 0.5 or bottom - top < 0.5:
         notes.append(f"{label}: its box {said['bbox_2d']} is empty or outside the picture and was left out")
         return None
-    column_min, row_min, column_max, row_max = slices.box_in_source(
-        number, column_min=left, row_min=top, column_max=right, row_max=bottom
-    )
+    drawn = {"column_min": left, "row_min": top, "column_max": right, "row_max": bottom}
+    outlines = slices.outlines(number, **drawn)
+    if not outlines:
+        notes.append(f"{label}: its box {said['bbox_2d']} lies outside of the images and was left out")
+        return None
+    on = outlines[0]
     return Box(
         picture=number,
-        image=one.source,
-        column_min=column_min,
-        row_min=row_min,
-        column_max=column_max,
-        row_max=row_max,
+        image=on.image,
+        column_min=on.column_min,
+        row_min=on.row_min,
+        column_max=on.column_max,
+        row_max=on.row_max,
+        in_picture=_cut_to_plane(slices, number, drawn) if isinstance(one.source, Resampled) else None,
     )
+
+
+def _cut_to_plane(slices: SliceSet, number: int, drawn: dict[str, float]) -> Bounds:
+    """What of a box in a picture lies on the picture's plane, for a picture may be padded."""
+    column_min, row_min, column_max, row_max = slices.box_in_source(number, **drawn)
+    return slices.picture(number).box_from_source(
+        column_min=column_min, row_min=row_min, column_max=column_max, row_max=row_max
+    )
+
+
+def _images(slices: SliceSet, numbers: list[int], box: Box | None) -> tuple[ImageRef, ...]:
+    """The images that a finding cites.
+
+    Where its box is drawn in a reformat or slab: those that the box passes through, also when it is moved
+    straight through the patient to the other pictures cited.
+    """
+    if box is None or box.in_picture is None:
+        return tuple(dict.fromkeys(image for number in numbers for image in slices.picture(number).images))
+    corners = slices.to_patient(box.picture, np.reshape(box.in_picture, (2, 2)) - 0.5)
+    images: dict[ImageRef, None] = {}
+    for number in (box.picture, *numbers):
+        moved = slices.from_patient(number, corners)[:, :2] + 0.5
+        (left, top), (right, bottom) = moved.min(axis=0).tolist(), moved.max(axis=0).tolist()
+        through = slices.outlines(number, column_min=left, row_min=top, column_max=right, row_max=bottom)
+        images |= dict.fromkeys(one.image for one in through)
+    return tuple(images)
 
 
 def _measured(box: Box, one: Slice) -> tuple[tuple[float, float, float] | None, float | None]:
     """Centre (LPS mm) and longer side (mm) of a box; None without a place in the patient."""
     if one.to_patient is None:
         return None, None
-    import numpy as np
-
-    to_picture = np.linalg.inv(one.to_source)
-    corners = [(box.column_min, box.row_min), (box.column_max, box.row_min), (box.column_min, box.row_max)]
-    xy = apply(to_picture, np.array(corners) - 0.5)
+    left, top, right, bottom = one.box_in_picture(box)
+    xy = np.array([(left, top), (right, top), (left, bottom)]) - 0.5
     placed = apply(one.to_patient, np.column_stack([xy, np.zeros(3)]))
     middle = (placed[1] + placed[2]) / 2
     size = max(float(np.linalg.norm(placed[k] - placed[0])) for k in (1, 2))

@@ -35,6 +35,8 @@ class Sentence:
 
     sentence: str
     images: tuple[ImageRef, ...] = ()
+    pictures: tuple[int, ...] = ()
+    """The pictures that it rests on, rising from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +82,11 @@ class Report:
             "findings": [finding_to_json(finding) for finding in self.findings],
             "narrative": {
                 "findings": [
-                    {"sentence": one.sentence, "images": [image.to_json() for image in one.images]}
+                    {
+                        "sentence": one.sentence,
+                        "images": [image.to_json() for image in one.images],
+                        "pictures": list(one.pictures),
+                    }
                     for one in self.narrative
                 ],
                 "impression": list(self.impression),
@@ -112,7 +118,11 @@ class Report:
             study=Study(**data["study"]),
             findings=tuple(finding_from_json(finding) for finding in data["findings"]),
             narrative=tuple(
-                Sentence(sentence=one["sentence"], images=tuple(map(image_from_json, one["images"])))
+                Sentence(
+                    sentence=one["sentence"],
+                    images=tuple(map(image_from_json, one["images"])),
+                    pictures=tuple(one.get("pictures", ())),
+                )
                 for one in data["narrative"]["findings"]
             ),
             impression=tuple(data["narrative"]["impression"]),
@@ -147,6 +157,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
             "row_min": box.row_min,
             "column_max": box.column_max,
             "row_max": box.row_max,
+            "in_picture": None if box.in_picture is None else list(box.in_picture),
         },
         "center_mm": None if finding.center_mm is None else list(finding.center_mm),
         "size_mm": finding.size_mm,
@@ -154,6 +165,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
         "severity": finding.severity,
         "change": finding.change,
         "tracking_uid": finding.tracking_uid,
+        "pictures": list(finding.pictures),
         "image_supported": finding.image_supported,
     }
 
@@ -167,10 +179,22 @@ def finding_from_json(data: dict[str, Any]) -> Finding:
             "side": Side(data["side"]),
             "status": Status(data["status"]),
             "images": tuple(map(image_from_json, data["images"])),
-            "box": None if box is None else Box(**{**box, "image": image_from_json(box["image"])}),
+            "pictures": tuple(data.get("pictures", ())),
+            "box": None if box is None else _box_from_json(box),
             "center_mm": None if center is None else tuple(center),
             "measurements": tuple(Measurement(**one) for one in data["measurements"]),
             "severity": None if data["severity"] is None else Severity(data["severity"]),
             "change": None if data["change"] is None else Change(data["change"]),
+        }
+    )
+
+
+def _box_from_json(data: dict[str, Any]) -> Box:
+    drawn = data.get("in_picture")
+    return Box(
+        **{
+            **data,
+            "image": image_from_json(data["image"]),
+            "in_picture": None if drawn is None else tuple(drawn),
         }
     )

@@ -13,7 +13,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from medmllm_plugin.findings import Finding
 from medmllm_plugin.report import DISCLAIMER, SCHEMA, Outcome, Provenance, Sentence
@@ -41,8 +41,20 @@ _BOUND: dict[str, Json] = {
     "frame": {"anyOf": [_FROM_1, {"type": "null"}]},
     "column_min": {"type": "number", "minimum": 0},
     "row_min": {"type": "number", "minimum": 0},
+    "pictures": {"type": "array", "items": _FROM_1},
 }
 """What is said of a field by its name, where that is more than its type says."""
+_ADDED = {"pictures", "in_picture"}
+"""Fields that files of the same schema's number written before don't have."""
+
+
+class Computed(TypedDict):
+    """The `source` of a picture that was computed from several images, as `Resampled.to_json` writes it."""
+
+    resampled: str
+    index: int
+    first: ImageRef
+    last: ImageRef
 
 
 def report_schema() -> Json:
@@ -68,7 +80,7 @@ def slices_schema() -> Json:
     study = {name: kind for name, kind in get_type_hints(Study).items() if name != "phantom"}
     picture = {
         "picture": {"type": "string", "pattern": r"^([^/\\]+/)*[0-9]{3,}\.png$"},
-        "source": ImageRef,
+        "source": ImageRef | Computed,
         "rows": _FROM_1,
         "columns": _FROM_1,
         "to_patient": {"anyOf": [_matrix(4), _PLAIN[NoneType]]},
@@ -143,7 +155,11 @@ def _schema(kind: Any, defs: Json) -> Json:
 
 
 def _object(properties: Json) -> Json:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [one for one in properties if one not in _ADDED],
+    }
 
 
 def _matrix(size: int) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medmllm_plugin.errors import GeometryError
+from medmllm_plugin.findings import Box
 from medmllm_plugin.geometry import Matrix, apply, orientation_letters
-from medmllm_plugin.source import ImageRef
+from medmllm_plugin.resampled import Bounds, Outline, Resampled, Source, image_of, outline
+from medmllm_plugin.source import ImageRef, Tile
 from medmllm_plugin.volume import Study
 
 _OPPOSITE = str.maketrans("LRAPSI", "RLPAIS")
@@ -22,10 +25,10 @@ class Slice:
 
     pixels: NDArray[np.uint8]
     """Shape (rows, columns, 3), as shown to the model."""
-    source: ImageRef
-    """The image that a finding may cite."""
+    source: Source
+    """The image that it shows; for a reformat or slab how it was computed from several."""
     source_shape: tuple[int, int]
-    """(rows, columns) of that image."""
+    """(rows, columns) of that image or computed plane."""
     to_source: Matrix
     """Shape (3, 3): picture (column, row, 1) to source (column, row, 1), both pixel indices. Invertible."""
     to_patient: Matrix | None
@@ -34,6 +37,13 @@ class Slice:
     """How values became grey levels, in words, such as `CT lung|mediastinum|bone as RGB`."""
     patient_orientation: tuple[str, str] | None = None
     """As `Plane.patient_orientation`; used only where there is no matrix."""
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """The images that it shows: one, or all it was computed from, nearest to the middle first."""
+        if isinstance(self.source, Resampled):
+            return tuple(dict.fromkeys(one.image for one in self.source.outlines()))
+        return (image_of(self.source),)
 
     @property
     def edges(self) -> dict[str, str]:
@@ -53,7 +63,7 @@ class Slice:
 
     def box_from_source(
         self, *, column_min: float, row_min: float, column_max: float, row_max: float
-    ) -> tuple[float, float, float, float]:
+    ) -> Bounds:
         """A box of the source image as (column_min, row_min, column_max, row_max) of the picture.
 
         Both in corner coordinates; the way back of `SliceSet.box_in_source`.
@@ -62,6 +72,14 @@ class Slice:
         mapped = apply(np.linalg.inv(self.to_source), corners - 0.5) + 0.5
         low, high = mapped.min(axis=0), mapped.max(axis=0)
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def box_in_picture(self, box: Box) -> Bounds:
+        """The box of a finding that was drawn in this picture, in corner coordinates of the picture."""
+        if box.in_picture is not None:
+            return box.in_picture
+        bounds = (box.column_min, box.row_min, box.column_max, box.row_max)
+        left, top, right, bottom = self.source.on_tile(bounds) if isinstance(self.source, Tile) else bounds
+        return self.box_from_source(column_min=left, row_min=top, column_max=right, row_max=bottom)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -108,7 +126,7 @@ class SliceSet:
 
     def box_in_source(
         self, number: int, *, column_min: float, row_min: float, column_max: float, row_max: float
-    ) -> tuple[float, float, float, float]:
+    ) -> Bounds:
         """A box of a picture as a box of its source image, both in corner coordinates, cut to the image.
 
         Returns:
@@ -122,6 +140,46 @@ class SliceSet:
         low = np.clip(mapped.min(axis=0), 0, (columns, rows))
         high = np.clip(mapped.max(axis=0), 0, (columns, rows))
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def outlines(
+        self, number: int, *, column_min: float, row_min: float, column_max: float, row_max: float
+    ) -> tuple[Outline, ...]:
+        """The images that a box of a picture passes through, with what it covers of each.
+
+        Of a picture that shows one image, that image and `box_in_source`. Of a reformat or slab the images
+        that it was computed from, nearest to the centre of the box first, see `Resampled.outlines`. All in
+        corner coordinates.
+
+        Returns:
+            Empty if the box lies outside of every image.
+        """
+        source = self.picture(number).source
+        bounds = self.box_in_source(
+            number, column_min=column_min, row_min=row_min, column_max=column_max, row_max=row_max
+        )
+        left, top, right, bottom = bounds
+        if not (left < right and top < bottom):
+            return ()
+        if isinstance(source, Resampled):
+            return source.outlines(bounds)
+        return (outline(source, bounds),)
+
+    def cited(self, images: Iterable[ImageRef], pictures: Iterable[int] = ()) -> list[int]:
+        """Rising numbers of the pictures that a finding or sentence cites.
+
+        Args:
+            images: Its images.
+            pictures: Its pictures by number, where it says them: an image can be part of many reformats.
+        """
+        said = {number for number in pictures if 1 <= number <= len(self)}
+        if said:
+            return sorted(said)
+        wanted = set(images)
+        return [
+            number
+            for number, one in enumerate(self.slices, 1)
+            if not isinstance(one.source, Resampled) and image_of(one.source) in wanted
+        ]
 
     def to_json(self, *, folder: str = "") -> dict[str, Any]:
         """The content of `slices.json`.

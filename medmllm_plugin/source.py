@@ -44,6 +44,46 @@ class FileImage:
 
 
 ImageRef = DicomImage | FileImage
+"""An image that a finding may cite."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One of the slices that share an image as tiles of a sheet, such as a Siemens mosaic.
+
+    Two are equal if they are the same tile of the same sheet.
+    """
+
+    sheet: ImageRef
+    """The image: what a finding in the tile cites."""
+    number: int
+    """Which tile, from 0."""
+    column: int
+    row: int
+    """Where its first pixel is on the sheet."""
+    rows: int
+    columns: int
+    """Of the tile."""
+
+    def on_sheet(self, bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """A box of the tile, (column_min, row_min, column_max, row_max), in pixels of the sheet.
+
+        >>> sheet = FileImage(file="sheet.dcm", index=0)
+        >>> Tile(sheet=sheet, number=4, column=64, row=64, rows=64, columns=64).on_sheet((0, 1, 2, 3))
+        (64, 65, 66, 67)
+        """
+        left, top, right, bottom = bounds
+        return left + self.column, top + self.row, right + self.column, bottom + self.row
+
+    def on_tile(self, bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """A box of the sheet in pixels of the tile: the way back of `on_sheet`."""
+        left, top, right, bottom = bounds
+        return left - self.column, top - self.row, right - self.column, bottom - self.row
+
+    def to_json(self) -> dict[str, Any]:
+        """The `source` of `slices.json`: that of the sheet, and which part of it."""
+        part = {"number": self.number, "column": self.column, "row": self.row}
+        return {**self.sheet.to_json(), "tile": {**part, "rows": self.rows, "columns": self.columns}}
 
 
 def image_from_json(data: dict[str, Any]) -> ImageRef:

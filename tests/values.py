@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 THREE_FOUR_FIVE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
 """An oblique plane whose numbers can be followed by hand."""
+OBLIQUE_TURN = (0.8, 0.48, -0.36, -0.6, 0.64, -0.48)
+"""An axial plane turned and tipped, its normal (0, 0.6, 0.8)."""
 
 
 def an_image(number: int = 1) -> DicomImage:
@@ -96,6 +99,21 @@ def a_volume(
         unit=unit,
         inverted=inverted,
     )
+
+
+def a_moved(volume: Volume, heights: Sequence[float]) -> Volume:
+    """The volume with its planes at these places, mm along their normal from the first; a shear stays."""
+    first, last = (volume.planes[k].to_patient for k in (0, -1))
+    assert first is not None
+    assert last is not None
+    way = last[:3, 3] - first[:3, 3]
+    way = way / (way @ first[:3, 2]) if len(volume) > 1 else first[:3, 2]
+    planes = []
+    for plane, height in zip(volume.planes, heights, strict=True):
+        matrix = first.copy()
+        matrix[:3, 3] = first[:3, 3] + height * way
+        planes.append(replace(plane, to_patient=matrix))
+    return replace(volume, planes=tuple(planes))
 
 
 def a_slice_set(slices: int = 3, *, size: int = 56, **volume: Any) -> SliceSet:
