@@ -336,7 +336,8 @@ def _image_words(source: Source) -> str:
     if isinstance(source, DicomImage):
         frame = "" if source.frame is None else f", frame {source.frame}"
         return f'<span class="uid">{text(source.sop_instance_uid)}</span>{frame}'
-    return f"{text(source.file)}, slice {source.index} from 0"
+    volume = "" if source.volume is None else f" of volume {source.volume}"
+    return f"{text(source.file)}, slice {source.index}{volume} from 0"
 
 
 def _box_words(box: Box) -> str:

@@ -37,6 +37,7 @@ _BOUND: dict[str, Json] = {
     "code": {**_KEY, "description": "a key of the measurements of codes.toml"},
     "picture": {**_FROM_1, "description": "number of the picture, in the order shown"},
     "index": _FROM_0,
+    "volume": _FROM_0,
     "certainty": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},
     "frame": {"anyOf": [_FROM_1, {"type": "null"}]},
     "column_min": {"type": "number", "minimum": 0},
@@ -44,7 +45,7 @@ _BOUND: dict[str, Json] = {
     "pictures": {"type": "array", "items": _FROM_1},
 }
 """What is said of a field by its name, where that is more than its type says."""
-_ADDED = {"pictures", "in_picture"}
+_ADDED = {"pictures", "in_picture", "volume"}
 """Fields that files of the same schema's number written before don't have."""
 
 

@@ -37,10 +37,13 @@ class FileImage:
     """The file's name, without its folder."""
     index: int
     """The slice from 0 along the file's third stored axis."""
+    volume: int | None = None
+    """Which volume, from 0, of a file that holds several; None where it holds one."""
 
     def to_json(self) -> dict[str, Any]:
-        """The `source` of `slices.json` and `report.json`."""
-        return {"file": self.file, "index": self.index}
+        """The `source` of `slices.json` and `report.json`; `volume` only where there are several."""
+        several = {} if self.volume is None else {"volume": self.volume}
+        return {"file": self.file, "index": self.index, **several}
 
 
 ImageRef = DicomImage | FileImage
@@ -90,6 +93,6 @@ def image_from_json(data: dict[str, Any]) -> ImageRef:
     """The image that `to_json` wrote.
 
     >>> image_from_json({"file": "ct.nii.gz", "index": 3})
-    FileImage(file='ct.nii.gz', index=3)
+    FileImage(file='ct.nii.gz', index=3, volume=None)
     """
     return FileImage(**data) if "file" in data else DicomImage(**data)

@@ -106,7 +106,9 @@ def test_the_json_of_a_picture_without_a_place_says_null() -> None:
     assert data["slices"][0]["to_patient"] is None
 
 
-@pytest.mark.parametrize("image", [an_image(), FileImage(file="ct.nii.gz", index=3)])
+@pytest.mark.parametrize(
+    "image", [an_image(), FileImage(file="ct.nii.gz", index=3), FileImage(file="4d.nii", index=3, volume=7)]
+)
 def test_an_image_comes_back_from_its_json(image: DicomImage | FileImage) -> None:
     assert image_from_json(json.loads(json.dumps(image.to_json()))) == image
 

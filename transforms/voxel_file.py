@@ -152,7 +152,7 @@ def open_volume(file: VoxelFile, *, modality: str | None = None, volume: int | N
     return Volume(
         planes=tuple(
             Plane(
-                source=FileImage(file=file.path.name, index=k),
+                source=FileImage(file=file.path.name, index=k, volume=chosen if file.volumes > 1 else None),
                 rows=rows,
                 columns=columns,
                 to_patient=None if matrices is None else matrices[k],
