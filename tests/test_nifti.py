@@ -504,7 +504,7 @@ def test_a_damaged_header_gives_a_volume_or_one_of_our_errors(
 def test_a_slice_of_one_of_several_volumes_says_which(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "several.nii", np.zeros((4, 3, 2, 5), np.int16), np.eye(4))
 
-    volume = read_volume([path], volume=3)
+    volume = read_nifti(path, volume=3)
 
     assert {plane.source for plane in volume.planes} == {
         FileImage(file="several.nii", index=k, volume=3) for k in (0, 1)
