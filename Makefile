@@ -8,7 +8,8 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 
 RUN := $(VENV)/bin/python -m
-SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc gcc libc6-dev
+SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc gcc libc6-dev python3-dev
+IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test check lint bench clean system-packages ohif
@@ -31,7 +32,7 @@ demo: $(VENV)/engine.stamp  ## Make a synthetic chest CT, read it, and say where
 
 install: $(VENV)/dev.stamp  ## Set up .venv with everything that developing needs
 
-test: $(VENV)/dev.stamp system-packages ohif  ## Set up what the tests need and run them all
+test: system-packages $(VENV)/dev.stamp ohif  ## Set up what the tests need and run them all
 	OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
 
 check: lint test  ## What must pass before a commit: lint, then test
@@ -48,7 +49,8 @@ clean:  ## Delete what was built, cached or shown, but not .venv
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# The stamps say which pins are installed: pip runs again only when pyproject.toml or constraints.txt changed.
+# The stamps say which pins are installed: pip runs again only when pyproject.toml, constraints.txt or a source in C
+# changed. The loops in C are built where there is a compiler; without one everything works, slower.
 
 $(VENV)/venv.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -58,22 +60,24 @@ $(VENV)/venv.stamp:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/engine.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
+$(VENV)/engine.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt $(IN_C)
 	@echo "Installing MedMLLM into $(VENV); the first time takes minutes"
 	@$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[engine]'
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
+$(VENV)/dev.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt $(IN_C)
 	@echo "Installing MedMLLM and its tests' needs into $(VENV); the first time takes minutes"
 	@$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/engine.stamp $@
 
 # Other people's readers, which check our SRs: DCMTK's dsrdump, PixelMed's validator with a Java to compile for it,
-# and Orthanc with a compiler for the few lines that keep it on the loopback address.
+# and Orthanc with a compiler for the few lines that keep it on the loopback address; the compiler, with the headers
+# of Debian's Python, also builds our loops in C, so it comes before the install.
 
 system-packages:
 	@if command -v dsrdump >/dev/null && command -v javac >/dev/null && [ -e /usr/share/java/pixelmed.jar ] \
-	  && PATH=$$PATH:/usr/sbin command -v Orthanc >/dev/null && command -v gcc >/dev/null; then exit 0; fi; \
+	  && PATH=$$PATH:/usr/sbin command -v Orthanc >/dev/null && command -v gcc >/dev/null \
+	  && [ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $(SYSTEM_PACKAGES); \
 	then exit 0; fi; \

@@ -19,13 +19,8 @@ import torch
 from medmllm_plugin.errors import ModelError, SettingsError
 from medmllm_plugin.findings import reply_schema
 from medmllm_plugin.models import Reply
-from medmllm_plugin.models.transformers import (
-    TransformersModel,
-    messages,
-    model_inputs,
-    open_model,
-    resized_shape,
-)
+from medmllm_plugin.models.qwen_inputs import messages, model_inputs
+from medmllm_plugin.models.transformers import TransformersModel, open_model, resized_shape
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.volume import Study

@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from medmllm_plugin.errors import ModelError, SettingsError
 from medmllm_plugin.models import Capabilities, Progress, Reply
 from medmllm_plugin.models.folder import ModelFolder, open_folder
-from medmllm_plugin.prompts import Prompt, TextPart
+from medmllm_plugin.models.qwen_inputs import model_inputs
+from medmllm_plugin.prompts import Prompt
 from medmllm_plugin.sliceset import SliceSet
 
 ENGINE = ("torch", "torchvision", "transformers", "accelerate", "llguidance")
@@ -199,13 +198,7 @@ class TransformersModel:
                 f"{self.name}: found {len(prompt.pictures)} pictures, expected {most} at most; show fewer"
             )
         try:
-            inputs = self._processor.apply_chat_template(
-                messages(prompt),
-                tokenize=True,
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            inputs = model_inputs(self._processor, prompt)
         except ValueError as error:
             raise ModelError(f"{self.name}: these pictures can't be prepared: {_one_line(error)}") from error
         length = inputs["input_ids"].shape[1]
@@ -262,27 +255,6 @@ def check_engine() -> None:
             f"this model needs {', '.join(missing)}, not installed here; "
             'run: pip install "medmllm-plugin[engine]"'
         )
-
-
-def messages(prompt: Prompt) -> list[dict[str, Any]]:
-    """The prompt as chat messages, pictures as RGB images of Pillow.
-
-    `<|` in words becomes `< |`, so words can't pose as the tokens that end a turn or stand for a picture.
-    """
-    from PIL import Image
-
-    content: list[dict[str, Any]] = []
-    for part in prompt.parts:
-        if isinstance(part, TextPart):
-            content.append({"type": "text", "text": _plain(part.text)})
-        else:
-            content.append({"type": "image", "image": Image.fromarray(np.ascontiguousarray(part.pixels))})
-    system = [{"type": "text", "text": _plain(prompt.system)}]
-    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
-
-
-def _plain(text: str) -> str:
-    return text.replace("<|", "< |")
 
 
 def _load(folder: ModelFolder) -> tuple[Any, Any]:

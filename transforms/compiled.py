@@ -1,0 +1,13 @@
+"""The compiled parts, where they were built; everything works without them, with the same results."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+pictures: ModuleType | None
+"""`_pictures.c`, loops of window, resize and patches; None where the package was built without a compiler."""
+
+try:
+    from medmllm_plugin.transforms import _pictures as pictures
+except ImportError:
+    pictures = None
