@@ -68,6 +68,7 @@ from medmllm_plugin.transforms.monai import (
     studies_in,
 )
 from medmllm_plugin.transforms.reading import read_volume
+from medmllm_plugin.transforms.recipes import settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.volume import Volume
 from tests.builders import OBLIQUE, a_dataset, save, set_pixels, write_cr, write_ct_series, write_nifti
@@ -687,3 +688,16 @@ def test_a_tilted_head_is_refused_and_straightened_by_name() -> None:
     assert isinstance(image, MetaTensor)
     axes = image.affine[:3, :3] / image.affine[:3, :3].norm(dim=0)
     assert torch.allclose(axes.T @ axes, torch.eye(3, dtype=torch.float64), atol=1e-4)
+
+
+def test_a_recipe_is_a_plan_and_settings_go_before_it(tmp_path: Path) -> None:
+    volume = LoadStudy(as_volume=True)(a_study(tmp_path))
+
+    shown = ToSliceSet(plan="medgemma-ct,size=112", count=3)(volume)
+
+    assert same_pictures(
+        shown, SlicePlan(**{**settings_of("medgemma-ct,size=112"), "count": 3}).apply(volume)
+    )
+    assert len(shown) == 3
+    with pytest.raises(SettingsError):
+        ToSliceSet(plan="no-such-recipe")
