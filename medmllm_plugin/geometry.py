@@ -8,6 +8,7 @@ Matrices map (column, row, slice or 0, 1) to (x, y, z, 1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,26 +46,32 @@ def plane_matrix(
     >>> (m @ [4, 3, 0, 1]).tolist()
     [-8.0, -14.0, 5.0, 1.0]
     """
-    along_row, along_column = np.reshape(np.asarray(orientation, np.float64), (2, 3))
-    lengths = np.linalg.norm([along_row, along_column], axis=1)
-    skew = abs(float(along_row @ along_column))
-    if not np.all(np.abs(lengths - 1) < _COSINE_TOLERANCE) or not skew < _COSINE_TOLERANCE:
+    # plain numbers: for three of them an array costs more than the sum
+    ax, ay, az, bx, by, bz = map(float, orientation)
+    lengths = math.hypot(ax, ay, az), math.hypot(bx, by, bz)
+    skew = abs(ax * bx + ay * by + az * bz)
+    if not all(abs(length - 1) < _COSINE_TOLERANCE for length in lengths) or not skew < _COSINE_TOLERANCE:
         raise GeometryError(
             f"{where}: Image Orientation (Patient) is {list(map(float, orientation))}, expected two "
             "perpendicular unit vectors; correct the header or leave this image out"
         )
     row_spacing, column_spacing = map(float, spacing)
-    if not (row_spacing > 0 and column_spacing > 0 and np.isfinite([row_spacing, column_spacing]).all()):
+    if not (0 < row_spacing < math.inf and 0 < column_spacing < math.inf):
         raise GeometryError(
             f"{where}: Pixel Spacing is {list(spacing)}, expected two positive numbers; correct the header"
         )
-    normal = np.cross(along_row, along_column)
-    matrix = np.eye(4)
-    matrix[:3, 0] = along_row * column_spacing
-    matrix[:3, 1] = along_column * row_spacing
-    matrix[:3, 2] = normal / np.linalg.norm(normal)
-    matrix[:3, 3] = np.asarray(position, np.float64)
-    if not np.isfinite(matrix).all():
+    nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    normal = math.hypot(nx, ny, nz)
+    px, py, pz = map(float, position)
+    matrix = np.array(
+        [
+            [ax * column_spacing, bx * row_spacing, nx / normal, px],
+            [ay * column_spacing, by * row_spacing, ny / normal, py],
+            [az * column_spacing, bz * row_spacing, nz / normal, pz],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
+    if not math.isfinite(px + py + pz):
         raise GeometryError(f"{where}: Image Position (Patient) is {list(position)}, expected three numbers")
     return matrix
 

@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.transforms import compiled
 from medmllm_plugin.transforms.resize import resize_stack
+from medmllm_plugin.transforms.threads import in_parts
 
 MAX_ASPECT = 200
 """The family refuses pictures whose longer side is more than this many times the shorter."""
 
 BICUBIC = 3
 """`PILImageResampling.BICUBIC`, the resampling that `resize` reproduces."""
+
+_WORTH_A_THREAD = 4 << 20
+"""Bytes of patches below which a thread costs more than it saves."""
 
 Pixels = NDArray[Any]
 """uint8 or float32."""
@@ -194,9 +198,14 @@ def patches(
             f"out must be contiguous {kind} ({total} or more, {form.width}), got {out.dtype} {out.shape}"
         )
     scale = form.scale() if kind == "float32" else None
-    for plane, end in zip(_resized(planes, shapes), ends, strict=True):
-        count = plane.shape[0] * plane.shape[1] // form.patch**2
-        _cut(plane, form, scale, out[end - count : end])
+    ready = _resized(planes, shapes)
+    starts = [0, *ends.tolist()]
+
+    def part(start: int, stop: int) -> None:
+        for n in range(start, stop):
+            _cut(ready[n], form, scale, out[starts[n] : starts[n + 1]])
+
+    in_parts(part, len(ready), least=max(1, len(ready) * _WORTH_A_THREAD // max(1, out[:total].nbytes)))
     return out[:total], grid
 
 

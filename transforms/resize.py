@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.transforms import compiled
+from medmllm_plugin.transforms.threads import in_parts
 
 CUBIC = -0.5
 REACH = 2
@@ -27,6 +28,9 @@ MAX_BITS = 22
 
 BLOCK = 32
 """Output pixels that are multiplied out at once: their sources are nearly the same."""
+
+_WORTH_A_THREAD = 1 << 20
+"""Output bytes below which a thread costs more than it saves."""
 
 FLOAT32_EXACT = 1 << 24
 """Whole numbers up to this are exact in float32, whatever the order of a sum."""
@@ -227,9 +231,16 @@ def resample(
     """
     fast = compiled.pictures
     assert fast is not None
-    table, which = levels or (b"", b"")
+    table, which = levels or (b"", np.empty(0, np.int32))
+    deep = out.shape[3] if levels else 0
     lines = [_line(*sides) for sides in zip(source.shape[1:3], out.shape[1:3], strict=True)]
-    fast.resample(fast.KERNELS - 1, len(out), out.shape[3], source, table, which, out, *lines)
+
+    def part(start: int, stop: int) -> None:
+        chosen = which[start * deep : stop * deep]
+        sizes = stop - start, out.shape[3]
+        fast.resample(fast.KERNELS - 1, *sizes, source[start:stop], table, chosen, out[start:stop], *lines)
+
+    in_parts(part, len(out), least=-(-_WORTH_A_THREAD // max(1, out[:1].size)))
 
 
 def _line(source: int, target: int) -> tuple[Any, ...]:

@@ -17,9 +17,9 @@ from medmllm_plugin.transforms.dicom_headers import damaged
 from medmllm_plugin.transforms.encapsulated import misfit_of
 from medmllm_plugin.transforms.entries import Entry
 from medmllm_plugin.transforms.quiet import quiet_codecs
+from medmllm_plugin.transforms.threads import MOST, in_parts, usable
 from medmllm_plugin.volume import Stored
 
-_MOST_THREADS = 8
 _WILL_NEED = getattr(os, "POSIX_FADV_WILLNEED", None)
 
 
@@ -101,6 +101,10 @@ def _read_native(wanted: Sequence[tuple[Record, NDArray[np.uint16]]]) -> None:
         for record, _ in wanted:  # a cold disk fetches the next while the first is read
             with _opened(record) as file:
                 os.posix_fadvise(file.fileno(), record.offset, record.length, _WILL_NEED)
+    in_parts(lambda start, stop: _read(wanted[start:stop]), len(wanted), least=4)
+
+
+def _read(wanted: Sequence[tuple[Record, NDArray[np.uint16]]]) -> None:
     for record, plane in wanted:
         into: NDArray[Any] = plane if record.bits.allocated == 16 else np.empty(plane.shape, np.uint8)
         with _opened(record) as file:
@@ -124,7 +128,7 @@ def _decode(records: Sequence[Record], planes: Sequence[NDArray[np.uint16]]) -> 
         bits = record.bits
         plane[:] = decode_bits(data, record.syntax, shape=shape, allocated=bits.allocated, stored=bits.stored)
 
-    with quiet_codecs(), ThreadPoolExecutor(_threads(len(records))) as pool:
+    with quiet_codecs(), ThreadPoolExecutor(usable(min(MOST, len(records)))) as pool:
         list(pool.map(one, records, planes))
 
 
@@ -134,8 +138,3 @@ def _opened(record: Record) -> Any:
     except OSError as error:
         found = f"a file that can't be opened any more ({type(error).__name__})"
         raise damaged(record.entry, found) from error
-
-
-def _threads(count: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(count, cores, _MOST_THREADS))
