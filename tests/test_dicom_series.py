@@ -17,6 +17,7 @@ from pydicom.uid import (
     RLELossless,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
+    UltrasoundMultiFrameImageStorage,
     XRayAngiographicImageStorage,
     generate_uid,
 )
@@ -358,6 +359,18 @@ def test_b_values_of_a_private_attribute_tell_stacks_apart(tmp_path: Path) -> No
     assert "2 stacks: 0 (b-value 0), 1 (b-value 1000)" in notes_of(volume)
 
 
+def test_directions_of_diffusion_are_named_with_their_b_value_the_lowest_first(tmp_path: Path) -> None:
+    for n, (b, direction) in enumerate(((1000, [1, 0, 0]), (0, [0, 0, 0]), (1000, [-1, 0, 0]))):
+        write_mr_series(
+            tmp_path / str(n), slices=3, DiffusionBValue=b, DiffusionGradientOrientation=direction
+        )
+
+    volume = read_volume([tmp_path])
+
+    assert {header.DiffusionBValue for header in volume.headers} == {0}
+    assert "1 (b-value 1000, gradient direction -1\\0\\0)" in notes_of(volume)
+
+
 def test_images_at_one_place_are_shown_in_the_order_of_time(tmp_path: Path) -> None:
     def at(k: int, dataset: Dataset) -> None:
         dataset.TriggerTime = 1000 - 100 * k
@@ -368,6 +381,21 @@ def test_images_at_one_place_are_shown_in_the_order_of_time(tmp_path: Path) -> N
 
     assert [header.TriggerTime for header in volume.headers] == [700, 800, 900, 1000]
     assert "in the order of their trigger time" in notes_of(volume)
+
+
+def test_of_several_cines_one_may_be_asked_for(tmp_path: Path) -> None:
+    for number in (1, 2):
+        dataset = a_dataset(sop_class=UltrasoundMultiFrameImageStorage, modality="US", FrameTime=20)
+        dataset.InstanceNumber = number
+        set_pixels(dataset, np.full((3, 4, 5), number, np.uint8))
+        save(dataset, tmp_path / f"{number}.dcm")
+
+    both, second = read_volume([tmp_path]), read_volume([tmp_path], volume="cine 2")
+
+    assert both.voxels()[:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert "3 stacks: 0 (all 2 cines), 1 (cine 1), 2 (cine 2)" in notes_of(both)
+    assert second.voxels()[:, 0, 0].tolist() == [2, 2, 2]
+    assert "cine 2, 3 of 6 images" in notes_of(second)
 
 
 def test_a_presentation_lut_shape_that_contradicts_the_photometric_is_told(tmp_path: Path) -> None:

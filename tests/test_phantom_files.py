@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pydicom import dcmread
 
+from medmllm_plugin.cli import medmllm
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.phantoms import KINDS, Form, PhantomStudy, sample_study, write_study
 from medmllm_plugin.phantoms.dicom import COMPRESSIONS, truth
@@ -210,3 +212,26 @@ def test_files_that_can_not_be_are_refused(wrong: dict[str, object], says: str, 
         write_study(tmp_path / "study", **wrong)  # type: ignore[arg-type]
 
     assert not (tmp_path / "study").exists()
+
+
+def test_the_command_names_all_kinds_forms_and_compressions() -> None:
+    said = "".join(CliRunner().invoke(medmllm, ["phantom", "--help"]).output.split())
+
+    for name in (*KINDS, *Form, *COMPRESSIONS):
+        assert name in said
+
+
+def test_the_command_writes_another_kind_in_another_form(tmp_path: Path) -> None:
+    out = tmp_path / "head"
+
+    done = CliRunner().invoke(
+        medmllm,
+        f"phantom {out} --kind ct-head --findings hematoma --slices 16 --matrix 64 --form enhanced "
+        "--compression rle",
+    )
+
+    assert done.exit_code == 0, done.output
+    assert "hematoma (dura_mater, " in done.output
+    assert {path.name for path in out.iterdir()} >= {"phantom.dcm", "truth.json"}
+    header = dcmread(out / "phantom.dcm", stop_before_pixels=True)
+    assert (header.NumberOfFrames, header.Rows) == (16, 64)

@@ -1,13 +1,15 @@
 """Series of DICOM images, and the rule that chooses the one to read.
 
-When the user names no series: images only, no localizers, no Siemens mosaics; then the series that is first
-by 1. having the UIDs by which a report cites it, 2. images of the patient rather than screens (Image Type
-value 2 or Secondary Capture), 3. at least 5 slices with a place, 4. original rather than derived (Image Type
-value 1), 5. for CT: axial, 6. the most slices in one stack, 7. the lowest Series Number.
+When the user names no series: images only, no localizers, Siemens mosaics (functional or diffusion series)
+only where nothing else is there; then the series that is first by 1. having the UIDs by which a report cites
+it, 2. images of the patient rather than screens (Image Type value 2 or Secondary Capture), 3. at least 5
+slices with a place, 4. original rather than derived (Image Type value 1), 5. for CT: axial, 6. for CT: a
+smooth kernel rather than one for bone or lung, 7. the most slices in one stack, 8. the lowest Series Number.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +19,28 @@ from medmllm_plugin.transforms.attributes import integer, known_name, text
 from medmllm_plugin.transforms.dicom_frames import frames_of
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, damaged
 from medmllm_plugin.transforms.entries import Entry
+from medmllm_plugin.transforms.mosaic import is_mosaic
 from medmllm_plugin.transforms.plain_series import plain_stack
-from medmllm_plugin.transforms.stacks import Stack, best_stack, is_axial, is_stack
+from medmllm_plugin.transforms.stacks import (
+    Stack,
+    best_stack,
+    is_axial,
+    is_stack,
+    listed,
+    named_stack,
+    stacks_of,
+)
 
 _FEW = 5
 _LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
+_SHARP = re.compile(
+    r"[BHU][6-9]\d\w*|Bl\d\d\w*|[BH][a-z](?:5[5-9]|[6-9]\d)\w*"  # Siemens
+    r"|BONE\w*|LUNG|EDGE|ULTRA"  # GE
+    r"|[DEL]|Y[A-E]"  # Philips
+    r"|FC[358]\d",  # Canon
+    re.IGNORECASE,
+)
+"""Values of Convolution Kernel (0018,1210) that are for bone and lung."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,6 +54,8 @@ class Series:
     images: int
     stack: Stack | None
     """Its largest stack; None if it can't be read, for which `error` is the reason."""
+    stacks: Sequence[Stack] = ()
+    """All its stacks."""
     error: InputError | None = None
 
     @property
@@ -68,7 +89,7 @@ class Series:
 
     @property
     def mosaic(self) -> bool:
-        return any("MOSAIC" in h.image_type for h in self.kinds)
+        return any(is_mosaic(h) for h in self.kinds)
 
     @property
     def secondary(self) -> bool:
@@ -87,11 +108,22 @@ class Series:
         """Images in its largest stack."""
         return len(self.stack.frames) if self.stack else 0
 
-    def rank(self) -> tuple[bool, bool, bool, bool, bool, int, int]:
+    def rank(self) -> tuple[bool, bool, bool, bool, bool, bool, int, int]:
         """The rule of choice: the greatest is chosen."""
         stacked = self.stack is not None and is_stack(self.stack) and self.slices >= _FEW
         axial = self.modality != "CT" or (self.stack is not None and is_axial(self.stack))
-        return (self.citable, not self.secondary, stacked, not self.derived, axial, self.slices, -self.number)
+        smooth = self.modality != "CT" or not is_sharp(text(self.headers[0], "ConvolutionKernel"))
+        first = self.citable, not self.secondary, stacked, not self.derived
+        return *first, axial, smooth, self.slices, -self.number
+
+
+def is_sharp(kernel: str) -> bool:
+    """Whether a Convolution Kernel (0018,1210) is one for bone or lung.
+
+    >>> [is_sharp(kernel) for kernel in ("B70f", "Bl57d", "BONEPLUS", "Br40d", "STANDARD", "")]
+    [True, True, True, False, False, False]
+    """
+    return _SHARP.fullmatch(kernel) is not None
 
 
 def group(images: Iterable[Header]) -> list[Series]:
@@ -108,28 +140,46 @@ def plain(entries: Sequence[Entry]) -> Series | None:
     if found is None:
         return None
     stack, headers = found
-    return Series(headers=headers, kinds=headers[:1], images=len(headers), stack=stack)
+    return Series(headers=headers, kinds=headers[:1], images=len(headers), stack=stack, stacks=(stack,))
 
 
 def _series(headers: list[Header]) -> Series:
     # a scout sent in the series of the slices is no part of their stack
     proper = [h for h in headers if not _LOCALIZERS & set(h.image_type)] or headers
     scouts = len(headers) - len(proper)
-    stack, error = None, None
+    stack, stacks, error = None, list[Stack](), None
     try:
         for header in proper:
             check_pixels(header)
-        stack = best_stack([frame for header in proper for frame in frames_of(header)])
+        stacks = stacks_of([frame for header in proper for frame in frames_of(header)])
         if scouts:
             note = f"left out {scouts} localizers of the same series"
-            stack = replace(stack, notes=(*stack.notes, note))
+            stacks = [replace(one, notes=(*one.notes, note)) for one in stacks]
+        stack = best_stack(stacks)
     except InputError as told:
         error = told
     except Exception as cause:  # a header may be wrong in ways that no list foresees
         what = f"a header of impossible values in its series ({type(cause).__name__})"
         error = damaged(proper[0].entry, what)
     images = sum(h.frames for h in proper)
-    return Series(headers=proper, kinds=proper, images=images, stack=stack, error=error)
+    return Series(headers=proper, kinds=proper, images=images, stack=stack, stacks=tuple(stacks), error=error)
+
+
+def shown_stack(series: Series, wanted: int | str | None) -> Stack:
+    """The stack to show of a series that can be read: the largest, or the one that is asked for.
+
+    Raises:
+        StudyError: If there is no such stack.
+    """
+    assert series.stack is not None
+    stack = series.stack if wanted is None else named_stack(series.stacks, wanted, series.label)
+    if len(series.stacks) < 2:
+        return stack
+    total = len({(f.header, f.index, f.tile) for one in series.stacks for f in one.frames})
+    why = "the largest" if wanted is None else "asked for"
+    taken = f"{stack.name}, {len(stack.frames)} of {total} images"
+    note = f"of {listed(series.stacks)} one was taken, {why}: {taken}"
+    return replace(stack, notes=(note, *stack.notes))
 
 
 def of_modality(everything: list[Series], modality: str | None, where: str) -> list[Series]:
@@ -161,18 +211,7 @@ def named_series(candidates: Sequence[Series], wanted: str, where: str) -> tuple
             where=where,
             remedy="give the whole Series Instance UID of one of them",
         )
-    _refuse_mosaic(found[0])
     return found[0], "it was asked for"
-
-
-def _refuse_mosaic(series: Series) -> None:
-    if series.mosaic:
-        raise StudyError(
-            found=f"{series.label}: Siemens mosaics, which hold many slices in one picture",
-            expected="one slice in each image or frame",
-            where=series.headers[0].entry.name,
-            remedy="export them as single slices or enhanced MR, or convert them to NIfTI",
-        )
 
 
 def choose(candidates: list[Series], where: str) -> tuple[Series, str]:
@@ -184,9 +223,7 @@ def choose(candidates: list[Series], where: str) -> tuple[Series, str]:
             where=where,
             remedy="give each study by itself, or name the series",
         )
-    proper = [s for s in candidates if not s.mosaic]
-    if not proper:
-        _refuse_mosaic(candidates[0])
+    proper = [s for s in candidates if not s.mosaic] or candidates
     sharp = [s for s in proper if not s.localizer] or proper
     chosen = max(sharp, key=Series.rank)
     larger = [s for s in sharp if s.error is not None and s.images > chosen.slices]
@@ -207,6 +244,7 @@ def _deciding(chosen: Series, among: Sequence[Series]) -> str:
         f"having at least {_FEW} slices in one stack",
         "being original rather than derived",
         "being axial",
+        "being made with a smooth kernel",
         "the number of slices in one stack",
         "the lowest series number",
     )

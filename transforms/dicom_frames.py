@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pydicom.dataset import Dataset
 
@@ -11,6 +12,8 @@ from medmllm_plugin.errors import GeometryError
 from medmllm_plugin.geometry import Matrix, plane_matrix
 from medmllm_plugin.transforms.attributes import Attributes, integer, items, numbers, texts
 from medmllm_plugin.transforms.dicom_headers import Header, damaged
+from medmllm_plugin.transforms.mosaic import Mosaic, is_mosaic, mosaic_of
+from medmllm_plugin.transforms.voi import padding_of
 
 TRAITS = (
     "b-value",
@@ -45,13 +48,19 @@ _TRAIT_KEYWORDS = {
     "acquisition time": ("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
 }
 
+_PRIVATE_B_VALUES = (
+    (0x0019, "SIEMENS MR HEADER", 0x0C),
+    (0x0043, "GEMS_PARM_01", 0x39),
+    (0x2001, "Philips Imaging DD 001", 0x03),
+)
+
 Source = Dataset | Attributes
 Trait = tuple[float, ...] | tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One frame of one file, or the one image of it."""
+    """One frame of one file, the one image of it, or one tile of a mosaic."""
 
     header: Header
     index: int
@@ -68,13 +77,42 @@ class Frame:
     """Rescale Type (0028,1054), such as HU; empty if missing."""
     thickness: float | None
     """Slice Thickness (0018,0050), mm."""
-    traits: dict[str, Trait] = field(repr=False)
-    """Name in `TRAITS` to value, for those that the header gives."""
+    sources: Sequence[Source] = field(repr=False)
+    """Where its attributes are looked for, the first that has one goes: its functional groups, the header."""
+    padding: tuple[float, float] | None = None
+    """As `Plane.padding`."""
+    mosaic: Mosaic | None = None
+    """The division of the sheet that it is a tile of."""
+    tile: int = 0
+    """Which tile, from 0."""
+    b_value: float | None = None
+    """Of a private attribute (`private_b_value`), where it was looked for."""
+
+    @cached_property
+    def traits(self) -> dict[str, Trait]:
+        """Name in `TRAITS` to value, for those that the header gives."""
+        traits = _traits(self.sources)
+        return traits if self.b_value is None else {**traits, "b-value": (self.b_value,)}
 
     @property
-    def order(self) -> tuple[int, int]:
-        """Instance Number (0020,0013), then frame: the order in which the modality counts."""
-        return integer(self.header, "InstanceNumber"), self.index
+    def rows(self) -> int:
+        """Rows of this image or tile."""
+        return self.header.rows if self.mosaic is None else self.mosaic.rows
+
+    @property
+    def columns(self) -> int:
+        """Columns of this image or tile."""
+        return self.header.columns if self.mosaic is None else self.mosaic.columns
+
+    def times(self, factor: float) -> Frame:
+        """The same frame with its values multiplied."""
+        rescale = times(self.rescale, factor)
+        return replace(self, rescale=rescale, padding=padding_of(self.sources, rescale=rescale))
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Instance Number (0020,0013), then frame, then tile: the order in which the modality counts."""
+        return integer(self.header, "InstanceNumber"), self.index, self.tile
 
     @property
     def where(self) -> str:
@@ -83,14 +121,20 @@ class Frame:
         return f"{self.header.entry.name}{frame}"
 
 
+def times(rescale: tuple[float, float] | None, factor: float) -> tuple[float, float]:
+    """A rescale, slope and intercept, whose values are so many times as large."""
+    slope, intercept = rescale or (1.0, 0.0)
+    return slope * factor, intercept * factor
+
+
 def frames_of(header: Header) -> list[Frame]:
-    """The frames of a file in stored order.
+    """The frames of a file in stored order; of a mosaic its tiles.
 
     A frame's attributes come from its item of Per-Frame Functional Groups Sequence (5200,9230), then from
     Shared Functional Groups Sequence (5200,9229), then from the dataset itself (PS3.3 C.7.6.16).
 
     Raises:
-        StudyError: If the per-frame items are not as many as the frames.
+        StudyError: If the per-frame items are not as many as the frames, or a mosaic can't be divided.
         GeometryError: If an orientation or spacing is no such thing.
     """
     per_frame = items(header, "PerFrameFunctionalGroupsSequence")
@@ -99,6 +143,8 @@ def frames_of(header: Header) -> list[Frame]:
         raise damaged(header.entry, f"{len(per_frame)} per-frame items for {header.frames} frames")
     common = [macro for group in shared for macro in _macros(group)]
     placed_itself = bool(per_frame) or header.frames == 1
+    if is_mosaic(header):
+        return _tiles(header)
     return [
         _frame(
             header,
@@ -107,6 +153,15 @@ def frames_of(header: Header) -> list[Frame]:
             placed=placed_itself,
         )
         for index in range(header.frames)
+    ]
+
+
+def _tiles(header: Header) -> list[Frame]:
+    mosaic = mosaic_of(header.dataset, where=header.entry.name)
+    sheet = _frame(header, 0, [header], placed=True)
+    return [
+        replace(sheet, to_patient=mosaic.to_patient(tile), mosaic=mosaic, tile=tile)
+        for tile in range(mosaic.tiles)
     ]
 
 
@@ -139,16 +194,18 @@ def _frame(header: Header, index: int, sources: Sequence[Source], *, placed: boo
         raise GeometryError(
             f"{frame_name}: Rescale Slope is 0, so every value would be one; correct the header"
         )
+    rescale = None if slope is None or intercept is None else (slope[0], intercept[0])
     return Frame(
         header=header,
         index=index,
         to_patient=matrix,
         spacing=_positive_pair(at_detector),
         window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
-        rescale=None if slope is None or intercept is None else (slope[0], intercept[0]),
+        rescale=rescale,
         rescale_type=types[0],
         thickness=thickness[0] if thickness and thickness[0] > 0 else None,
-        traits=_traits(sources),
+        sources=sources,
+        padding=padding_of(sources, rescale=rescale),
     )
 
 
@@ -169,6 +226,20 @@ def _traits(sources: Sequence[Source]) -> dict[str, Trait]:
                 traits[name] = value
                 break
     return traits
+
+
+def private_b_value(dataset: Dataset) -> float | None:
+    """The b-value (s/mm²) that Siemens, GE or Philips give in a private attribute; None if none does."""
+    for group, creator, element in _PRIVATE_B_VALUES:
+        try:
+            value = dataset.private_block(group, creator)[element].value
+            first = value[0] if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+            found = float(str(first))
+        except Exception:  # missing, or not readable, which pydicom tells by many kinds
+            continue
+        found = found % 1e9  # GE adds 10^9 to some
+        return found if 0 <= found < 1e5 else None
+    return None
 
 
 def _trait(source: Source, keyword: str) -> Trait | None:

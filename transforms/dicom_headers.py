@@ -109,7 +109,7 @@ class Header:
     def __contains__(self, keyword: str) -> bool:
         """Whether the attribute is there, be it empty."""
         if self.scanned is not None and keyword in _SCANNED:
-            return keyword in self.scanned
+            return self.scanned.has(keyword)
         return keyword in self.dataset
 
     @cached_property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
@@ -20,7 +21,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.geometry import unit_normal
-from medmllm_plugin.source import DicomImage, FileImage, ImageRef
+from medmllm_plugin.source import DicomImage, FileImage, ImageRef, Tile
 from medmllm_plugin.transforms.attributes import known_name, text, texts
 from medmllm_plugin.transforms.dicom_choice import (
     Series,
@@ -30,14 +31,19 @@ from medmllm_plugin.transforms.dicom_choice import (
     of_modality,
     others,
     plain,
+    shown_stack,
 )
-from medmllm_plugin.transforms.dicom_frames import Frame
+from medmllm_plugin.transforms.dicom_frames import Frame, times
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_header, settle
-from medmllm_plugin.transforms.dicom_pixels import read_frame, read_stored
+from medmllm_plugin.transforms.dicom_pixels import read_frame, stored_reader
 from medmllm_plugin.transforms.entries import Entry, Listing
 from medmllm_plugin.transforms.lazy import Lazy
+from medmllm_plugin.transforms.mosaic import Mosaic
 from medmllm_plugin.transforms.quiet import quiet, quiet_codecs
 from medmllm_plugin.transforms.stacks import Stack, place_notes
+from medmllm_plugin.transforms.stored_bits import Record
+from medmllm_plugin.transforms.suv import suv_of
+from medmllm_plugin.transforms.voi import contradictory_shape
 from medmllm_plugin.volume import Plane, Study, Volume
 
 _NOT_IMAGES = frozenset(
@@ -47,16 +53,25 @@ _NO_PICTURES = ("Parametric Map", "Segmentation Storage", "RT Dose")
 _PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 
 
-def read_dicom(listing: Listing, *, series: str | None = None, modality: str | None = None) -> Volume:
+def read_dicom(
+    listing: Listing,
+    *,
+    series: str | None = None,
+    modality: str | None = None,
+    stack: int | str | None = None,
+) -> Volume:
     """The volume of the one series to read.
 
     Args:
         listing: The files.
         series: Series Instance UID, its unique beginning or end, or the Series Number; None for the rule.
         modality: Only series of this Modality (0008,0060), or of none.
+        stack: Of a series of several stacks (echoes, b-values, phases, directions) the number of the one to
+            read, from 0, or its name, as the volume's notes list them; None for the largest.
 
     Raises:
-        StudyError: If there is no image, more than one patient or study, no such series, or a damaged file.
+        StudyError: If there is no image, more than one patient or study, no such series or stack, or a
+            damaged file.
         GeometryError: If the header of the chosen series gives an impossible orientation or spacing.
     """
     with quiet():
@@ -67,7 +82,7 @@ def read_dicom(listing: Listing, *, series: str | None = None, modality: str | N
         if chosen.error is not None:
             raise chosen.error
         notes = [f"{chosen.label} was chosen: {why}", *others(everything, chosen), *_left_out(left_out)]
-        return _volume(chosen, notes, modality)
+        return volume_of(chosen, notes, modality=modality, stack=stack)
 
 
 def all_series(listing: Listing, where: str) -> tuple[list[Series], Counter[str]]:
@@ -82,7 +97,7 @@ def all_series(listing: Listing, where: str) -> tuple[list[Series], Counter[str]
     for one in [one for one in simple if one.uid in mixed]:
         simple.remove(one)
         headers += one.headers
-    _require_one_patient([*(h for one in simple for h in one.kinds), *headers], where)
+    require_one_patient([*(h for one in simple for h in one.kinds), *headers], where)
     seen = {h.sop_instance_uid for one in simple for h in one.headers} if headers else set()
     images, left_out = _images(headers, listing.left_out, seen)
     if not images and not simple:
@@ -112,7 +127,7 @@ def _where(listing: Listing) -> str:
     return f"{entries[0].name} and {len(entries) - 1} more files"
 
 
-def _require_one_patient(headers: Iterable[Header], where: str) -> None:
+def require_one_patient(headers: Iterable[Header], where: str) -> None:
     """Patient ID, name and birth date must not differ; one that is empty says nothing."""
     for keyword in _PATIENT:
         values = {_folded(text(h, keyword)) for h in headers} - {""}
@@ -178,16 +193,36 @@ def _left_out(left_out: Counter[str]) -> list[str]:
     return [f"left out files: {_counts(left_out)}"] if left_out else []
 
 
-def _volume(series: Series, notes: list[str], modality: str | None) -> Volume:
-    assert series.stack is not None  # read_dicom raised otherwise
-    stack, frames = series.stack, series.stack.frames
-    first = frames[0]
+def volume_of(
+    series: Series, notes: Sequence[str], *, modality: str | None = None, stack: int | str | None = None
+) -> Volume:
+    """The volume of a series that was found.
+
+    Args:
+        series: A series of `all_series`.
+        notes: What to tell before what is odd about the series itself.
+        modality: Stands in where the header has none.
+        stack: As for `read_dicom`.
+
+    Raises:
+        StudyError: If the series can't be read, or has no such stack.
+    """
+    if series.error is not None:
+        raise series.error
+    chosen = shown_stack(series, stack)
+    chosen, unit, about_unit = _in_unit(chosen, series.modality or modality or "OT")
+    return _volume(series, chosen, [*notes], modality, unit, about_unit)
+
+
+def _volume(
+    series: Series, stack: Stack, notes: list[str], modality: str | None, unit: str, about_unit: list[str]
+) -> Volume:
+    frames, first = stack.frames, stack.frames[0]
     notes += [f"{series.label}: {note}" for note in stack.notes]
     if stack.origins is not None and first.to_patient is not None:
         notes += place_notes(unit_normal(first.to_patient), stack.origins, first.thickness)
     notes += _pixel_notes(stack)
     study = _study(series, first.header, modality)
-    unit, about_unit = _unit(study.modality, stack)
     if first.to_patient is None and study.modality in ("CT", "MR", "PT"):
         notes.append(
             "the images have no place in the patient: position, orientation or pixel spacing is missing"
@@ -204,20 +239,19 @@ def _volume(series: Series, notes: list[str], modality: str | None) -> Volume:
     return Volume(
         planes=Lazy(len(frames), lambda k: _plane(frames[k], citable=series.citable)),
         read_plane=read_plane,
-        read_stored=lambda ks: read_stored([frames[k] for k in ks]),
+        read_stored=stored_reader(stack),
         study=study,
         unit=unit,
         inverted=first.header.photometric == "MONOCHROME1",
-        headers=_headers(series) if series.citable else (),
+        headers=_headers(stack) if series.citable else (),
         notes=tuple(notes + about_unit),
     )
 
 
-def _headers(series: Series) -> Sequence[Dataset]:
+def _headers(stack: Stack) -> Sequence[Dataset]:
     """One header for each instance of the stack, in its order."""
-    assert series.stack is not None
-    frames = series.stack.frames
-    if series.stack.facts.files == len(frames):
+    frames = stack.frames
+    if stack.facts.files == len(frames):
         return Lazy(len(frames), lambda k: settle(frames[k].header))
     headers = list(dict.fromkeys(frame.header for frame in frames))
     return Lazy(len(headers), lambda k: settle(headers[k]))
@@ -234,13 +268,21 @@ def _plane(frame: Frame, *, citable: bool) -> Plane:
     if not citable:
         source = FileImage(file=PurePath(header.entry.name).name, index=frame.index)
     return Plane(
-        source=source,
-        rows=header.rows,
-        columns=header.columns,
+        source=source if frame.mosaic is None else _tile(source, frame, frame.mosaic),
+        rows=frame.rows,
+        columns=frame.columns,
         to_patient=frame.to_patient,
         spacing=frame.spacing,
         patient_orientation=_patient_orientation(header),
         window=frame.window,
+        padding=frame.padding,
+    )
+
+
+def _tile(sheet: ImageRef, frame: Frame, mosaic: Mosaic) -> Tile:
+    column, row = mosaic.offset(frame.tile)
+    return Tile(
+        sheet=sheet, number=frame.tile, column=column, row=row, rows=mosaic.rows, columns=mosaic.columns
     )
 
 
@@ -286,12 +328,38 @@ def phantom_kind(header: Dataset | Header) -> str | None:
     return (kind.split()[-1] if mark and kind.split() else "unknown") if ours else None
 
 
-def _unit(modality: str, stack: Stack) -> tuple[str, list[str]]:
-    if modality != "CT" or stack.frames[0].header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        return "", []
+def _in_unit(stack: Stack, modality: str) -> tuple[Stack, str, list[str]]:
+    """The stack, the unit of its values, and what to say of it; PET values become SUV where that is sure."""
+    if stack.frames[0].header.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        return stack, "", []
+    if modality == "PT":
+        return _in_suv(stack)
+    if modality != "CT":
+        return stack, "", []
     if stack.facts.rescale_types <= {"", "HU"}:
-        return "HU", []
-    return "", ["the values are not Hounsfield units: the header has no rescale to HU"]
+        return stack, "HU", []
+    return stack, "", ["the values are not Hounsfield units: the header has no rescale to HU"]
+
+
+def _in_suv(stack: Stack) -> tuple[Stack, str, list[str]]:
+    frames = stack.frames
+    ends = {id(f.header): f.header for f in (frames[0], frames[len(frames) // 2], frames[-1])}
+    suv = suv_of([header.dataset for header in ends.values()])
+    if suv.factor is None:
+        return stack, "", [f"the values have no unit: {suv.how}"]
+    factor = suv.factor
+    record = stack.record
+
+    def scaled(k: int) -> Record:
+        assert record is not None
+        return record(k)._replace(rescale=times(record(k).rescale, factor))
+
+    stack = replace(
+        stack,
+        frames=Lazy(len(frames), lambda k: frames[k].times(factor)),
+        record=None if record is None else scaled,
+    )
+    return stack, suv.unit, [f"the values are {suv.how}"]
 
 
 def _pixel_notes(stack: Stack) -> list[str]:
@@ -300,6 +368,8 @@ def _pixel_notes(stack: Stack) -> list[str]:
     header = first.header
     if facts.lossy:
         notes.append(f"{facts.lossy} of {facts.files} files were compressed with loss")
+    if stack.frames[0].to_patient is None and (odd := contradictory_shape(header)):
+        notes.append(odd)
     if facts.burned_in:
         notes.append("the pixels carry burned-in text, which may name the patient")
     if header.encapsulated or (header.pixels is not None and header.pixels.undefined):

@@ -16,6 +16,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,13 +112,12 @@ class _Template:
     """Cuts out the values, then the length of the pixel data."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scanned:
+class Scanned(NamedTuple):
     """The scanned attributes of one file, and where its pixels lie."""
 
     layout: Layout
-    values: tuple[bytes, ...]
-    """By `Layout.order`."""
+    values: tuple[Any, ...]
+    """Bytes, by `Layout.order`; what follows them means nothing."""
     pixel_length: int
     """Bytes of Pixel Data as declared; `UNDEFINED` if encapsulated (PS3.5 A.4)."""
     size: int
@@ -131,7 +131,8 @@ class Scanned:
         number = self.layout.order.get(keyword)
         return None if number is None else self.values[number]
 
-    def __contains__(self, keyword: str) -> bool:
+    def has(self, keyword: str) -> bool:
+        """Whether the file has the attribute, be it empty."""
         return keyword in self.layout.order
 
     def texts(self, keyword: str) -> tuple[str, ...]:
@@ -200,9 +201,10 @@ class Scanner:
         finally:
             os.close(file)
         layout = template.layout
-        *values, length = template.cut.unpack_from(head)
+        values = template.cut.unpack_from(head)
+        length = values[-1]
         fragment = _one_fragment(head, layout.pixels, size) if length == UNDEFINED else None
-        return head, Scanned(layout, tuple(values), length, size, fragment)
+        return head, Scanned(layout, values, length, size, fragment)
 
     def _known(self, head: bytes) -> _Template | None:
         seen = np.frombuffer(head, np.uint8)

@@ -77,7 +77,7 @@ def _plain(seen: dict[str, tuple[int, int, Scanned]]) -> dict[str, Any]:
         "files": {
             name: [
                 *(size, changed, numbers[id(scanned.layout)], scanned.pixel_length, scanned.fragment),
-                [value.decode("latin-1") for value in scanned.values],
+                [value.decode("latin-1") for value in scanned.values[: len(scanned.layout.order)]],
             ]
             for name, (size, changed, scanned) in seen.items()
         },

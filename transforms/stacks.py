@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medmllm_plugin.errors import StudyError
 from medmllm_plugin.geometry import Matrix, plane_name, unit_normal
-from medmllm_plugin.transforms.attributes import text
-from medmllm_plugin.transforms.dicom_frames import TRAITS, Frame
+from medmllm_plugin.transforms.attributes import numbers, text
+from medmllm_plugin.transforms.dicom_frames import TRAITS, Frame, private_b_value
+from medmllm_plugin.transforms.dicom_headers import Header
+from medmllm_plugin.transforms.stored_bits import Record
 
 _PARALLEL = 2e-3
 """How far direction cosines of one stack may differ: headers round them."""
@@ -20,6 +23,8 @@ _NOT_MAGNITUDE = frozenset(
     {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY", "B0", "B0 MAP", "FIELD_MAP", "VELOCITY"}
 )
 """Words of Image Type or Frame Type for MR images that show no anatomy by their brightness."""
+_TIMES = ("temporal position", "trigger time", "cardiac phase", "frame time", "acquisition time")
+"""Of `TRAITS` those by which images at one place follow each other."""
 SAME_PLACE = 0.01
 """Planes closer than this along the normal, mm, are at one place."""
 
@@ -43,19 +48,25 @@ class Stack:
 
     frames: Sequence[Frame]
     """Sorted along the normal; in the order of the instance and frame numbers if they form no stack."""
+    name: str = ""
+    """What tells it from the other stacks of its series, such as `b-value 1000`; empty if it is the only
+    one."""
     notes: tuple[str, ...] = ()
     """What was split off and why."""
     origins: NDArray[np.float64] | None = None
     """Shape (frames, 3): the place of each, LPS mm; None if one has none."""
     facts: Facts
+    record: Callable[[int], Record] | None = None
+    """Where the pixels of each lie, by number; None if that is to be found frame by frame."""
 
 
-def stack_of(frames: Sequence[Frame], notes: tuple[str, ...] = ()) -> Stack:
+def stack_of(frames: Sequence[Frame], *, name: str = "", notes: tuple[str, ...] = ()) -> Stack:
     """The stack of frames that are there, summed up."""
     matrices = [f.to_patient for f in frames if f.to_patient is not None]
     headers = list(dict.fromkeys(f.header for f in frames))
     return Stack(
         frames=tuple(frames),
+        name=name,
         notes=notes,
         origins=np.array([m[:3, 3] for m in matrices]) if len(matrices) == len(frames) else None,
         facts=Facts(
@@ -67,39 +78,74 @@ def stack_of(frames: Sequence[Frame], notes: tuple[str, ...] = ()) -> Stack:
     )
 
 
-def best_stack(frames: Sequence[Frame]) -> Stack:
-    """The largest stack of a series.
+def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
+    """All stacks of a series, in the order of their numbers and then of what tells them apart.
 
     Frames belong together if they are parallel, of one size, spacing and photometric kind. Several frames at
-    one place (echoes, b-values, phases) are told apart by the first of `TRAITS` that does so; among stacks of
-    one size magnitude goes before phase, then the lowest value is taken. Position decides the order, never
-    Instance Number (0020,0013). Where nothing stacks (a cine at one place, a scout of three directions,
-    radiographs) all are kept.
+    one place (echoes, b-values, phases) are told apart by the first of `TRAITS` that does so. Position
+    decides the order, never Instance Number (0020,0013). Where nothing stacks (a cine at one place, a scout
+    of three directions, radiographs) all are one.
     """
     placed = [f for f in frames if f.to_patient is not None]
     if not placed:
-        return _unplaced(frames)
-    notes: list[str] = []
+        return _cines(_unplaced(frames))
+    notes: tuple[str, ...] = ()
     if len(placed) < len(frames):
-        notes.append(
-            f"left out {len(frames) - len(placed)} images of the series that have no place in the patient"
+        left = len(frames) - len(placed)
+        notes = (f"left out {left} images of the series that have no place in the patient",)
+    groups = _parallel_groups(placed)
+    found = [_split(group) for group in groups]
+    if max(len(s.frames) for group in found for s in group) == 1 < len(placed) and len(_kinds(placed)) == 1:
+        return [_series_of_views(placed, notes)]
+    directions = _directions(groups) if len(groups) > 1 else [""]
+    return [
+        replace(s, name=", ".join(filter(None, (direction, s.name))), notes=(*notes, *s.notes))
+        for direction, group in zip(directions, found, strict=True)
+        for s in group
+    ]
+
+
+def best_stack(stacks: Sequence[Stack]) -> Stack:
+    """The largest; among stacks of one size magnitude goes before phase, then the first is taken."""
+    return max(stacks, key=lambda stack: (len(stack.frames), _is_magnitude(stack.frames[0])))
+
+
+def named_stack(stacks: Sequence[Stack], wanted: int | str, where: str) -> Stack:
+    """The stack that is asked for.
+
+    Args:
+        stacks: All stacks of a series.
+        wanted: Its number from 0, its name, or a part of its name that no other has.
+        where: What to call the series in an error.
+
+    Raises:
+        StudyError: If there is none, or more than one.
+    """
+    number = int(wanted) if str(wanted).isdecimal() else None
+    if number is not None and number < len(stacks):
+        return stacks[number]
+    folded = str(wanted).casefold()
+    found = [s for s in stacks if s.name.casefold() == folded]
+    found = found or [s for s in stacks if number is None and folded in s.name.casefold()]
+    if len(found) != 1:
+        raise StudyError(
+            found=listed(stacks),
+            expected=f"one that {str(wanted)[:60]!r} names",
+            where=where,
+            remedy="give its number or its name",
         )
-    candidates = [one for group in _parallel_groups(placed) for one in _split(group)]
-    best = max(candidates, key=lambda stack: (len(stack.frames), _is_magnitude(stack.frames[0])))
-    if len(best.frames) == 1 and len(placed) > 1 and len({_kind(f) for f in placed}) == 1:
-        same = len(_places(placed)) == 1 and len(_parallel_groups(placed)) == 1
-        what = "are at one place (a time series)" if same else "form no stack"
-        return stack_of(
-            sorted(placed, key=lambda f: f.order),
-            (*notes, f"the {len(placed)} images {what}: shown in the order of their numbers"),
-        )
-    if len(best.frames) < len(placed):
-        groups = len(_parallel_groups(placed))
-        what = f"{groups} directions or sizes" if groups > 1 else "several images at one place"
-        notes.append(
-            f"the series has {what}: {len(best.frames)} of {len(placed)} images were taken, the largest stack"
-        )
-    return replace(best, notes=(*notes, *best.notes))
+    return found[0]
+
+
+def listed(stacks: Sequence[Stack], most: int = 12) -> str:
+    """The stacks of a series in words: how many, and the number and name of each.
+
+    >>> listed([])
+    '0 stacks'
+    """
+    shown = [f"{n} ({s.name})" for n, s in enumerate(stacks[:most]) if s.name]
+    more = f" and {len(stacks) - most} more" if len(stacks) > most else ""
+    return f"{len(stacks)} stack{'s'[: len(stacks) != 1]}" + (f": {', '.join(shown)}{more}" if shown else "")
 
 
 def spacing_notes(matrices: Sequence[Matrix], thickness: float | None = None) -> tuple[str, ...]:
@@ -161,7 +207,7 @@ def _is_magnitude(frame: Frame) -> bool:
 
 
 def _unplaced(frames: Sequence[Frame]) -> Stack:
-    kinds = Counter(_kind(f) for f in frames)
+    kinds = _kinds(frames)
     kind = max(kinds, key=lambda k: kinds[k])
     kept = tuple(sorted((f for f in frames if _kind(f) == kind), key=lambda f: f.order))
     notes = []
@@ -169,10 +215,76 @@ def _unplaced(frames: Sequence[Frame]) -> Stack:
         others = ", ".join(f"{n} {k}" for k, n in kinds.items() if k != kind)
         notes.append(f"left out {others} images of the series: those shown are {kind}")
     if len(kept) > 1:
-        notes.append(
-            f"the {len(kept)} images have no place in the patient: shown in the order of their numbers"
-        )
-    return stack_of(kept, tuple(notes))
+        seconds = cine_seconds(kept[0].header) if len({f.header for f in kept}) == 1 else None
+        if seconds is None:
+            how = "have no place in the patient: shown in the order of their numbers"
+        else:
+            how = f"are a cine of {seconds:.1f} s without a place in the patient: shown in the order of time"
+        notes.append(f"the {len(kept)} images {how}")
+    return stack_of(kept, notes=tuple(notes))
+
+
+def _cines(whole: Stack) -> list[Stack]:
+    """Images without a place, and where they are cines of several files each cine by itself too."""
+    files: dict[Header, list[Frame]] = defaultdict(list)
+    for frame in whole.frames:
+        files[frame.header].append(frame)
+    if len(files) < 2 or not all(header.multi_frame for header in files):
+        return [whole]
+    alone = [replace(_unplaced(frames), name=f"cine {n}") for n, frames in enumerate(files.values(), 1)]
+    return [replace(whole, name=f"all {len(files)} cines"), *alone]
+
+
+def cine_seconds(header: Header) -> float | None:
+    """From the first to the last frame of a multi-frame file; None if it doesn't say.
+
+    By Frame Time Vector (0018,1065), Frame Time (0018,1063), both in ms, or Cine Rate (0018,0040).
+    """
+    steps = header.frames - 1
+    if steps < 1:
+        return None
+    vector = numbers(header, "FrameTimeVector")
+    if vector is not None and len(vector) == header.frames:
+        return sum(vector[1:]) / 1000
+    for keyword in ("FrameTime", "CineRate", "RecommendedDisplayFrameRate"):
+        value = numbers(header, keyword, 1)
+        if value is not None and value[0] > 0:
+            return steps * (value[0] / 1000 if keyword == "FrameTime" else 1 / value[0])
+    return None
+
+
+def _series_of_views(placed: list[Frame], notes: tuple[str, ...]) -> Stack:
+    """Frames of which no two are one behind the other: all of them, in the order of time or of numbers."""
+    if len(_parallel_groups(placed)) > 1 or len(_places(placed)) > 1:
+        note = f"the {len(placed)} images form no stack: shown in the order of their numbers"
+        return stack_of(sorted(placed, key=lambda f: f.order), notes=(*notes, note))
+    for name in _TIMES:
+        times = [f.traits.get(name, ()) for f in placed]
+        if all(times) and len(set(times)) == len(placed):
+            order, by = sorted(placed, key=lambda f, n=name: repr_key((f.traits[n],))), name  # type: ignore[misc]
+            break
+    else:
+        order, by = sorted(placed, key=lambda f: f.order), "numbers"
+    note = f"the {len(placed)} images are at one place (a time series): shown in the order of their {by}"
+    return stack_of(order, notes=(*notes, note))
+
+
+def _directions(groups: Sequence[Sequence[Frame]]) -> list[str]:
+    """What tells groups of parallel frames apart: the plane, else the size too, else a number."""
+    first = [group[0] for group in groups]
+    names = [plane_name(f.to_patient) for f in first if f.to_patient is not None]
+    if len(set(names)) < len(names):
+        names = [f"{name} {f.rows} x {f.columns}" for name, f in zip(names, first, strict=True)]
+    same = Counter(names)
+    seen: Counter[str] = Counter()
+    for n, name in enumerate(names):
+        seen[name] += 1
+        names[n] = f"{name} ({seen[name]})" if same[name] > 1 else name
+    return names
+
+
+def _kinds(frames: Iterable[Frame]) -> Counter[str]:
+    return Counter(_kind(f) for f in frames)
 
 
 def _kind(frame: Frame) -> str:
@@ -194,7 +306,7 @@ def _parallel_groups(frames: Iterable[Frame]) -> list[list[Frame]]:
 def _alike(a: Frame, b: Frame) -> bool:
     if a.to_patient is None or b.to_patient is None or _kind(a) != _kind(b):
         return False
-    if (a.header.rows, a.header.columns) != (b.header.rows, b.header.columns):
+    if (a.rows, a.columns) != (b.rows, b.columns):
         return False
     size = np.abs(a.to_patient[:3, :2]).max()
     return bool(np.abs(a.to_patient[:3, :2] - b.to_patient[:3, :2]).max() < _PARALLEL * size)
@@ -224,23 +336,50 @@ def _split(group: list[Frame]) -> list[Stack]:
     most = max(map(len, places))
     if most == 1:
         return [stack_of([place[0] for place in places])]
+    group = _with_b_values(group)
     varying = [t for t in TRAITS if len({f.traits.get(t) for f in group}) > 1]
     for names in (*((t,) for t in varying), *combinations(varying, 2)):
-        stacks = _by_key(group, lambda f, names=names: tuple(f.traits.get(n, ()) for n in names))  # type: ignore[misc]
+        stacks = _by_traits(group, names)
         if len(stacks) == most and all(len(_places(s)) == len(s) for s in stacks):
-            return [_named(stack, names) for stack in stacks]
+            first = "b-value", *(n for n in names if n != "b-value")  # what a reader wants to know first
+            told = first if "b-value" in varying and len(_by_traits(group, first)) == most else names
+            return [_named(stack, told) for stack in _by_traits(group, told)]
+    if repeated := _repetitions(places):
+        return repeated
     # nothing in the header tells them apart: the first at each place, in the order of their numbers
-    first = tuple(min(place, key=lambda f: f.order) for place in places)
-    note = (
-        f"up to {most} images are at one place and the header doesn't tell why; the first of each was taken"
-    )
-    return [stack_of(first, (note,))]
+    earliest = tuple(min(place, key=lambda f: f.order) for place in places)
+    why = "are at one place and the header doesn't tell why; the first of each was taken"
+    return [stack_of(earliest, notes=(f"up to {most} images {why}",))]
 
 
-def _by_key(group: list[Frame], key: Callable[[Frame], object]) -> list[list[Frame]]:
+def _repetitions(places: list[list[Frame]]) -> list[Stack]:
+    """Stacks taken one after the other, each with numbers of its own: [] if the numbers don't show that."""
+    if len({len(place) for place in places}) > 1 or len({f.order for p in places for f in p}) < len(places):
+        return []
+    ranked = [sorted(place, key=lambda f: f.order) for place in places]
+    stacks = [[place[n] for place in ranked] for n in range(len(ranked[0]))]
+    ends = [(min(f.order for f in s), max(f.order for f in s)) for s in stacks]
+    if any(before[1] >= after[0] for before, after in pairwise(ends)):
+        return []
+    return [stack_of(s, name=f"repetition {n}") for n, s in enumerate(stacks, 1)]
+
+
+def _with_b_values(group: list[Frame]) -> list[Frame]:
+    """The frames with the b-values of their maker's private attributes, where the standard's are missing."""
+    first = group[0]
+    if any("b-value" in f.traits for f in group) or first.header.modality != "MR" or first.header.multi_frame:
+        return group
+    if private_b_value(first.header.dataset) is None:
+        return group
+    values = [private_b_value(f.header.dataset) for f in group]
+    return [replace(f, b_value=value) for f, value in zip(group, values, strict=True)]
+
+
+def _by_traits(group: list[Frame], names: tuple[str, ...]) -> list[list[Frame]]:
+    """The frames of each combination of traits, by rising values."""
     found: dict[object, list[Frame]] = defaultdict(list)
     for frame in group:
-        found[key(frame)].append(frame)
+        found[tuple(frame.traits.get(name, ()) for name in names)].append(frame)
     return [found[k] for k in sorted(found, key=repr_key)]
 
 
@@ -252,10 +391,9 @@ def repr_key(value: object) -> tuple[tuple[int, float, str], ...]:
 
 def _named(stack: list[Frame], names: tuple[str, ...]) -> Stack:
     frames = tuple(place[0] for place in _places(stack))
-    values = ", ".join(f"{n} {_words(stack[0].traits.get(n, ()))}" for n in names)
-    return stack_of(frames, (f"the stack shown is that of {values}",))
+    return stack_of(frames, name=", ".join(f"{n} {_words(stack[0].traits.get(n, ()))}" for n in names))
 
 
 def _words(value: Sequence[object]) -> str:
-    shown = "\\".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    shown = "\\".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
     return "".join(c for c in shown if c.isprintable())[:60] or "none"

@@ -1,0 +1,108 @@
+"""A study on disk → the series worth showing, planned and read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmllm_plugin.errors import StudyError
+from medmllm_plugin.transforms.dicom_choice import Series
+from medmllm_plugin.transforms.dicom_series import all_series, require_one_patient, volume_of
+from medmllm_plugin.transforms.entries import list_entries
+from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.series_facts import all_facts
+from medmllm_plugin.transforms.study_plan import PlannedSeries, StudyPlan, plan_study
+from medmllm_plugin.volume import Volume
+
+PICTURES = 64
+"""Pictures of a study where no budget is given."""
+
+
+def plan_of(
+    paths: Sequence[Path],
+    *,
+    pictures: int = PICTURES,
+    prior: Sequence[Path] = (),
+    take: Sequence[str] = (),
+    leave: Sequence[str] = (),
+) -> StudyPlan:
+    """Which series of a study are worth showing, and why; headers are read, no pixels.
+
+    Args:
+        paths: Folders, files, a DICOMDIR or zips of one study.
+        pictures: Most pictures in all.
+        prior: The same of an earlier study of the patient, to compare with.
+        take: Series to show whatever the rules say, as `read_volume` names them.
+        leave: Series to leave out.
+
+    Raises:
+        StudyError: If there is no DICOM image, more than one study in `paths` or in `prior`, or more than one
+            patient in both.
+        SettingsError: If `take` or `leave` names no one series, or the budget is below 1.
+    """
+    return _planned(paths, pictures, prior, take, leave)[0]
+
+
+def read_study(
+    paths: Sequence[Path],
+    *,
+    pictures: int = PICTURES,
+    prior: Sequence[Path] = (),
+    take: Sequence[str] = (),
+    leave: Sequence[str] = (),
+) -> list[tuple[PlannedSeries, Volume]]:
+    """The series that `plan_of` takes, each with its volume, in the order to show them.
+
+    Raises:
+        StudyError: As `plan_of`, or if a series that was taken can't be read.
+        SettingsError: As `plan_of`.
+    """
+    plan, found = _planned(paths, pictures, prior, take, leave)
+    with quiet():
+        return [(one, volume_of(found[one.facts.uid], [_note(one)], stack=one.stack)) for one in plan.taken]
+
+
+def _note(one: PlannedSeries) -> str:
+    prior = " of the prior study" if one.prior else ""
+    return f"{one.facts.label}{prior} was taken: {one.why}"
+
+
+def _planned(
+    paths: Sequence[Path], pictures: int, prior: Sequence[Path], take: Sequence[str], leave: Sequence[str]
+) -> tuple[StudyPlan, dict[str, Series]]:
+    with quiet():
+        current = _series(paths)
+        before = _series(prior) if prior else []
+        where = ", ".join(map(str, [*paths, *prior]))
+        require_one_patient([header for one in (*current, *before) for header in one.kinds], where)
+        plan = plan_study(
+            all_facts(current), pictures=pictures, prior=all_facts(before), take=take, leave=leave
+        )
+    return plan, {one.uid: one for one in (*before, *current)}
+
+
+def _series(paths: Sequence[Path]) -> list[Series]:
+    """The series of one study.
+
+    Raises:
+        StudyError: If they are of several, or there is none.
+    """
+    where = ", ".join(map(str, paths))
+    listing = list_entries(paths)
+    if not listing.entries:
+        raise StudyError(
+            found="no DICOM images",
+            expected="the series of a study",
+            where=where,
+            remedy="give a folder, a DICOMDIR or a zip of DICOM; one volume alone has no series",
+        )
+    found, _ = all_series(listing, where)
+    studies = {header.study_instance_uid for one in found for header in one.kinds}
+    if len(studies) > 1:
+        raise StudyError(
+            found=f"{len(studies)} studies",
+            expected="the series of one study",
+            where=where,
+            remedy="give each study by itself, an earlier one as the prior",
+        )
+    return found
