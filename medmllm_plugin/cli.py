@@ -317,6 +317,8 @@ def slices_command(
 )
 @click.option("--take", multiple=True, metavar="UID", help="A series to show whatever the rules say.")
 @click.option("--leave", multiple=True, metavar="UID", help="A series to leave out.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Write pictures there.")
+@_plan
 @_json
 def series_command(
     paths: tuple[Path, ...],
@@ -324,25 +326,78 @@ def series_command(
     prior: tuple[Path, ...],
     take: tuple[str, ...],
     leave: tuple[str, ...],
+    out: Path | None,
+    plan: str | None,
     as_json: bool,
 ) -> None:
     """List the series of a study: which are worth showing, with how many pictures, and why.
 
-    Only headers are read. A series is named by its UID, the beginning or end of it, or its number.
+    Only headers are read. A series is named by its UID, the beginning or end of it, or its number. With -o
+    the pictures of those to show are written as medmllm slices writes them, one folder for each series; PLAN
+    says how, and its count and tokens are those of the whole study.
 
     \b
     Examples:
       medmllm series study
       medmllm series study --prior last_year --pictures 48
       medmllm series study --take 5 --leave 3 --json
+      medmllm series study --prior last_year -o pictures --plan lingshu
     """  # noqa: D301
     from medmllm_plugin.transforms.study import PICTURES, plan_of
 
-    plan = plan_of(paths, pictures=pictures or PICTURES, prior=prior, take=take, leave=leave)
+    if out is None:
+        if plan is not None:
+            raise SettingsError("--plan says how pictures are made, but none are written; add -o OUT_DIR")
+        found = plan_of(paths, pictures=pictures or PICTURES, prior=prior, take=take, leave=leave)
+        if as_json:
+            _print_json(found.to_json())
+        else:
+            _print(found.lines())
+        return
+    _write_study(paths, out, plan, pictures, {"prior": prior, "take": take, "leave": leave}, as_json=as_json)
+
+
+def _write_study(
+    paths: Iterable[Path],
+    out: Path,
+    plan: str | None,
+    pictures: int | None,
+    chosen: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """The pictures of a study, each series in a folder of its own."""
+    check(out, kind="slices", inputs=paths)
+    from medmllm_plugin import pipeline
+    from medmllm_plugin.console import shown_progress
+    from medmllm_plugin.transforms.recipes import settings_of
+    from medmllm_plugin.transforms.slices import SlicePlan
+    from medmllm_plugin.transforms.study import study_slices
+
+    asked = settings_of(plan) if plan is not None else {}
+    made = SlicePlan(**asked | ({} if pictures is None else {"count": pictures}))
+    with shown_progress(hidden=as_json) as progress:
+        sets = study_slices(
+            list(paths), plan=made, progress=lambda done, total: progress("pictures", done, total), **chosen
+        )
+    names = [
+        f"{n}-{'prior-' * one.prior}{slices.study.modality.lower()}"
+        for n, (one, slices) in enumerate(sets, 1)
+    ]
+    with whole_folder(out, kind="slices") as part:
+        for name, (_, slices) in zip(names, sets, strict=True):
+            (part / name).mkdir()
+            pipeline.write_slices(slices, part / name)
     if as_json:
-        _print_json(plan.to_json())
-    else:
-        _print(plan.lines())
+        series = [
+            {"folder": str(out / n), **slices.to_json()} for n, (_, slices) in zip(names, sets, strict=True)
+        ]
+        _print_json({"schema": "medmllm-study-slices/1", "series": series})
+        return
+    for name, (one, slices) in zip(names, sets, strict=True):
+        _print([f"{name}: {len(slices)} pictures of {one.facts.label}, {one.why}", f"  {slices.plan}"])
+    total = sum(len(slices) for _, slices in sets)
+    _print([f"Written to {out}: {total} pictures, and slices.json in each folder"])
 
 
 @medmllm.command("phantom")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 
 import pytest
@@ -182,11 +181,7 @@ def test_any_text_finds_something_possible_or_is_refused(text: str) -> None:
             assert codes.site_allowed(result.finding.key, result.site.key)
 
 
-def test_a_long_text_is_quickly_found_to_be_no_phrase() -> None:
-    started = time.perf_counter()
-
+def test_a_long_text_is_found_to_be_no_phrase() -> None:
     assert lookup.find("nodule " * 100_000) is None
     with pytest.raises(CodeError):
         lookup.find("kidney stent fracture " * 9)
-
-    assert time.perf_counter() - started < 1

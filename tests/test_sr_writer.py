@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -743,19 +742,15 @@ def test_a_measurement_in_another_unit_is_refused() -> None:
         findings_sr(a_report(a_nodule(image, measurements=(wrong,))), a_series())
 
 
-# Size and speed
+# Size
 
 
-def test_300_images_take_under_half_a_second_and_150_kib() -> None:
+def test_300_images_take_under_150_kib() -> None:
     headers = a_series(300)
     findings = [a_nodule(an_image(headers[10 * k]), tracking_uid=f"2.25.{k}") for k in range(1, 6)]
     report = a_report(*findings)
     buffer = io.BytesIO()
 
-    start = time.process_time()
-    sr = findings_sr(report, headers)
-    took = time.process_time() - start
-    sr.save_as(buffer, enforce_file_format=True)
+    findings_sr(report, headers).save_as(buffer, enforce_file_format=True)
 
-    assert took < 0.5
     assert len(buffer.getvalue()) < 150 * 1024

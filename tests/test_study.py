@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from medmllm_plugin.cli import medmllm
 from medmllm_plugin.errors import SettingsError, StudyError
-from medmllm_plugin.transforms.study import plan_of, read_study
+from medmllm_plugin.transforms.slices import SlicePlan
+from medmllm_plugin.transforms.study import plan_of, read_study, study_slices
 from tests.builders import write_ct_series, write_mr_series, write_nifti
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -135,3 +136,41 @@ def test_a_series_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="'9' names 0 series of the study"):
         plan_of([tmp_path], take=["9"])
+
+
+def test_the_pictures_of_a_study_share_one_budget_with_the_prior(tmp_path: Path) -> None:
+    write_study(tmp_path / "now")
+    write_ct_series(tmp_path / "then", slices=9, StudyInstanceUID="1.0", SeriesInstanceUID="1.0.1")
+
+    sets = study_slices(
+        [tmp_path / "now"], plan=SlicePlan(count=12, size=448, tokens=1200), prior=[tmp_path / "then"]
+    )
+
+    assert [(one.prior, len(slices)) for one, slices in sets] == [(False, 8), (True, 4)]
+    sides = [slices.slices[0].pixels.shape[0] * slices.slices[0].pixels.shape[1] for _, slices in sets]
+    assert 8 * sides[0] + 4 * sides[1] <= 1200 * 28 * 28
+
+
+def test_a_ct_window_is_for_the_ct_of_a_study_only(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "ct", StudyInstanceUID="1.2.3")
+    write_mr_series(tmp_path / "mr", StudyInstanceUID="1.2.3", SeriesInstanceUID="1.9", SeriesNumber=2)
+
+    sets = study_slices([tmp_path], plan=SlicePlan(count=8, window="ct-lung"))
+
+    windows = {slices.study.modality: slices.slices[0].window for _, slices in sets}
+    assert windows["CT"] == "CT lung window -600/1500 HU"
+    assert "percentile" in windows["MR"]
+
+
+def test_the_command_writes_a_folder_of_pictures_for_each_series(tmp_path: Path) -> None:
+    write_study(tmp_path / "now")
+    write_ct_series(tmp_path / "then", slices=9, StudyInstanceUID="1.0", SeriesInstanceUID="1.0.1")
+    arguments = ["series", str(tmp_path / "now"), "--prior", str(tmp_path / "then"), "--pictures", "6"]
+
+    ran = CliRunner().invoke(medmllm, [*arguments, "-o", str(tmp_path / "out"), "--json"])
+
+    assert ran.exit_code == 0, ran.output
+    folders = [Path(one["folder"]).name for one in json.loads(ran.stdout)["series"]]
+    assert folders == ["1-ct", "2-prior-ct"]
+    assert len(list((tmp_path / "out" / "2-prior-ct").glob("*.png"))) == 2
+    assert (tmp_path / "out" / "1-ct" / "slices.json").exists()

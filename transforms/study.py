@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medmllm_plugin.errors import StudyError
+from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.transforms.dicom_choice import Series
 from medmllm_plugin.transforms.dicom_series import all_series, require_one_patient, volume_of
 from medmllm_plugin.transforms.entries import list_entries
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.series_facts import all_facts
+from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.transforms.study_plan import PlannedSeries, StudyPlan, plan_study
+from medmllm_plugin.transforms.window import PRESETS
 from medmllm_plugin.volume import Volume
 
 PICTURES = 64
@@ -60,6 +64,54 @@ def read_study(
     plan, found = _planned(paths, pictures, prior, take, leave)
     with quiet():
         return [(one, volume_of(found[one.facts.uid], [_note(one)], stack=one.stack)) for one in plan.taken]
+
+
+def study_slices(
+    paths: Sequence[Path],
+    *,
+    plan: SlicePlan | None = None,
+    prior: Sequence[Path] = (),
+    take: Sequence[str] = (),
+    leave: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[PlannedSeries, SliceSet]]:
+    """The pictures of a study: of each series that is taken its share of one budget.
+
+    Args:
+        paths: As `plan_of`.
+        plan: How pictures are made. Its count and its tokens are those of the whole study, a prior included.
+        prior: As `plan_of`.
+        take: As `plan_of`.
+        leave: As `plan_of`.
+        progress: Called with (series done, series in all).
+
+    Raises:
+        StudyError: As `read_study`.
+        SettingsError: As `plan_of`, or if a series can't be shown as the plan says.
+    """
+    asked = plan or SlicePlan()
+    taken = read_study(paths, pictures=asked.usual_count, prior=prior, take=take, leave=leave)
+    total = sum(one.pictures for one, _ in taken)
+    made = []
+    for done, (one, volume) in enumerate(taken):
+        if progress is not None:
+            progress(done, len(taken))
+        made.append((one, _share(asked, one, volume, total).apply(volume)))
+    return made
+
+
+def _share(plan: SlicePlan, one: PlannedSeries, volume: Volume, total: int) -> SlicePlan:
+    """The plan for one series, by its part of all pictures."""
+    zoomed = plan.zoom_count * one.pictures // total
+    windows = (plan.window or "").split("+")
+    return replace(
+        plan,
+        count=one.pictures,
+        tokens=None if plan.tokens is None else max(1, plan.tokens * one.pictures // total),
+        zoom=plan.zoom if 1 <= zoomed < one.pictures else None,
+        zoom_count=max(1, zoomed),
+        window=None if volume.unit != "HU" and any(name in PRESETS for name in windows) else plan.window,
+    )
 
 
 def _note(one: PlannedSeries) -> str:
