@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
+from medmllm_plugin.transforms import compiled
 from medmllm_plugin.transforms.attributes import texts
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.scan import FIRST_READ, KEYWORDS, UNDEFINED, Scanned, Scanner
@@ -39,6 +40,15 @@ NOT_FOLLOWED = (
     "reportsi.dcm",
 )
 VALUES = tuple(k for k in KEYWORDS if not k.endswith("Sequence"))
+
+
+@pytest.fixture(params=["compiled", "numpy"], autouse=True)
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with the compiled part and without it."""
+    if request.param == "numpy":
+        monkeypatch.setattr(compiled, "scan", None)
+    elif compiled.scan is None:
+        pytest.skip("transforms/_scan.c was not built: no C compiler when the package was installed")
 
 
 def of_pydicom(path: Path) -> dict[str, tuple[str, ...]]:
@@ -196,3 +206,16 @@ def test_a_damaged_header_gives_what_pydicom_reads_or_nothing(tmp_path: Path, da
                 assert scanned.texts(keyword) == expected[keyword] or not expected[keyword]
             except UnicodeDecodeError:
                 continue
+
+
+def test_spans_outside_of_a_header_are_refused_or_no_match(route: None) -> None:
+    if compiled.scan is None:
+        pytest.skip("numpy checks bounds itself")
+    pairs = [np.array(pair, np.int32).tobytes() for pair in ([0, 5], [2, 9], [-3, 2], [4, 2])]
+
+    for pair in pairs[1:]:
+        assert compiled.scan.cut(b"header", pair, b"", b"") is None
+        with pytest.raises(ValueError, match="outside"):
+            compiled.scan.cut(b"header", pairs[0], b"heade", pair)
+    with pytest.raises(ValueError, match="pairs"):
+        compiled.scan.cut(b"header", b"123", b"", b"")

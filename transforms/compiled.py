@@ -7,7 +7,14 @@ from types import ModuleType
 pictures: ModuleType | None
 """`_pictures.c`, loops of window, resize and patches; None where the package was built without a compiler."""
 
+scan: ModuleType | None
+"""`_scan.c`, the comparison of headers; None likewise."""
+
 try:
     from medmllm_plugin.transforms import _pictures as pictures
 except ImportError:
     pictures = None
+try:
+    from medmllm_plugin.transforms import _scan as scan
+except ImportError:
+    scan = None

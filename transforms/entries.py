@@ -187,8 +187,7 @@ def _list_folder(folder: Path, scanner: Scanner) -> Listing:
     entries: list[Entry] = []
     files: list[Path] = []
     left_out: Counter[str] = Counter()
-    for file in _walk(str(folder), left_out):
-        head, scanned = scanner.scan(file)
+    for file, head, scanned in scanner.scan_all(_walk(str(folder), left_out)):
         if scanned is not None:
             entries.append(Entry(file, scanned))
             continue
@@ -387,7 +386,7 @@ def _list_directory(path: Path, scanner: Scanner) -> Listing:
         )
     files = sorted({file for file in found if file is not None})
     left_out = Counter({"named in the DICOMDIR but not there": missing}) if missing else Counter[str]()
-    entries = tuple(Entry(str(file), scanner.scan(str(file))[1]) for file in files)
+    entries = tuple(Entry(file, scanned) for file, _, scanned in scanner.scan_all(map(str, files)))
     return Listing(entries=entries, left_out=left_out)
 
 

@@ -14,15 +14,19 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+
+from medmllm_plugin.transforms import compiled
 
 KEYWORDS = (
     *("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID", "SpecificCharacterSet"),
@@ -54,7 +58,8 @@ _TEMPLATES = 8
 
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
+_META = b"\x02\x00"
 _DEEPEST = 16
 
 
@@ -65,18 +70,23 @@ def _tag(keyword: str) -> int:
 
 
 _WANTED = {_tag(keyword): keyword for keyword in KEYWORDS}
-_VRS = {tag: dictionary_VR(tag).split(" or ") for tag in _WANTED}
+_VRS = {tag: dictionary_VR(tag).encode().split(b" or ") for tag in _WANTED}
 _LONG = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 _KNOWN = frozenset(str(vr).encode() for vr in VR if len(vr) == 2)
-_EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
+_EXPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
 _REFUSED = frozenset(uid.encode() for uid in (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian))
 _BEYOND = 64
 """Bytes after the start of the pixel data that tell whether it is one fragment."""
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-# a cold disk would read ahead into pixels that nobody asked for
 _ADVISE = getattr(os, "posix_fadvise", None)
-_RANDOM = getattr(os, "POSIX_FADV_RANDOM", 0)
+_RANDOM, _WILL_NEED = (getattr(os, f"POSIX_FADV_{advice}", 0) for advice in ("RANDOM", "WILLNEED"))
+_AHEAD = 64
+"""How many files are open at a time."""
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
+
+
+_Found = tuple[str, bytes, int, int]
+"""Keyword, VR, offset and length of a value."""
 
 
 class _OddError(Exception):
@@ -99,25 +109,52 @@ class Layout:
     """Offset of the value of Pixel Data (7FE0,0010)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Template:
     """How to know a file of the same build without walking it, and how to cut its values out."""
 
     layout: Layout
-    looked_at: NDArray[np.intp]
-    """Offsets of the bytes that the walk looked at."""
+    looked_at: bytes
+    """Pairs of 32-bit numbers: from where to where the walk looked."""
     seen: bytes
-    """Those bytes."""
-    cut: struct.Struct
-    """Cuts out the values, then the length of the pixel data."""
+    """What it saw there."""
+    cuts: bytes
+    """Pairs likewise: where the values are, then the length of the pixel data; they don't overlap."""
+
+    def values(self, head: bytes) -> tuple[bytes, ...] | None:
+        """The values of a header that is built so, then the length of the pixel data; None if it isn't."""
+        if compiled.scan is not None:
+            found: tuple[bytes, ...] | None = compiled.scan.cut(head, self.looked_at, self.seen, self.cuts)
+            return found
+        if len(head) < self.layout.pixels:
+            return None
+        same = np.frombuffer(head, np.uint8).take(self._offsets).tobytes() == self.seen
+        return self._cut.unpack_from(head) if same else None
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.intp]:
+        return np.concatenate([np.arange(start, stop) for start, stop in _spans(self.looked_at)])
+
+    @cached_property
+    def _cut(self) -> struct.Struct:
+        pattern, at = "<", 0
+        for start, stop in _spans(self.cuts):
+            pattern += f"{start - at}x{stop - start}s"
+            at = stop
+        return struct.Struct(pattern)
+
+
+def _spans(pairs: bytes) -> list[list[int]]:
+    found: list[list[int]] = np.frombuffer(pairs, np.int32).reshape(-1, 2).tolist()
+    return found
 
 
 class Scanned(NamedTuple):
     """The scanned attributes of one file, and where its pixels lie."""
 
     layout: Layout
-    values: tuple[Any, ...]
-    """Bytes, by `Layout.order`; what follows them means nothing."""
+    values: tuple[bytes, ...]
+    """By `Layout.order`; what follows them is no value."""
     pixel_length: int
     """Bytes of Pixel Data as declared; `UNDEFINED` if encapsulated (PS3.5 A.4)."""
     size: int
@@ -181,16 +218,43 @@ class Scanner:
         Raises:
             OSError: If the file can't be opened or read.
         """
-        file = os.open(path, _FLAGS)
+        return self._scan(self._open(path))
+
+    def scan_all(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes, Scanned | None]]:
+        """As `scan`, of many files; a cold disk fetches the next ones while the first is looked at.
+
+        Raises:
+            OSError: If a file can't be opened or read.
+        """
+        ahead: deque[tuple[str, int]] = deque()
         try:
-            if _ADVISE is not None:
-                _ADVISE(file, 0, 0, _RANDOM)
+            for path in paths:
+                ahead.append((path, self._open(path)))
+                if len(ahead) == _AHEAD:
+                    first, file = ahead.popleft()
+                    yield first, *self._scan(file)
+            while ahead:
+                first, file = ahead.popleft()
+                yield first, *self._scan(file)
+        finally:
+            for _, file in ahead:
+                os.close(file)
+
+    def _open(self, path: str) -> int:
+        file = os.open(path, _FLAGS)
+        if _ADVISE is not None:  # a cold disk would also read ahead into pixels that nobody asked for
+            _ADVISE(file, 0, 0, _RANDOM)
+            _ADVISE(file, 0, self._first_read, _WILL_NEED)
+        return file
+
+    def _scan(self, file: int) -> tuple[bytes, Scanned | None]:
+        try:
             head = os.read(file, self._first_read)
             size = os.lseek(file, 0, os.SEEK_END)
-            template = self._known(head)
-            while template is None:
+            known = self._known(head)
+            while known is None:
                 try:
-                    template = self._learn(head)
+                    known = self._learn(head)
                 except _OddError:
                     return head, None
                 except (_ShortError, struct.error):
@@ -200,28 +264,27 @@ class Scanner:
                     head = os.read(file, 8 * len(head))
         finally:
             os.close(file)
-        layout = template.layout
-        values = template.cut.unpack_from(head)
-        length = values[-1]
+        layout, values = known
+        length = int.from_bytes(values[-1], "little")
         fragment = _one_fragment(head, layout.pixels, size) if length == UNDEFINED else None
         return head, Scanned(layout, values, length, size, fragment)
 
-    def _known(self, head: bytes) -> _Template | None:
-        seen = np.frombuffer(head, np.uint8)
-        for number, known in enumerate(self._templates):
-            if len(head) >= known.layout.pixels and seen.take(known.looked_at).tobytes() == known.seen:
+    def _known(self, head: bytes) -> tuple[Layout, tuple[bytes, ...]] | None:
+        for number, template in enumerate(self._templates):
+            values = template.values(head)
+            if values is not None:
                 if number:
                     self._templates.insert(0, self._templates.pop(number))
-                return known
+                return template.layout, values
         return None
 
-    def _learn(self, head: bytes) -> _Template:
+    def _learn(self, head: bytes) -> tuple[Layout, tuple[bytes, ...]] | None:
         template = _walk(head)
         self._templates = [template, *self._templates[: _TEMPLATES - 1]]
         needed = template.layout.pixels + _BEYOND
         if needed > self._first_read:
             self._first_read = -(-needed // FIRST_READ) * FIRST_READ
-        return template
+        return self._known(head)
 
 
 def _walk(head: bytes) -> _Template:
@@ -234,18 +297,17 @@ def _walk(head: bytes) -> _Template:
     if head[128:132] != b"DICM":
         raise _OddError
     looked_at = [(128, 132)]
-    found: list[tuple[str, str, int, int]] = []
+    found: list[_Found] = []
     at, last, implicit, in_meta = 132, 0, False, True
     while True:
-        tag = _tag_at(head, at)
+        if in_meta and head[at : at + 2] != _META:
+            in_meta, implicit = False, _is_implicit(head, found, looked_at)
+        tag, vr, value, length = _element(head, at, implicit=implicit)
         if tag <= last or tag >> 16 == 0xFFFE:
             raise _OddError
-        if in_meta and tag >> 16 != 2:
-            in_meta, implicit = False, _is_implicit(head, found, looked_at)
         last = tag
-        vr, value, length = _element(head, at, implicit=implicit and not in_meta)
         if tag == _PIXEL_DATA:
-            if vr not in ("OB", "OW", ""):
+            if vr not in (b"OB", b"OW", b""):
                 raise _OddError
             looked_at.append((at, value - 4))
             return _template(head, looked_at, found, value)
@@ -255,37 +317,31 @@ def _walk(head: bytes) -> _Template:
         if tag in _WANTED:
             if vr and vr not in _VRS[tag]:
                 raise _OddError
-            found.append((_WANTED[tag], vr or _VRS[tag][0], value, 0 if _VRS[tag] == ["SQ"] else length))
+            found.append((_WANTED[tag], vr or _VRS[tag][0], value, 0 if b"SQ" in _VRS[tag] else length))
         if length == UNDEFINED:
-            if vr not in ("SQ", ""):
+            if vr not in (b"SQ", b""):
                 raise _OddError
-            at = _after_sequence(head, value, looked_at, implicit=implicit and not in_meta)
+            at = _after_sequence(head, value, looked_at, implicit=implicit)
         else:
             at = value + length
 
 
-def _tag_at(head: bytes, at: int) -> int:
+def _element(head: bytes, at: int, *, implicit: bool) -> tuple[int, bytes, int, int]:
+    """Tag, VR (empty if implicit or an item), offset and length of the value of an element (PS3.5 7.1)."""
     if at + 12 > len(head):
         raise _ShortError
-    group, element = struct.unpack_from("<HH", head, at)
-    return int(group << 16 | element)
-
-
-def _element(head: bytes, at: int, *, implicit: bool) -> tuple[str, int, int]:
-    """VR (empty if implicit), offset and length of the value of the element there (PS3.5 7.1)."""
-    if implicit:
-        return "", at + 8, _LENGTH.unpack_from(head, at + 4)[0]
-    vr = head[at + 4 : at + 6]
+    group, element, vr, length = _EXPLICIT.unpack_from(head, at)
+    tag = group << 16 | element
+    if implicit or group == 0xFFFE:
+        return tag, b"", at + 8, _LENGTH.unpack_from(head, at + 4)[0]
+    if vr in _LONG:
+        return tag, vr, at + 12, _LENGTH.unpack_from(head, at + 8)[0]
     if vr not in _KNOWN:
         raise _OddError
-    if vr in _LONG:
-        return vr.decode(), at + 12, _LENGTH.unpack_from(head, at + 8)[0]
-    return vr.decode(), at + 8, struct.unpack_from("<H", head, at + 6)[0]
+    return tag, vr, at + 8, length
 
 
-def _is_implicit(
-    head: bytes, found: list[tuple[str, str, int, int]], looked_at: list[tuple[int, int]]
-) -> bool:
+def _is_implicit(head: bytes, found: list[_Found], looked_at: list[tuple[int, int]]) -> bool:
     """Whether the transfer syntax is implicit; its UID becomes part of what was looked at."""
     for keyword, _, value, length in found:
         if keyword == "TransferSyntaxUID":
@@ -301,14 +357,8 @@ def _after_sequence(head: bytes, at: int, looked_at: list[tuple[int, int]], *, i
     """The offset after a sequence of undefined length whose items begin there (PS3.5 7.5)."""
     depth = 1
     while depth:
-        tag = _tag_at(head, at)
-        if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
-            length = _LENGTH.unpack_from(head, at + 4)[0]
-            value = at + 8
-            opened = 1 if tag == _ITEM and length == UNDEFINED else -1 if tag != _ITEM else 0
-        else:
-            _, value, length = _element(head, at, implicit=implicit)
-            opened = int(length == UNDEFINED)
+        tag, _, value, length = _element(head, at, implicit=implicit)
+        opened = -1 if tag in (_ITEM_END, _SEQUENCE_END) else int(length == UNDEFINED)
         looked_at.append((at, value))
         depth += opened
         if depth > _DEEPEST:
@@ -317,25 +367,19 @@ def _after_sequence(head: bytes, at: int, looked_at: list[tuple[int, int]], *, i
     return at
 
 
-def _template(
-    head: bytes, looked_at: list[tuple[int, int]], found: list[tuple[str, str, int, int]], pixels: int
-) -> _Template:
-    offsets = np.concatenate([np.arange(start, stop) for start, stop in looked_at])
-    pattern, at = "<", 0
-    for _, _, value, length in found:
-        if value + length > pixels:
-            raise _OddError
-        pattern += f"{value - at}x{length}s"
-        at = value + length
+def _template(head: bytes, looked_at: list[tuple[int, int]], found: list[_Found], pixels: int) -> _Template:
+    cuts = [*((value, value + length) for _, _, value, length in found), (pixels - 4, pixels)]
+    if any(stop > pixels for _, stop in cuts):
+        raise _OddError
     return _Template(
         layout=Layout(
             order={keyword: number for number, (keyword, *_) in enumerate(found)},
-            vrs={keyword: vr for keyword, vr, *_ in found},
+            vrs={keyword: vr.decode() for keyword, vr, *_ in found},
             pixels=pixels,
         ),
-        looked_at=offsets,
-        seen=np.frombuffer(head, np.uint8)[offsets].tobytes(),
-        cut=struct.Struct(f"{pattern}{pixels - 4 - at}xL"),
+        looked_at=np.array(looked_at, np.int32).tobytes(),
+        seen=b"".join(head[start:stop] for start, stop in looked_at),
+        cuts=np.array(cuts, np.int32).tobytes(),
     )
 
 

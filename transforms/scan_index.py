@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,29 @@ class IndexedScanner(Scanner):
 
     def scan(self, path: str) -> tuple[bytes, Scanned | None]:
         """As `Scanner.scan`; of a file that is as it was, nothing is read and no first bytes are given."""
-        state = os.stat(path)  # noqa: PTH116  a Path costs more than the call
-        name, version = os.path.abspath(path), (state.st_size, state.st_mtime_ns)  # noqa: PTH100
-        kept = self._kept.get(name)
-        if kept is not None and kept[:2] == version:
-            self._seen[name] = kept
-            return b"", kept[2]
-        self.opened += 1
-        head, scanned = super().scan(path)
-        if scanned is not None and scanned.size == version[0]:
-            self._seen[name] = (*version, scanned)
+        ((_, head, scanned),) = self.scan_all([path])
         return head, scanned
+
+    def scan_all(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes, Scanned | None]]:
+        """As `scan`, of many files."""
+        states = {path: _state(path) for path in paths}
+        as_it_was = {
+            path: self._kept[name] for path, name, state in _named(states) if self._same(name, state)
+        }
+        fresh = super().scan_all([path for path in states if path not in as_it_was])
+        for path, name, state in _named(states):
+            if path in as_it_was:
+                self._seen[name] = as_it_was[path]
+                yield path, b"", as_it_was[path][2]
+                continue
+            _, head, scanned = next(fresh)
+            self.opened += 1
+            if scanned is not None and scanned.size == state[0]:
+                self._seen[name] = (*state, scanned)
+            yield path, head, scanned
+
+    def _same(self, name: str, state: tuple[int, int]) -> bool:
+        return name in self._kept and self._kept[name][:2] == state
 
     def save(self) -> None:
         """Write the index of the files that were scanned, whole or not at all.
@@ -65,6 +78,18 @@ class IndexedScanner(Scanner):
                 f"the index {self._path} can't be written ({error.strerror}); "
                 "name a file in a folder that you may write to"
             ) from error
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Bytes, and the time of the last change in nanoseconds."""
+    found = os.stat(path)  # noqa: PTH116  a Path costs more than the call
+    return found.st_size, found.st_mtime_ns
+
+
+def _named(states: dict[str, tuple[int, int]]) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """Path, whole path, state."""
+    for path, state in states.items():
+        yield path, os.path.abspath(path), state  # noqa: PTH100
 
 
 def _plain(seen: dict[str, tuple[int, int, Scanned]]) -> dict[str, Any]:

@@ -1,0 +1,3 @@
+"""What `_scan.c` offers."""
+
+def cut(head: bytes, looked_at: bytes, seen: bytes, cuts: bytes, /) -> tuple[bytes, ...] | None: ...
