@@ -52,12 +52,12 @@ def headers(files: Sequence[Path]) -> list[Placed]:
     """The place and intercept of each file, by the header scan alone."""
     scanner = Scanner()
     found: list[Placed] = []
-    for path in files:
-        _, scanned = scanner.scan(str(path))
-        assert scanned is not None, path.name
-        x, y, z = scanned.texts("ImagePositionPatient")
-        (intercept,) = scanned.texts("RescaleIntercept")
-        found.append((float(x), float(y), float(z), float(intercept)))
+    for path, _, scanned in scanner.scan_all(map(str, files)):
+        assert scanned is not None, path
+        place, intercept = scanned.numbers("ImagePositionPatient"), scanned.numbers("RescaleIntercept")
+        assert place is not None, path
+        assert intercept is not None, path
+        found.append((place[0], place[1], place[2], intercept[0]))
     return found
 
 

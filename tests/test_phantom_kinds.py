@@ -13,7 +13,6 @@ from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.findings import Finding, Side
 from medmllm_plugin.geometry import apply, plane_name
 from medmllm_plugin.phantoms import KINDS, PhantomStudy, sample_study
-from medmllm_plugin.phantoms.ct_abdomen import KIND as CT_ABDOMEN
 from medmllm_plugin.phantoms.dicom import truth
 from medmllm_plugin.phantoms.head import Head
 from medmllm_plugin.phantoms.head_lesions import Focus
@@ -337,11 +336,10 @@ def test_what_a_kind_can_not_have_is_refused(kind: str) -> None:
         sample_study(kind=kind, slices=2000)
 
 
-def test_an_abdomen_is_drawn_the_same_from_any_corner() -> None:
+def test_a_slice_is_the_same_whatever_was_drawn_before() -> None:
     study = a_study("ct-abdomen", "cyst", seed=2, matrix=64)
     again = sample_study(kind="ct-abdomen", seed=2, findings=("cyst",), matrix=64)
     for k in range(20):
         again.values(k)
 
     assert np.array_equal(study.values(25), again.values(25))
-    assert CT_ABDOMEN.name == "ct-abdomen"

@@ -100,7 +100,6 @@ def test_a_grown_solid_reaches_further_by_that_much() -> None:
 
     assert solid.grown(3).reach.tolist() == pytest.approx([23, 13, 33])
     assert solid.scaled(2).reach.tolist() == pytest.approx([40, 20, 60])
-    assert solid.moved((1, 2, 3)).center.tolist() == [1, 2, 3]
 
 
 def test_a_plane_beside_a_solid_shows_nothing_of_it() -> None:

@@ -68,6 +68,11 @@ def window_names(setting: str | None, volume: Volume) -> tuple[tuple[str, ...], 
     return ("header" if volume.planes[0].to_patient is None else "body",), ""
 
 
+def of_values(name: str) -> bool:
+    """Whether a window depends on the values of the slices shown, rather than on its name or a header."""
+    return name.partition(":")[0] not in {*PRESETS, "header"}
+
+
 def check_names(setting: str) -> None:
     """Refuse a window setting that names what isn't there.
 

@@ -10,10 +10,28 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.transforms.body import STEP
 from medmllm_plugin.transforms.crop import Framing
-from medmllm_plugin.transforms.render import Window, render
+from medmllm_plugin.transforms.render import Levels, Window, render
 from medmllm_plugin.transforms.resize import resize_stack
+from medmllm_plugin.transforms.threads import in_parts
 from medmllm_plugin.transforms.voi import Padded, counted
 from medmllm_plugin.volume import Stored, Volume
+
+_AT_A_TIME = 4
+"""Planes that are read and drawn together: as many as lie in the cache of a processor."""
+
+
+def _drawn(
+    values: Sequence[NDArray[np.float32] | NDArray[np.uint8]],
+    shown: Sequence[Sequence[Window]],
+    framing: Framing,
+) -> NDArray[np.uint8]:
+    """Pictures of modality values."""
+    levels = []
+    for one, channels in zip(values, shown, strict=True):
+        kept = np.asarray(one[framing.crop.part], np.float32)
+        grey = [window(kept) for window in channels]
+        levels.append(grey[0] if len(grey) == 1 else np.stack(grey, axis=-1))
+    return resize_stack(np.stack(levels), framing.shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,12 +45,26 @@ class Planes:
     stored: Stored | None
     values: Sequence[NDArray[np.float32] | NDArray[np.uint8]] = ()
     """Where not stored: for each plane (rows, columns), or (rows, columns, 3) for colours."""
+    unread: Volume | None = None
+    """Where neither: the volume, whose planes are stored and are read when they are drawn."""
 
     @classmethod
     def read(
-        cls, volume: Volume, ks: Sequence[int], *, progress: Callable[[int, int], None] | None = None
+        cls,
+        volume: Volume,
+        ks: Sequence[int],
+        *,
+        keep: bool = True,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Planes:
-        """Read planes; `progress` is called with (planes read, planes in all).
+        """Read planes.
+
+        Args:
+            volume: Any volume.
+            ks: Which of its planes.
+            keep: False for planes that are drawn once and looked at in no other way: they may be read when
+                they are drawn, a few at a time, which takes less memory and time.
+            progress: Called with (planes read, planes in all).
 
         Raises:
             StudyError: If one can't be decoded.
@@ -40,6 +72,8 @@ class Planes:
         tell = progress or (lambda done, total: None)
         tell(0, len(ks))
         padding = tuple(volume.planes[k].padding for k in ks)
+        if not keep and len(ks) > _AT_A_TIME and volume.read_stored(ks[:1]) is not None:
+            return cls(ks=tuple(ks), padding=padding, stored=None, unread=volume)
         stored = volume.read_stored(ks)
         if stored is not None:
             return cls(ks=tuple(ks), padding=padding, stored=stored)
@@ -74,7 +108,9 @@ class Planes:
 
     def _counted(self, n: int, part: slice) -> NDArray[np.float32]:
         """Values of some rows and the same columns of a plane."""
-        if self.stored is not None:
+        if self.unread is not None:
+            values = np.asarray(self.unread.read_plane(self.ks[n])[part, part], np.float32)
+        elif self.stored is not None:
             values = self.stored.tables[n][self.stored.raw[n, part, part]]
         else:
             values = np.asarray(self.values[n][part, part], np.float32)
@@ -101,18 +137,37 @@ class Planes:
             kept = [np.asarray(self.values[n][framing.crop.part], np.uint8) for n in ns]
             return framing.lay(resize_stack(np.stack(kept), framing.shape))
         shown = self._padded(ns, windows)
+        if self.unread is not None:
+            return framing.lay(self._read_and_drawn(self.unread, ns, shown, framing))
         if self.stored is not None:
             every = list(ns) == list(range(len(self.ks)))
             raw = self.stored.raw if every else self.stored.raw[list(ns)]
             tables = tuple(self.stored.tables[n] for n in ns)
             part = replace(self.stored, raw=raw[:, *framing.crop.part], tables=tables)
             return framing.lay(render(part, shown, framing.shape))
-        levels = []
-        for n, channels in zip(ns, shown, strict=True):
-            values = np.asarray(self.values[n][framing.crop.part], np.float32)
-            grey = [window(values) for window in channels]
-            levels.append(grey[0] if len(grey) == 1 else np.stack(grey, axis=-1))
-        return framing.lay(resize_stack(np.stack(levels), framing.shape))
+        return framing.lay(_drawn([self.values[n] for n in ns], shown, framing))
+
+    def _read_and_drawn(
+        self, volume: Volume, ns: Sequence[int], shown: Sequence[Sequence[Window]], framing: Framing
+    ) -> NDArray[np.uint8]:
+        """Pictures of planes that are read a few at a time, side by side, while they lie in the cache."""
+        channels = (3,) if len(shown[0]) == 3 else ()
+        out = np.empty((len(ns), *framing.shape, *channels), np.uint8)
+        known: Levels = {}
+
+        def part(start: int, stop: int) -> None:
+            for first in range(start, stop, _AT_A_TIME):
+                these = slice(first, min(stop, first + _AT_A_TIME))
+                ks = [self.ks[n] for n in ns[these]]
+                stored = volume.read_stored(ks)
+                if stored is None:
+                    out[these] = _drawn([volume.read_plane(k) for k in ks], shown[these], framing)
+                    continue
+                cut = replace(stored, raw=stored.raw[:, *framing.crop.part])
+                render(cut, shown[these], framing.shape, known=known, out=out[these])
+
+        in_parts(part, len(ns), least=_AT_A_TIME)
+        return out
 
     def _padded(self, ns: Sequence[int], windows: Sequence[Sequence[Window]]) -> list[Sequence[Window]]:
         """The windows of each plane, with padding black; the same objects for planes that share them."""

@@ -14,9 +14,17 @@ from medmllm_plugin.volume import Stored
 Window = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 """Modality values of any shape to grey levels of that shape, value by value, as `window.apply_window`."""
 
+Levels = dict[tuple[int, int], tuple[NDArray[np.float32], Window, NDArray[np.uint8]]]
+"""By the identities of table and window: both, which so live as long, and the grey levels of the table."""
+
 
 def render(
-    stored: Stored, windows: Sequence[Sequence[Window]], shape: tuple[int, int] | None = None
+    stored: Stored,
+    windows: Sequence[Sequence[Window]],
+    shape: tuple[int, int] | None = None,
+    *,
+    known: Levels | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Pictures of planes: the window of each value, then the size.
 
@@ -28,6 +36,8 @@ def render(
         windows: What is shown of each plane, in its order: one window for a grey picture, three for red,
             green and blue; as many for each plane. A single entry is for all planes.
         shape: (rows, columns) of the pictures, resized as by `resize.resize`; None leaves the planes' own.
+        known: Grey levels that other calls with the same tables and windows left here, and may use.
+        out: Where to put the result.
 
     Returns:
         Contiguous, shape (planes, rows, columns) for one window, (planes, rows, columns, 3) for three.
@@ -49,19 +59,23 @@ def render(
             f"{sorted(channels)} windows"
         )
     deep = 3 if channels == {3} else 1
-    levels, which = _levels(stored, windows)
+    levels, which = _levels(stored, windows, {} if known is None else known)
     target = shape or (rows, columns)
     if compiled.pictures is not None and planes:
-        out = np.empty((planes, *target, deep), np.uint8)
-        resample(np.require(stored.raw, requirements=["C", "A"]), (levels, which), out)
-        return out if deep == 3 else out[..., 0]
+        result = np.empty((planes, *target, deep), np.uint8) if out is None else out
+        raw = np.require(stored.raw, requirements=["C", "A"])
+        resample(raw, (levels, which), result.reshape(planes, *target, deep))
+        return result.reshape(planes, *target, deep) if deep == 3 else result.reshape(planes, *target)
     pictures = np.empty((planes * deep, rows, columns), np.uint8)
     for n, number in enumerate(which):
         np.take(levels[number], stored.raw[n // deep], out=pictures[n], mode="clip")
     pictures = resize_stack(pictures, target)
-    if deep == 1:
+    if deep == 3:
+        pictures = np.ascontiguousarray(np.moveaxis(pictures.reshape(planes, deep, *target), 1, -1))
+    if out is None:
         return pictures
-    return np.ascontiguousarray(np.moveaxis(pictures.reshape(planes, deep, *target), 1, -1))
+    out[:] = pictures
+    return out
 
 
 def shown(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -80,17 +94,16 @@ def shown(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _levels(
-    stored: Stored, windows: Sequence[Sequence[Window]]
+    stored: Stored, windows: Sequence[Sequence[Window]], known: Levels
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Grey levels of all patterns, shape (tables, 65536), and for each plane and channel which of them."""
-    made: dict[tuple[int, int], int] = {}
-    levels: list[NDArray[np.uint8]] = []
+    numbers: dict[tuple[int, int], int] = {}
     which = []
     for table, channels in zip(stored.tables, windows, strict=True):
         for window in channels:
             key = id(table), id(window)
-            if key not in made:
-                made[key] = len(levels)
-                levels.append(window(table))
-            which.append(made[key])
+            if key not in known:
+                known[key] = table, window, window(table)
+            which.append(numbers.setdefault(key, len(numbers)))
+    levels = [known[key][2] for key in numbers]
     return np.stack(levels) if levels else np.empty((0, 65536), np.uint8), np.array(which, np.int32)

@@ -13,7 +13,7 @@ from medmllm_plugin.transforms.body import body_rule
 from medmllm_plugin.transforms.budget import USUAL, Budget
 from medmllm_plugin.transforms.crop import PATCH, Crop, Framing, body_crop, picture_to_patient
 from medmllm_plugin.transforms.labels import BAND, labelled
-from medmllm_plugin.transforms.looks import Look, Samples, check_names, look, window_names
+from medmllm_plugin.transforms.looks import Look, Samples, check_names, look, of_values, window_names
 from medmllm_plugin.transforms.planes import Planes
 from medmllm_plugin.transforms.render import shown as grey_picture
 from medmllm_plugin.transforms.select import Choice, checked, evenly, selector
@@ -134,7 +134,8 @@ class SlicePlan:
                 "raise the count or the tokens, or name fewer windows"
             )
         choice, zoomed = self._choose(volume, most)
-        planes = Planes.read(volume, choice.chosen, progress=progress)
+        keep = self.crop or bool(zoomed) or len(names) > 1 or any(map(of_values, names))
+        planes = Planes.read(volume, choice.chosen, keep=keep, progress=progress)
         looks = _looks(names, volume, planes)
         crop = self._crop(volume, planes)
         size = budget.fit(first, pictures=len(choice.chosen) * len(looks), crop=crop)

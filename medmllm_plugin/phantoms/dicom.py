@@ -1,4 +1,4 @@
-"""A phantom study as a real DICOM series, marked so that nobody takes it for a patient."""
+"""A phantom study as real DICOM or NIfTI, marked so that nobody takes it for a patient."""
 
 from __future__ import annotations
 
@@ -6,31 +6,48 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from medmllm_plugin.phantoms.chest import KIND
-from medmllm_plugin.phantoms.study import DEFAULT_SLICES, PhantomStudy, sample_study
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.phantoms.enhanced import enhanced_instance
+from medmllm_plugin.phantoms.headers import (
+    RESCALE_INTERCEPT,
+    coded,
+    common_header,
+    orientation,
+    position,
+    stored,
+)
+from medmllm_plugin.phantoms.nifti import write_nifti
+from medmllm_plugin.phantoms.study import DEFAULT_KIND, NIFTI_NAME, Form, PhantomStudy, sample_study
 from medmllm_plugin.report import finding_to_json
 from medmllm_plugin.source import DicomImage
 
-MANUFACTURER = "MedMLLM"
-MODEL_NAME = "MedMLLM phantom"
-
-RESCALE_INTERCEPT = -1024
+COMPRESSIONS = {
+    "none": ExplicitVRLittleEndian,
+    "rle": RLELossless,
+    "jpeg-ls": JPEGLSLossless,
+    "jpeg-2000": JPEG2000Lossless,
+}
+"""Transfer syntaxes by name, all lossless."""
 
 
 def write_study(
     folder: Path,
     *,
-    kind: str = KIND,
+    kind: str = DEFAULT_KIND,
     seed: int = 0,
     findings: tuple[str, ...] | None = None,
     slices: int | None = None,
+    matrix: int | None = None,
+    form: Form = Form.SERIES,
+    compression: str = "none",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Write a phantom as DICOM files `IM0001.dcm` and so on, and what is in it as `truth.json`.
+    """Write a phantom as files, and what is in it as `truth.json`.
+
+    A series is `IM0001.dcm` and so on, a multi-frame object `phantom.dcm`, NIfTI `phantom.nii.gz`.
 
     Args:
         folder: Is made if it isn't there.
@@ -38,24 +55,36 @@ def write_study(
         seed: The same seed makes the same bytes.
         findings: Keys of findings to place; None for a random choice; empty for a normal study.
         slices: How many slices; None for the usual number.
+        matrix: Rows and columns; None for the usual number.
+        form: How the images are kept.
+        compression: One of `COMPRESSIONS`, for DICOM.
         progress: Called with (slices written, slices in all).
 
     Returns:
-        The DICOM files in order, then `truth.json`.
+        The images' files in order, then `truth.json`.
 
     Raises:
-        SettingsError: If such a phantom can't be made.
+        SettingsError: If such a phantom can't be made, or what encodes it is not installed.
     """
-    count = DEFAULT_SLICES if slices is None else slices
-    study = sample_study(kind=kind, seed=seed, findings=findings, slices=count)
+    if compression not in COMPRESSIONS:
+        raise SettingsError(f"no compression is named {compression!r}; there are: {', '.join(COMPRESSIONS)}")
+    if compression != "none" and form is Form.NIFTI:
+        raise SettingsError(f"{compression} is a compression of DICOM; a phantom in NIfTI is gzipped anyway")
+    study = sample_study(kind=kind, seed=seed, findings=findings, slices=slices, matrix=matrix, form=form)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for k in range(study.slices):
-        path = folder / f"IM{k + 1:04d}.dcm"
-        instance(study, k).save_as(path, enforce_file_format=True)
-        paths.append(path)
-        if progress is not None:
-            progress(k + 1, study.slices)
+    tell = progress or (lambda done, total: None)
+    if form is Form.NIFTI:
+        paths = [folder / NIFTI_NAME]
+        write_nifti(study, paths[0], progress=tell)
+    elif form is Form.ENHANCED:
+        paths = [folder / "phantom.dcm"]
+        _save(enhanced_instance(study, progress=tell), paths[0], compression)
+    else:
+        paths = []
+        for k in range(study.slices):
+            paths.append(folder / f"IM{k + 1:04d}.dcm")
+            _save(instance(study, k), paths[-1], compression)
+            tell(k + 1, study.slices)
     path = folder / "truth.json"
     path.write_text(json.dumps(truth(study), indent=1) + "\n", encoding="utf-8")
     return [*paths, path]
@@ -69,77 +98,75 @@ def truth(study: PhantomStudy) -> dict[str, object]:
         "seed": study.seed,
         "study": {
             "study_instance_uid": study.uid("study"),
-            "series_instance_uid": study.uid("series"),
-            "modality": "CT",
+            "series_instance_uid": study.study.series_instance_uid,
+            "modality": study.scan.modality,
         },
         "findings": [finding_to_json(finding) for finding in study.truth()],
     }
 
 
 def instance(study: PhantomStudy, k: int) -> Dataset:
-    """Slice k, from 0, as a CT Image (PS3.3 A.3)."""
-    source, plane = study.source(k), study.plane(k)
+    """Slice k, from 0, as a CT Image (PS3.3 A.3), MR Image (A.4) or Digital X-Ray Image (A.26)."""
+    source, plane, scan = study.source(k), study.plane(k), study.scan
     assert isinstance(source, DicomImage)
-    assert plane.to_patient is not None
-    header = _header(study)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = UID(source.sop_class_uid)
-    header.file_meta.MediaStorageSOPInstanceUID = UID(source.sop_instance_uid)
-    header.SOPClassUID = source.sop_class_uid
-    header.SOPInstanceUID = source.sop_instance_uid
-    header.InstanceNumber = k + 1
-    header.ImagePositionPatient = [round(float(v), 4) for v in plane.to_patient[:3, 3]]
-    header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    header.PixelSpacing = [study.pixel, study.pixel]
-    header.SliceThickness = study.step
-    header.SliceLocation = header.ImagePositionPatient[2]
-    stored = (study.values(k) - RESCALE_INTERCEPT).astype(np.uint16)
-    header.PixelData = stored.tobytes()
+    header = common_header(study, source)
+    number = study.slices - k if scan.downwards else k + 1
+    header.InstanceNumber = number
+    for keyword, value in scan.header.items():
+        setattr(header, keyword, value)
+    if plane.to_patient is not None:
+        header.ImagePositionPatient = position(study, k)
+        header.ImageOrientationPatient = orientation(study)
+        header.PixelSpacing = list(scan.spacing)
+        header.SliceThickness = scan.thickness
+        header.SliceLocation = header.ImagePositionPatient[2]
+        header.FrameOfReferenceUID = study.uid("frame of reference")
+        header.PositionReferenceIndicator = ""
+        header.PatientPosition = scan.position
+    if scan.modality == "DX":
+        _describe_radiograph(header)
+    else:
+        header.AcquisitionNumber = 1
+        header.WindowCenter = f"{scan.window[0]:g}"
+        header.WindowWidth = f"{scan.window[1]:g}"
+    if scan.modality == "CT":
+        header.RescaleIntercept = str(RESCALE_INTERCEPT)
+        header.RescaleSlope = "1"
+        header.RescaleType = "HU"
+    header.PixelData = stored(study, k).tobytes()
     return header
 
 
-def _header(study: PhantomStudy) -> Dataset:
-    """All that the instances of a series share."""
-    header = Dataset()
-    header.SpecificCharacterSet = "ISO_IR 192"
-    header.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
-    header.StudyDate = header.SeriesDate = header.ContentDate = header.AcquisitionDate = "20260101"
-    header.StudyTime = header.SeriesTime = header.ContentTime = header.AcquisitionTime = "120000"
-    header.AccessionNumber = ""
-    header.Modality = "CT"
-    header.Manufacturer = MANUFACTURER
-    header.ManufacturerModelName = MODEL_NAME
-    header.ReferringPhysicianName = ""
-    header.StudyDescription = f"MedMLLM phantom {study.kind}"
-    header.SeriesDescription = f"Synthetic {study.kind}, seed {study.seed}"
-    header.PatientName = f"PHANTOM^{study.kind.upper()}^{study.seed}"
-    header.PatientID = f"PHANTOM-{study.kind.upper()}-{study.seed}"
-    header.PatientBirthDate = ""
-    header.PatientSex = "O"
-    header.BodyPartExamined = "CHEST"
-    header.KVP = "120"
-    header.SoftwareVersions = "1"
-    header.PatientPosition = "HFS"
-    header.StudyInstanceUID = study.uid("study")
-    header.SeriesInstanceUID = study.uid("series")
-    header.StudyID = str(study.seed)
-    header.SeriesNumber = 1
-    header.AcquisitionNumber = 1
-    header.ImageComments = "Synthetic phantom made by MedMLLM. Not a patient."
-    header.QualityControlImage = "YES"
-    header.FrameOfReferenceUID = study.uid("frame of reference")
-    header.PositionReferenceIndicator = ""
-    header.SamplesPerPixel = 1
-    header.PhotometricInterpretation = "MONOCHROME2"
-    header.Rows = header.Columns = study.matrix
-    header.BitsAllocated = 16
-    header.BitsStored = 12
-    header.HighBit = 11
-    header.PixelRepresentation = 0
-    header.WindowCenter = "-600"
-    header.WindowWidth = "1500"
-    header.RescaleIntercept = str(RESCALE_INTERCEPT)
+def _describe_radiograph(header: Dataset) -> None:
+    """What a Digital X-Ray Image has and others have not (PS3.3 A.26)."""
+    header.PresentationIntentType = "FOR PRESENTATION"
+    header.PresentationLUTShape = "IDENTITY"
+    header.PixelIntensityRelationship = "LOG"
+    header.PixelIntensityRelationshipSign = -1
+    header.RescaleIntercept = "0"
     header.RescaleSlope = "1"
-    header.RescaleType = "HU"
-    return header
+    header.RescaleType = "US"
+    header.LossyImageCompression = "00"
+    header.BurnedInAnnotation = "NO"
+    header.ImageLaterality = "U"
+    header.DetectorType = "DIRECT"
+    header.PositionerType = "NONE"
+    header.WindowCenter, header.WindowWidth = "2048", "4096"
+    chest = coded("816094009", "SCT", "Chest")
+    header.AnatomicRegionSequence = [chest]
+    header.AcquisitionContextSequence = []
+    view = {"PA": ("272479007", "postero-anterior"), "AP": ("399348003", "antero-posterior")}
+    code, meaning = view[header.ViewPosition]
+    header.ViewCodeSequence = [coded(code, "SCT", meaning)]
+
+
+def _save(dataset: Dataset, path: Path, compression: str) -> None:
+    if compression != "none":
+        try:
+            dataset.compress(COMPRESSIONS[compression], generate_instance_uid=False)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"{compression} can't be encoded here, as its encoder is not installed: "
+                "pip install 'medmllm-plugin[imaging]'"
+            ) from error
+    dataset.save_as(path, enforce_file_format=True)

@@ -1,9 +1,11 @@
-"""A phantom put on a scanner: an acquisition, its noise, its volume, and the truth about it."""
+"""A phantom put on a scanner: its images, its volume, and the truth about it."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +13,42 @@ from numpy.typing import NDArray
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.findings import Box, Finding, Measurement, Severity, Side, Status
 from medmllm_plugin.geometry import apply, plane_matrix
-from medmllm_plugin.phantoms.chest import KIND, ChestCT, Lesion, sample_chest
+from medmllm_plugin.phantoms import anatomy as parts
+from medmllm_plugin.phantoms import ct_abdomen, ct_chest, ct_head, mr_brain, xr_chest
+from medmllm_plugin.phantoms.anatomy import Anatomy, Drawn, Kind, Scan
 from medmllm_plugin.phantoms.shapes import Mask
-from medmllm_plugin.source import DicomImage
+from medmllm_plugin.source import DicomImage, FileImage, ImageRef
 from medmllm_plugin.volume import Plane, Study, Volume
 
-KINDS = (KIND,)
-"""Kinds of phantoms that can be made."""
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (ct_chest.KIND, ct_head.KIND, xr_chest.KIND, ct_abdomen.KIND, mr_brain.KIND)
+}
+"""Kinds of phantoms that can be made, by name."""
 
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+DEFAULT_KIND = ct_chest.KIND.name
 
-DEFAULT_SLICES = 64
-DEFAULT_MATRIX = 256
+
+class Form(StrEnum):
+    """How a study is kept in files."""
+
+    SERIES = "series"
+    """One DICOM instance for each image."""
+    ENHANCED = "enhanced"
+    """One multi-frame DICOM instance for all."""
+    NIFTI = "nifti"
+    """One NIfTI file."""
+
+
+SOP_CLASSES = {
+    ("CT", Form.SERIES): "1.2.840.10008.5.1.4.1.1.2",
+    ("CT", Form.ENHANCED): "1.2.840.10008.5.1.4.1.1.2.1",
+    ("MR", Form.SERIES): "1.2.840.10008.5.1.4.1.1.4",
+    ("MR", Form.ENHANCED): "1.2.840.10008.5.1.4.1.1.4.1",
+    ("DX", Form.SERIES): "1.2.840.10008.5.1.4.1.1.1.1",
+}
+"""SOP Classes by modality and form: CT and MR Image, their enhanced forms, Digital X-Ray For Presentation."""
+
+NIFTI_NAME = "phantom.nii.gz"
 
 MAX_SEED = 10**16
 """Seeds are below this, since the seed is the Study ID (0020,0010), which holds 16 characters."""
@@ -30,78 +56,88 @@ MAX_SEED = 10**16
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PhantomStudy:
-    """One synthetic series: HFS, axial, evenly spaced. Deterministic by its seed."""
+    """One synthetic series. Deterministic by its seed."""
 
     kind: str
     seed: int
-    chest: ChestCT
-    matrix: int
-    """Rows and columns."""
-    slices: int
-    pixel: float
-    """Pixel Spacing, mm, both ways."""
-    step: float
-    """Distance between slices, mm."""
-    corner: tuple[float, float, float]
-    """Centre of the first pixel of the first slice in the phantom's own frame, mm."""
-    shift: tuple[float, float, float]
-    """From the phantom's own frame to patient LPS mm (where the table stood)."""
-    noise: float
-    """Standard deviation, HU."""
-    _cache: dict[int, tuple[NDArray[np.float32], dict[int, Mask]]] = field(default_factory=dict, repr=False)
+    anatomy: Anatomy
+    scan: Scan
+    form: Form = Form.SERIES
+    _cache: dict[int, Drawn] = field(default_factory=dict, repr=False)
+
+    @property
+    def lesions(self) -> Sequence[parts.Finding]:
+        """What was placed in the anatomy; a scan may miss some of it."""
+        return self.anatomy.lesions
+
+    @property
+    def slices(self) -> int:
+        """How many images."""
+        return self.scan.slices
+
+    @property
+    def matrix(self) -> int:
+        """Rows, or columns if there are more."""
+        return max(self.scan.shape)
+
+    @property
+    def pixel(self) -> float:
+        """Distance between columns, mm; it is the same between rows."""
+        return self.scan.spacing[1]
 
     def uid(self, what: str) -> str:
         """A UID of this phantom, the same every time (PS3.5 B.2: 2.25 and a UUID)."""
-        key = (
-            f"medmllm-phantom/{self.kind}/{self.seed}/{self.matrix}/{self.slices}/{self._lesion_keys}/{what}"
-        )
+        keys = "+".join(f"{one.finding}:{one.side}" for one in self.lesions)
+        key = f"medmllm-phantom/{self.kind}/{self.seed}/{self.matrix}/{self.slices}/{keys}/{what}"
         return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, key).int}"
-
-    @property
-    def _lesion_keys(self) -> str:
-        return "+".join(f"{one.finding}:{one.side}" for one in self.chest.lesions)
 
     @property
     def study(self) -> Study:
         """Its identity."""
         return Study(
-            modality="CT",
+            modality=self.scan.modality,
             study_instance_uid=self.uid("study"),
-            series_instance_uid=self.uid("series"),
-            frame_of_reference_uid=self.uid("frame of reference"),
+            series_instance_uid=self.uid(self._of_form("series")),
+            frame_of_reference_uid=self.uid("frame of reference") if self.scan.placed else None,
             phantom=self.kind,
         )
 
-    def source(self, k: int) -> DicomImage:
-        """The instance of slice k, from 0."""
+    def source(self, k: int) -> ImageRef:
+        """The instance, frame or file slice of slice k, from 0."""
+        if self.form is Form.NIFTI:
+            return FileImage(file=NIFTI_NAME, index=k)
+        whole = self.form is Form.ENHANCED
         return DicomImage(
-            sop_class_uid=CT_IMAGE_STORAGE,
-            sop_instance_uid=self.uid(f"instance {k}"),
-            series_instance_uid=self.uid("series"),
+            sop_class_uid=SOP_CLASSES[self.scan.modality, self.form],
+            sop_instance_uid=self.uid("enhanced instance" if whole else f"instance {k}"),
+            series_instance_uid=self.uid(self._of_form("series")),
+            frame=k + 1 if whole else None,
         )
 
     def plane(self, k: int) -> Plane:
         """The place of slice k, from 0."""
-        x, y, z = np.array(self.corner) + self.shift
+        scan = self.scan
+        position = scan.origin + scan.shift + k * scan.step
         return Plane(
             source=self.source(k),
-            rows=self.matrix,
-            columns=self.matrix,
+            rows=scan.shape[0],
+            columns=scan.shape[1],
             to_patient=plane_matrix(
-                position=(x, y, z + k * self.step),
-                orientation=(1, 0, 0, 0, 1, 0),
-                spacing=(self.pixel, self.pixel),
-            ),
-            spacing=(self.pixel, self.pixel),
-            window=(-600.0, 1500.0),
+                position=position.tolist(),
+                orientation=[*scan.across.tolist(), *scan.down.tolist()],
+                spacing=scan.spacing,
+            )
+            if scan.placed
+            else None,
+            spacing=scan.spacing,
+            patient_orientation=None if scan.placed else ("L", "I"),
+            window=scan.window,
         )
 
     def values(self, k: int) -> NDArray[np.float32]:
-        """Hounsfield units of slice k, whole numbers, shape (rows, columns)."""
+        """Stored values of slice k (CT: Hounsfield units), whole numbers, shape (rows, columns)."""
         clean, _ = self._drawn(k)
-        rng = np.random.default_rng([self.seed, 7, k])
-        grain = rng.standard_normal((self.matrix, self.matrix), dtype=np.float32)
-        return np.clip(np.rint(_blur(clean + grain * np.float32(2.2 * self.noise))), -1024, 3071)
+        return self.scan.finish(clean, np.random.default_rng([self.seed, 7, k]))
 
     def masks(self, k: int) -> dict[int, Mask]:
         """Where the lesions, by index, lie on slice k, shape (rows, columns)."""
@@ -113,7 +149,7 @@ class PhantomStudy:
             planes=tuple(self.plane(k) for k in range(self.slices)),
             read_plane=self.values,
             study=self.study,
-            unit="HU",
+            unit="HU" if self.scan.modality == "CT" else "",
         )
 
     def truth(self) -> tuple[Finding, ...]:
@@ -121,27 +157,33 @@ class PhantomStudy:
         masks = [self.masks(k) for k in range(self.slices)]
         return tuple(
             finding
-            for index, lesion in enumerate(self.chest.lesions)
+            for index, lesion in enumerate(self.lesions)
             if (finding := self._true_finding(index, lesion, [one.get(index) for one in masks])) is not None
         )
 
-    def _true_finding(self, index: int, lesion: Lesion, masks: list[Mask | None]) -> Finding | None:
+    def _true_finding(self, index: int, lesion: parts.Finding, masks: list[Mask | None]) -> Finding | None:
         seen = {k: mask for k, mask in enumerate(masks) if mask is not None}
         if not seen:
             return None
         best = max(seen, key=lambda k: int(np.count_nonzero(seen[k])))
-        mask = seen[best]
-        left, top, right, bottom = mask_box(mask)
-        plane = self.plane(best)
-        assert plane.to_patient is not None
-        middle = apply(plane.to_patient, [(left + right - 1) / 2, (top + bottom - 1) / 2, 0])
-        size = max(right - left, bottom - top) * self.pixel
+        left, top, right, bottom = mask_box(seen[best])
+        matrix = self.plane(best).to_patient
+        center = None
+        if matrix is not None:
+            x, y, z = apply(matrix, [(left + right - 1) / 2, (top + bottom - 1) / 2, 0])
+            center = (float(x), float(y), float(z))
+        between_rows, between_columns = self.scan.spacing
+        size = round(max((right - left) * between_columns, (bottom - top) * between_rows), 1)
+        measured = [Measurement(code="long_axis", value=size, unit="mm")]
+        if self.scan.modality == "CT":
+            mean = round(float(self.values(best)[_core(seen[best])].mean()), 1)
+            measured.append(Measurement(code="attenuation", value=mean, unit="[hnsf'U]"))
         return Finding(
             finding=lesion.finding,
             site=lesion.site,
             side=Side(lesion.side),
             status=Status.PRESENT,
-            sentence=sentence(lesion),
+            sentence=lesion.sentence,
             images=tuple(self.source(k) for k in seen),
             tracking_uid=self.uid(f"lesion {index}"),
             certainty=1.0,
@@ -153,27 +195,29 @@ class PhantomStudy:
                 column_max=right,
                 row_max=bottom,
             ),
-            center_mm=(float(middle[0]), float(middle[1]), float(middle[2])),
-            size_mm=round(size, 1),
-            measurements=(Measurement(code="long_axis", value=round(size, 1), unit="mm"),),
+            center_mm=center,
+            size_mm=size,
+            measurements=tuple(measured),
             severity=None if lesion.severity is None else Severity(lesion.severity),
         )
 
-    def _drawn(self, k: int) -> tuple[NDArray[np.float32], dict[int, Mask]]:
+    def _of_form(self, what: str) -> str:
+        return what if self.form is Form.SERIES else f"{self.form} {what}"
+
+    def _drawn(self, k: int) -> Drawn:
         if k not in self._cache:
-            x, y, z = self.corner
-            steps = np.arange(self.matrix, dtype=np.float32) * np.float32(self.pixel)
-            self._cache[k] = self.chest.plane(steps + np.float32(x), steps + np.float32(y), z + k * self.step)
+            self._cache[k] = self.anatomy.draw(self.scan.section(k))
         return self._cache[k]
 
 
 def sample_study(
     *,
-    kind: str = KIND,
+    kind: str = DEFAULT_KIND,
     seed: int = 0,
     findings: tuple[str, ...] | None = None,
-    slices: int = DEFAULT_SLICES,
-    matrix: int = DEFAULT_MATRIX,
+    slices: int | None = None,
+    matrix: int | None = None,
+    form: Form = Form.SERIES,
 ) -> PhantomStudy:
     """A phantom study at random, the same for the same arguments.
 
@@ -181,55 +225,28 @@ def sample_study(
         kind: One of `KINDS`.
         seed: Any integer from 0 to `MAX_SEED` - 1.
         findings: Keys of findings to place; None for a random choice; empty for a normal study.
-        slices: How many slices cover the anatomy, 16 to 512.
-        matrix: Rows and columns, 64 to 1024.
+        slices: How many slices cover the anatomy; None for the usual number of the kind.
+        matrix: Rows and columns; None for the usual number of the kind.
+        form: How it will be kept in files, which its sources name.
 
     Raises:
-        SettingsError: If the kind, a finding or a number is not possible.
+        SettingsError: If the kind, a finding, a number or the form is not possible.
     """
     if kind not in KINDS:
         raise SettingsError(f"no phantom is of kind {kind!r}; there are: {', '.join(KINDS)}")
-    if not 16 <= slices <= 512 or not 64 <= matrix <= 1024 or not 0 <= seed < MAX_SEED:
+    one = KINDS[kind]
+    count = one.slices[1] if slices is None else slices
+    side = one.matrix[1] if matrix is None else matrix
+    (fewest, _, most), (smallest, _, largest) = one.slices, one.matrix
+    if not fewest <= count <= most or not smallest <= side <= largest or not 0 <= seed < MAX_SEED:
         raise SettingsError(
-            f"a phantom has 16 to 512 slices of 64 to 1024 px and a seed from 0 to {MAX_SEED - 1}, "
-            f"got {slices}, {matrix} and {seed}"
+            f"a {kind} phantom has {fewest} to {most} slices of {smallest} to {largest} px and a seed from 0 "
+            f"to {MAX_SEED - 1}, got {count}, {side} and {seed}"
         )
-    rng = np.random.default_rng([seed, 3])
-    chest = sample_chest(rng, findings=findings)
-    height = 310.0 * chest.stretch[2]
-    body = 2 * (158 * chest.stretch[0] + chest.fat)
-    field_of_view = float(np.clip(body * rng.uniform(0.98, 1.12), 300, 480))
-    pixel = round(field_of_view / matrix, 4)
-    step = round(float(height / slices * rng.uniform(0.98, 1.04)), 2)
-    middle = rng.uniform(-12, 12, 2)
-    first = float(rng.uniform(-4, 4)) + (height - step * (slices - 1)) / 2
-    half = pixel * (matrix - 1) / 2
-    return PhantomStudy(
-        kind=kind,
-        seed=seed,
-        chest=chest,
-        matrix=matrix,
-        slices=slices,
-        pixel=pixel,
-        step=step,
-        corner=(round(float(middle[0]) - half, 3), round(float(middle[1]) - half, 3), round(first, 3)),
-        shift=(0.0, round(float(rng.uniform(-150, 20)), 1), round(float(rng.uniform(-900, 200)), 1)),
-        noise=float(rng.uniform(6, 22)),
-    )
-
-
-def sentence(lesion: Lesion) -> str:
-    """A lesion in words."""
-    size = {"mild": "Small", "moderate": "Moderate", "severe": "Large", None: ""}[lesion.severity]
-    degree = {"mild": "Mildly", "moderate": "Moderately", "severe": "Severely", None: ""}[lesion.severity]
-    return {
-        "nodule": f"Solid nodule in the {lesion.side} lung.",
-        "mass": f"Mass in the {lesion.side} lung.",
-        "consolidation": f"Consolidation with air bronchograms in the {lesion.side} lung.",
-        "pleural_effusion": f"{size} {lesion.side} pleural effusion.",
-        "pneumothorax": f"{size} {lesion.side} pneumothorax.",
-        "cardiomegaly": f"{degree} enlarged heart.",
-    }[lesion.finding]
+    anatomy, scan = one.sample(np.random.default_rng([seed, 3]), findings, count, side)
+    if form is not Form.SERIES and not scan.placed:
+        raise SettingsError(f"a {kind} phantom is one image without a place; it has only the form 'series'")
+    return PhantomStudy(kind=kind, seed=seed, anatomy=anatomy, scan=scan, form=form)
 
 
 def mask_box(mask: Mask) -> tuple[float, float, float, float]:
@@ -242,8 +259,8 @@ def mask_box(mask: Mask) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _blur(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The point spread of the scanner: 1-2-1 along rows and columns."""
-    padded = np.pad(values, 1, mode="edge")
-    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    return np.asarray((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16, np.float32)
+def _core(mask: Mask) -> Mask:
+    """The pixels of a mask whose four neighbours are in it too, as one draws a region; all if none are."""
+    inner = mask.copy()
+    inner[1:-1, 1:-1] &= mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    return inner if inner.any() else mask

@@ -14,7 +14,7 @@ import torch
 
 from medmllm_plugin.models.folder import CARD
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
-from medmllm_plugin.phantoms.chest import FINDINGS, KIND, SITES
+from medmllm_plugin.phantoms.chest import FINDINGS, NAME, SITES
 from tools.training.examples import PLAN
 
 KEPT = (
@@ -43,7 +43,7 @@ def card(version: str) -> dict[str, object]:
         "box_limit": PLAN["size"],
         "domain": "synthetic chest CT phantoms made by MedMLLM, and nothing else; "
         "it can't read a patient's images",
-        "phantoms": [KIND],
+        "phantoms": [NAME],
     }
 
 
