@@ -116,6 +116,8 @@ class Volume:
     read_stored: Callable[[Sequence[int]], Stored | None] = field(default=lambda ks: None, repr=False)
     """Planes of those numbers as stored, read side by side; None where that is no gain (colour, float files).
     `read_plane` gives the same values."""
+    compressed: bool = False
+    """Whether planes are decoded when they are read, best many at a time."""
     unit: str = ""
     """Unit of the values: `HU` for CT, else empty."""
     inverted: bool = False

@@ -40,6 +40,10 @@ def rescaled_by_slice(k: int, dataset: Dataset) -> None:
     dataset.RescaleSlope = 1 + k / 4
 
 
+def windowed_by_slice(k: int, dataset: Dataset) -> None:
+    dataset.WindowCenter = 40 + k
+
+
 def in_mm_of_air(k: int, dataset: Dataset) -> None:
     dataset.RescaleType = "HU" if k else "MGML"
 
@@ -50,6 +54,8 @@ PLAIN: dict[str, Callable[[Path], list[Path]]] = {
     "tilted": lambda folder: write_ct_series(folder, tilt=0.2),
     "a slice missing": lambda folder: write_ct_series(folder, positions=[0, 2, 4, 8, 10]),
     "rescaled by slice": lambda folder: write_ct_series(folder, change=rescaled_by_slice),
+    "windowed by slice": lambda folder: write_ct_series(folder, change=windowed_by_slice),
+    "padded": lambda folder: write_ct_series(folder, PixelPaddingValue=100, PatientOrientation=["L", "P"]),
     "two rescale types": lambda folder: write_ct_series(folder, change=in_mm_of_air),
     "without rescale": lambda folder: write_mr_series(folder),
     "one slice": lambda folder: write_ct_series(folder, slices=1),

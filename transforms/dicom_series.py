@@ -237,9 +237,10 @@ def _volume(
         return read_frame(frames[k])[0]
 
     return Volume(
-        planes=Lazy(len(frames), lambda k: _plane(frames[k], citable=series.citable)),
+        planes=_planes(stack, citable=series.citable),
         read_plane=read_plane,
         read_stored=stored_reader(stack),
+        compressed=first.header.encapsulated,
         study=study,
         unit=unit,
         inverted=first.header.photometric == "MONOCHROME1",
@@ -255,6 +256,22 @@ def _headers(stack: Stack) -> Sequence[Dataset]:
         return Lazy(len(frames), lambda k: settle(frames[k].header))
     headers = list(dict.fromkeys(frame.header for frame in frames))
     return Lazy(len(headers), lambda k: settle(headers[k]))
+
+
+def _planes(stack: Stack, *, citable: bool) -> Lazy[Plane]:
+    frames, origins, instance = stack.frames, stack.origins, stack.instance
+    first = _plane(frames[0], citable=citable)
+    if origins is None or instance is None or not isinstance(first.source, DicomImage):
+        return Lazy(len(frames), lambda k: _plane(frames[k], citable=citable))
+    source, matrix = first.source, first.to_patient
+    assert matrix is not None
+
+    def like_the_first(k: int) -> Plane:
+        placed = matrix.copy()
+        placed[:3, 3] = origins[k]
+        return replace(first, source=replace(source, sop_instance_uid=instance(k)), to_patient=placed)
+
+    return Lazy(len(frames), like_the_first)
 
 
 def _plane(frame: Frame, *, citable: bool) -> Plane:

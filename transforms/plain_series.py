@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ _ONE_VALUE = (
     *("ImageOrientationPatient", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SpecificCharacterSet"),
 )
+_OF_A_PLANE = (
+    *("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "PatientOrientation", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+)
+"""What `dicom_series` makes a plane of, beside what has one value anyhow."""
 _NEEDED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient")
 _FORBIDDEN = (
     *("NumberOfFrames", "TotalPixelMatrixColumns", "SharedFunctionalGroupsSequence"),
@@ -88,8 +93,17 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
         origins=origins[order],
         facts=_facts(columns, rescales),
         record=record if direct else None,
+        instance=_instances(columns, order),
     )
     return stack, headers
+
+
+def _instances(columns: dict[str, Column], order: NDArray[np.intp]) -> Callable[[int], str] | None:
+    """What gives the SOP Instance UID of each frame, where nothing else that a plane says differs."""
+    if any(len(set(columns[keyword])) > 1 for keyword in _OF_A_PLANE if keyword in columns):
+        return None
+    uids = columns["SOPInstanceUID"]
+    return lambda k: (uids[order[k]] or b"").decode("ascii").strip(" \0")
 
 
 def _columns(scans: Sequence[Scanned]) -> dict[str, Column] | None:

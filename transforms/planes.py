@@ -72,7 +72,8 @@ class Planes:
         tell = progress or (lambda done, total: None)
         tell(0, len(ks))
         padding = tuple(volume.planes[k].padding for k in ks)
-        if not keep and len(ks) > _AT_A_TIME and volume.read_stored(ks[:1]) is not None:
+        apart = not keep and not volume.compressed and len(ks) > _AT_A_TIME
+        if apart and volume.read_stored(ks[:1]) is not None:
             return cls(ks=tuple(ks), padding=padding, stored=None, unread=volume)
         stored = volume.read_stored(ks)
         if stored is not None:

@@ -58,6 +58,9 @@ class Stack:
     facts: Facts
     record: Callable[[int], Record] | None = None
     """Where the pixels of each lie, by number; None if that is to be found frame by frame."""
+    instance: Callable[[int], str] | None = None
+    """SOP Instance UID (0008,0018) of each, where frames differ in nothing that a `Plane` says but this and
+    their place; None if they may."""
 
 
 def stack_of(frames: Sequence[Frame], *, name: str = "", notes: tuple[str, ...] = ()) -> Stack:
