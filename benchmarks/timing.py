@@ -131,6 +131,9 @@ def compare(
         with _around(way):
             said[way.name] = check(way.name, way.run())
     taken: dict[str, list[tuple[float, float]]] = {way.name: [] for way in present}
+    # what all these libraries hold is not garbage: to look through it again and again would empty the caches
+    gc.collect()
+    gc.freeze()
     for number in range(rounds):
         for way in present:
             if not (way.slow and number >= 3):
