@@ -78,8 +78,9 @@ def plane_matrix(
 
 def unit_normal(matrix: Matrix) -> NDArray[np.float64]:
     """The unit normal of a plane, LPS: direction of a row × direction of a column, shape (3,)."""
-    normal = np.cross(matrix[:3, 0], matrix[:3, 1])
-    return np.asarray(normal / np.linalg.norm(normal), np.float64)
+    (ax, bx), (ay, by), (az, bz) = matrix[:3, :2].tolist()
+    normal = np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+    return normal / math.hypot(*normal.tolist())
 
 
 def grid_affine(planes: Sequence[Matrix], *, tolerance: float = 0.01) -> Matrix:
