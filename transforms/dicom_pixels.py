@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
@@ -113,13 +114,13 @@ def read_frame(frame: Frame) -> tuple[Values, str]:
     if header.encapsulated:
         check_stream(header)
     try:
-        with quiet():
+        with quiet(), quiet_codecs():
             return _shaped(_by_pydicom(header, frame.index, frame.rescale), header), "pydicom"
     except (StudyError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a codec in Rust panics with an exception that is no Exception
         try:
-            with quiet():
+            with quiet(), quiet_codecs():
                 return _shaped(_by_simpleitk(header, frame.rescale), header), "SimpleITK"
         except Exception as second:
             raise _undecodable(header, frame.index, error) from second
@@ -144,7 +145,23 @@ def _undecodable(header: Header, index: int, error: BaseException) -> StudyError
     what = re.sub(r"'[^']*'", "'...'", one_line(" ".join(str(error).split())))[:200]
     syntax = known_name(header.transfer_syntax) or "an unknown transfer syntax"
     frame = f", frame {index + 1}," if header.multi_frame else ""
+    if header.encapsulated and not _is_known(header.transfer_syntax):
+        return StudyError(
+            found=f"pixel data in {syntax} ({re.sub('[^0-9.]', '', header.transfer_syntax)[:64]})",
+            expected="a transfer syntax that can be decoded here",
+            where=header.entry.name,
+            remedy="have it sent uncompressed (Explicit VR Little Endian), or leave it out",
+        )
     return damaged(header.entry, f"pixel data{frame} in {syntax} that can't be decoded ({what})")
+
+
+def _is_known(syntax: UID) -> bool:
+    """Whether pydicom has a decoder for it, be its plugins there or not."""
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _by_pydicom(header: Header, index: int, rescale: tuple[float, float] | None) -> Values:
@@ -186,15 +203,15 @@ def _by_simpleitk(header: Header, rescale: tuple[float, float] | None) -> Values
     """Grey values as GDCM decodes them; it applies the rescale of a CT itself, but not of every modality."""
     path = header.entry.path
     rescaled = header.modality == "CT" or rescale in (None, (1.0, 0.0))
-    if path is None or not rescaled or items(header, "ModalityLUTSequence") or header.frames > 1:
+    swapped = header.transfer_syntax == ExplicitVRBigEndian  # GDCM takes gigabytes for damaged ones
+    if path is None or swapped or not rescaled or items(header, "ModalityLUTSequence") or header.frames > 1:
         raise ValueError("not a case for SimpleITK")
     import SimpleITK as sitk  # noqa: N813
 
     warned = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        with quiet_codecs():
-            image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+        image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
     if image.GetNumberOfComponentsPerPixel() != 1:

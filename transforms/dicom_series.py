@@ -9,6 +9,7 @@ file (`FileImage`), and the volume has no headers, so that nobody writes an SR a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -37,10 +38,11 @@ from medmllm_plugin.transforms.dicom_frames import Frame, times
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_header, settle
 from medmllm_plugin.transforms.dicom_pixels import read_frame, stored_reader
 from medmllm_plugin.transforms.entries import Entry, Listing
+from medmllm_plugin.transforms.gaps import place_notes
 from medmllm_plugin.transforms.lazy import Lazy
 from medmllm_plugin.transforms.mosaic import Mosaic
-from medmllm_plugin.transforms.quiet import quiet, quiet_codecs
-from medmllm_plugin.transforms.stacks import Stack, place_notes
+from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.stacks import Stack
 from medmllm_plugin.transforms.stored_bits import Record
 from medmllm_plugin.transforms.suv import suv_of
 from medmllm_plugin.transforms.voi import contradictory_shape
@@ -50,6 +52,10 @@ _NOT_IMAGES = frozenset(
     {"SEG", "RTDOSE", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "REG", "RWV", "FID", "DOC", "ECG"}
 )
 _NO_PICTURES = ("Parametric Map", "Segmentation Storage", "RT Dose")
+_PHOTOMETRIC = frozenset(
+    {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "XYB"}
+    | {"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
+)
 _PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 
 
@@ -141,7 +147,7 @@ def require_one_patient(headers: Iterable[Header], where: str) -> None:
 
 
 def _folded(value: str) -> str:
-    return " ".join(value.replace("^", " ").casefold().split())
+    return " ".join(unicodedata.normalize("NFC", value).replace("^", " ").casefold().split())
 
 
 def _images(
@@ -303,6 +309,9 @@ def _tile(sheet: ImageRef, frame: Frame, mosaic: Mosaic) -> Tile:
     )
 
 
+_BODY_AXES = {"L": 0, "R": 0, "A": 1, "P": 1, "H": 2, "F": 2}
+
+
 def _patient_orientation(header: Dataset | Header) -> tuple[str, str] | None:
     """Patient Orientation (0020,0020) in the letters of LPS: head H is superior S, foot F is inferior I.
 
@@ -312,6 +321,9 @@ def _patient_orientation(header: Dataset | Header) -> tuple[str, str] | None:
     values = texts(header, "PatientOrientation")
     if len(values) != 2 or not all(re.fullmatch("[LRAPHF]{1,3}", value) for value in values):
         return None
+    along = [[_BODY_AXES[letter] for letter in value] for value in values]
+    if along[0][0] == along[1][0] or any(len(set(axes)) < len(axes) for axes in along):
+        return None  # rows and columns along one axis: one of the two is wrong
     row, column = (value.translate(str.maketrans("HF", "SI")) for value in values)
     return row, column
 
@@ -383,6 +395,11 @@ def _pixel_notes(stack: Stack) -> list[str]:
     notes = []
     facts, first = stack.facts, stack.frames[0]
     header = first.header
+    if header.photometric not in _PHOTOMETRIC:
+        notes.append(
+            "Photometric Interpretation (0028,0004) is missing or unknown: low values are shown dark, as in "
+            "MONOCHROME2"
+        )
     if facts.lossy:
         notes.append(f"{facts.lossy} of {facts.files} files were compressed with loss")
     if stack.frames[0].to_patient is None and (odd := contradictory_shape(header)):
@@ -391,7 +408,6 @@ def _pixel_notes(stack: Stack) -> list[str]:
         notes.append("the pixels carry burned-in text, which may name the patient")
     if header.encapsulated or (header.pixels is not None and header.pixels.undefined):
         # one frame is decoded now, so that what can't be decoded is refused before anything is written
-        with quiet_codecs():
-            _, decoder = read_frame(first)
+        _, decoder = read_frame(first)
         notes.append(f"the pixels, in {known_name(header.transfer_syntax)}, were decoded by {decoder}")
     return notes
