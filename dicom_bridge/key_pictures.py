@@ -24,10 +24,12 @@ from medmllm_plugin.dicom_bridge.sr_images import StudyImages
 from medmllm_plugin.dicom_bridge.sr_items import clean, code_dataset
 from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
 from medmllm_plugin.dicom_bridge.sr_words import comment, tracking_identifier
-from medmllm_plugin.findings import Box, Status
+from medmllm_plugin.findings import Status
 from medmllm_plugin.pictures import BOX_COLOR, draw_box
 from medmllm_plugin.report import DISCLAIMER, Report
-from medmllm_plugin.sliceset import Slice, SliceSet
+from medmllm_plugin.resampled import Bounds
+from medmllm_plugin.slice import Slice
+from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.transforms.window import PRESETS
 
 if TYPE_CHECKING:
@@ -57,10 +59,13 @@ _LONGEST_COMMENT = 10_000
 class _KeyPicture:
     """What is drawn on one picture."""
 
+    one: Slice
+    """The picture, or its part of a montage."""
     labels: list[str] = field(default_factory=list)
     """One line for each finding, in English and ASCII, whatever the sentences' script."""
     sentences: list[str] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
+    boxes: list[Bounds] = field(default_factory=list)
+    """In pixels of the picture."""
 
 
 def key_pictures(
@@ -94,19 +99,19 @@ def key_pictures(
     images = checked_images(report, headers)
     written = written or datetime.now()
     made = []
-    for number, (picture, said) in enumerate(sorted(_chosen(report, slices).items()), 1):
+    for number, said in enumerate(_chosen(report, slices), 1):
         capture = machine_made(
             report, images, series=PICTURE_SERIES, written=written, number=number, predecessors=predecessors
         )
-        _describe(capture, slices.picture(picture), said, images)
-        _set_pixels(capture, _drawn(slices.picture(picture), said))
+        _describe(capture, said, images)
+        _set_pixels(capture, _drawn(said))
         made.append(capture)
     return made
 
 
-def _chosen(report: Report, slices: SliceSet) -> dict[int, _KeyPicture]:
-    """What is drawn, by picture."""
-    chosen: dict[int, _KeyPicture] = {}
+def _chosen(report: Report, slices: SliceSet) -> list[_KeyPicture]:
+    """What is drawn, in the order of the pictures; of a montage the slices with boxes, each by itself."""
+    chosen: dict[tuple[int, int], _KeyPicture] = {}
     for number, finding in enumerate(report.findings, 1):
         shown = slices.cited(finding.images, finding.pictures)
         if finding.status is Status.ABSENT or not (shown or finding.box):
@@ -114,17 +119,23 @@ def _chosen(report: Report, slices: SliceSet) -> dict[int, _KeyPicture]:
         box = finding.box
         if box is not None and box.image not in slices.picture(box.picture).images:
             raise ValueError(f"a box is on picture {box.picture}, which is of another image than the box")
-        said = chosen.setdefault(box.picture if box is not None else shown[0], _KeyPicture())
+        picture = box.picture if box is not None else shown[0]
+        whole = slices.picture(picture)
+        one, bounds = (whole, None) if box is None else whole.showing(box)
+        insets = [inset.shown for inset in whole.insets]
+        which = insets.index(one) if one in insets else -1
+        said = chosen.setdefault((picture, which), _KeyPicture(one=one))
         where = "" if box is not None else ", no box"
         said.labels.append(f"{tracking_identifier(number, finding)}: {finding.status.value}{where}")
         said.sentences.append(comment(finding))
-        if box is not None:
-            said.boxes.append(box)
-    return chosen
+        if bounds is not None:
+            said.boxes.append(bounds)
+    return [said for _, said in sorted(chosen.items(), key=lambda item: item[0])]
 
 
-def _describe(capture: Dataset, one: Slice, said: _KeyPicture, images: StudyImages) -> None:
+def _describe(capture: Dataset, said: _KeyPicture, images: StudyImages) -> None:
     """Everything but the pixels: General Image, SC Equipment and SC Image modules (PS3.3 C.7.6.1, C.8.6)."""
+    one = said.one
     capture.Laterality = ""
     capture.ConversionType = "WSD"
     capture.ImageType = ["DERIVED", "SECONDARY"]
@@ -154,13 +165,13 @@ def _set_pixels(capture: Dataset, pixels: NDArray[np.uint8]) -> None:
     capture.PixelData = data + b"\0" * (len(data) % 2)
 
 
-def _drawn(one: Slice, said: _KeyPicture) -> NDArray[np.uint8]:
+def _drawn(said: _KeyPicture) -> NDArray[np.uint8]:
     """The picture with boxes, side letters, the banner above it and the findings below it."""
     from PIL import Image, ImageDraw, ImageFont
 
+    one = said.one
     boxed = [pixels for pixels, _ in _windows(one)]
-    for box in said.boxes:
-        left, top, right, bottom = one.box_in_picture(box)
+    for left, top, right, bottom in said.boxes:
         boxed = [
             draw_box(pixels, column_min=left, row_min=top, column_max=right, row_max=bottom)
             for pixels in boxed

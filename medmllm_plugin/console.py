@@ -21,6 +21,7 @@ STAGES = {
     "thinking": "The model reads",
     "report": "Writing the report",
     "phantom": "Drawing the phantom",
+    "selftest": "Reading phantoms",
 }
 
 _FILES = {
@@ -31,6 +32,7 @@ _FILES = {
     "points_sr": "DICOM SR: findings as points",
     "key_pictures": "DICOM: key pictures with boxes, for old PACS",
     "report": "the report for programs",
+    "fhir": "the report as a FHIR R4 Bundle",
     "slices": "where each picture comes from",
     "pictures": "what the model was shown",
 }

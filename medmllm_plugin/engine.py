@@ -127,7 +127,7 @@ def _check(task: Task, slices: SliceSet, model: Model, question: str | None) -> 
     if len(slices) > able.pictures:
         raise SettingsError(
             f"{model.name} looks at {able.pictures} pictures at most, found {len(slices)}; "
-            "ask for fewer with --slices"
+            "ask for fewer: --slices, or count in the plan"
         )
 
 

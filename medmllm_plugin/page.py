@@ -19,6 +19,7 @@ from medmllm_plugin.geometry import plane_name
 from medmllm_plugin.page_pictures import Album, picture_links, side_words, text
 from medmllm_plugin.report import DISCLAIMER, Outcome, Report
 from medmllm_plugin.resampled import Resampled, Source
+from medmllm_plugin.slice import Montage
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage, Tile
 
@@ -81,8 +82,22 @@ def render(report: Report, slices: SliceSet, *, title: str = TITLE) -> str:
         _raw_reply(report),
         f"<footer>Made by MedMLLM {text(__version__)}. {text(DISCLAIMER)}</footer>",
     )
-    body = "\n".join(filter(None, parts))
-    style = files("medmllm_plugin").joinpath("page.css").read_text("utf-8") + "\n".join(album.rules)
+    return document(
+        "\n".join(filter(None, parts)),
+        title=f"{title}: {OUTCOME_WORDS[report.outcome][0].lower()}",
+        style="\n".join(album.rules),
+    )
+
+
+def document(body: str, *, title: str, style: str = "") -> str:
+    """A whole HTML page with our look, our banner, and a policy that bars scripts and anything from outside.
+
+    Args:
+        body: HTML of the page's main part.
+        title: What a browser's tab says, as text.
+        style: Rules besides those of `page.css`.
+    """
+    style = files("medmllm_plugin").joinpath("page.css").read_text("utf-8") + style
     allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"{_POLICY}; style-src 'sha256-{allowed}'"
     return f"""<!DOCTYPE html>
@@ -93,7 +108,7 @@ def render(report: Report, slices: SliceSet, *, title: str = TITLE) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <meta name="robots" content="noindex">
-<title>{text(title)}: {text(OUTCOME_WORDS[report.outcome][0].lower())}</title>
+<title>{text(title)}</title>
 <style>{style}</style>
 </head>
 <body>
@@ -120,7 +135,7 @@ def finding_words(finding: Finding) -> str:
 
 
 def _study_words(report: Report, slices: SliceSet) -> str:
-    plane = slices.slices[0].to_patient
+    plane = slices.shown[0].to_patient
     words = (
         None if report.study.phantom is None else f"Synthetic phantom {report.study.phantom}",
         report.study.modality,
@@ -201,10 +216,13 @@ def _card(album: Album, row: int, finding: Finding) -> str:
     number = key_picture(finding, album)
     if number is None:
         return ""
-    one = album.slices.picture(number)
+    one, where = album.slices.picture(number), f"Picture {number} of {len(album.slices)}"
     words = finding_words(finding)
     boxes = () if finding.box is None else (finding.box,)
     boxed = "box around the finding" if boxes else "not localised: the model gave no box"
+    if finding.box is not None and isinstance(one.source, Montage):
+        one, _ = one.showing(finding.box)
+        where += ", the slice with the box"
     facts = (
         ("Status", _status(finding)),
         ("Severity", text(finding.severity or "")),
@@ -218,10 +236,13 @@ def _card(album: Album, row: int, finding: Finding) -> str:
         ("Box", "" if finding.box is None else _box_words(finding.box)),
         ("Window", text(one.window)),
     )
-    view = album.view(number, boxes=boxes, alt=f"Picture {number}: {words}, {boxed}; {side_words(one)}")
+    alt = f"Picture {number}: {words}, {boxed}; {side_words(one)}"
+    view = (
+        album.view(number, boxes=(), alt=alt) if finding.box is None else album.key_view(finding.box, alt=alt)
+    )
     return (
         f'<article class="panel finding" id="finding-{row}"><figure class="key-picture">{view}<figcaption>'
-        f"Picture {number} of {len(album.slices)}; {text(side_words(one))}; {boxed}</figcaption></figure>"
+        f"{where}; {text(side_words(one))}; {boxed}</figcaption></figure>"
         f'<div><h3>{row}. {text(words)}</h3><blockquote dir="auto">{text(finding.sentence)}</blockquote><dl>'
         + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
         + f"</dl>{''.join(map(album.closeups, boxes))}</div></article>"
@@ -327,7 +348,10 @@ def _center_words(finding: Finding) -> str:
     return f'{words} mm <span class="quiet">(LPS {numbers})</span>'
 
 
-def _image_words(source: Source) -> str:
+def _image_words(source: Source | Montage) -> str:
+    if isinstance(source, Montage):
+        first, last = (_image_words(source.insets[n].shown.source) for n in (0, -1))
+        return f"montage of {_plural(len(source.insets), 'slice')}, {first} to {last}"
     if isinstance(source, Resampled):
         ends = f"{_image_words(source.first)} to {_image_words(source.last)}"
         return f"{text(source.words)}, plane {source.index} from 0, of the images {ends}"

@@ -20,7 +20,9 @@ from medmllm_plugin.findings import Box, Finding
 from medmllm_plugin.outputs import printable
 from medmllm_plugin.pictures import png_bytes, thumbnail
 from medmllm_plugin.report import Sentence
-from medmllm_plugin.sliceset import Slice, SliceSet
+from medmllm_plugin.resampled import Bounds
+from medmllm_plugin.slice import Slice
+from medmllm_plugin.sliceset import SliceSet
 
 CHANNELS = ("red", "green", "blue")
 
@@ -35,11 +37,6 @@ def text(value: object) -> str:
     '&lt;b&gt;5 &amp; 6&lt;/b&gt;'
     """
     return html.escape(printable(str(value), keep="\n"), quote=True)
-
-
-def _in_picture(slices: SliceSet, box: Box) -> tuple[float, float, float, float]:
-    """A box of a report as (column_min, row_min, column_max, row_max) of its picture, corner coordinates."""
-    return slices.picture(box.picture).box_in_picture(box)
 
 
 def side_words(one: Slice) -> str:
@@ -92,11 +89,20 @@ class Album:
             small: Whether a thumbnail will do.
         """
         one = self.slices.picture(number)
+        longest = min(256, max(64, math.isqrt(_THUMBNAIL_PIXELS // len(self.slices)))) if small else None
+        return self._view(one, [one.box_in_picture(box) for box in boxes], alt=alt, longest=longest)
+
+    def key_view(self, box: Box, *, alt: str) -> str:
+        """The slice that a box was drawn in, with the box and side letters over it.
+
+        It is the picture itself, or its part of a montage.
+        """
+        one, bounds = self.slices.picture(box.picture).showing(box)
+        return self._view(one, [bounds], alt=alt)
+
+    def _view(self, one: Slice, boxes: Sequence[Bounds], *, alt: str, longest: int | None = None) -> str:
         rows, columns = one.pixels.shape[:2]
-        longest = (
-            min(256, max(64, math.isqrt(_THUMBNAIL_PIXELS // len(self.slices)))) if small else rows + columns
-        )
-        picture = _image(thumbnail(one.pixels, longest=longest), alt=alt)
+        picture = _image(thumbnail(one.pixels, longest=longest or rows + columns), alt=alt)
         letters = "".join(
             f'<span class="letter {edge}" aria-hidden="true">{letter}</span>'
             for edge, letter in one.edges.items()
@@ -106,8 +112,7 @@ class Album:
 
     def closeups(self, box: Box) -> str:
         """The surroundings of a box without it, in each window by itself where three made the colours."""
-        one = self.slices.picture(box.picture)
-        left, top, right, bottom = _in_picture(self.slices, box)
+        one, (left, top, right, bottom) = self.slices.picture(box.picture).showing(box)
         rows, columns = one.pixels.shape[:2]
         side = math.ceil(max(40, 2.5 * (right - left), 2.5 * (bottom - top)))
         height, width = min(side, rows), min(side, columns)
@@ -150,13 +155,12 @@ class Album:
         middle = self.slices.slices[len(self.slices) // 2].pixels
         return CHANNELS[int(np.argmin(((middle == 0) | (middle == 255)).sum(axis=(0, 1))))]
 
-    def _frames(self, one: Slice, boxes: Sequence[Box]) -> str:
+    def _frames(self, one: Slice, boxes: Sequence[Bounds]) -> str:
         if not boxes:
             return ""
         rows, columns = one.pixels.shape[:2]
         frames = ""
-        for box in boxes:
-            left, top, right, bottom = _in_picture(self.slices, box)
+        for left, top, right, bottom in boxes:
             place = f'x="{left:.2f}" y="{top:.2f}" width="{right - left:.2f}" height="{bottom - top:.2f}"'
             frames += f'<rect class="halo" {place}/><rect class="frame" {place}/>'
         return (

@@ -18,7 +18,8 @@ from medmllm_plugin.geometry import apply
 from medmllm_plugin.models import Model, Reply
 from medmllm_plugin.report import Sentence
 from medmllm_plugin.resampled import Bounds, Resampled
-from medmllm_plugin.sliceset import Slice, SliceSet
+from medmllm_plugin.slice import Inset, Slice
+from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import ImageRef
 
 
@@ -110,7 +111,7 @@ def _finding(
     box = _box(said.get("box"), label, absent=absent, slices=slices, model=model, notes=notes)
     if box is not None and box.picture not in numbers:
         numbers = sorted({*numbers, box.picture})
-    center, size = (None, None) if box is None else _measured(box, slices.picture(box.picture))
+    center, size = (None, None) if box is None else _measured(*slices.picture(box.picture).showing(box))
     return Finding(
         finding=finding,
         site=site,
@@ -158,11 +159,17 @@ def _box(
     if right - left < 0.5 or bottom - top < 0.5:
         notes.append(f"{label}: its box {said['bbox_2d']} is empty or outside the picture and was left out")
         return None
-    drawn = {"column_min": left, "row_min": top, "column_max": right, "row_max": bottom}
-    outlines = slices.outlines(number, **drawn)
-    if not outlines:
+    drawn = (left, top, right, bottom)
+    outlines = one.outlines(drawn)
+    inset = one.inset_of(drawn)
+    if inset is None or not outlines:
         notes.append(f"{label}: its box {said['bbox_2d']} lies outside of the images and was left out")
         return None
+    if sum(other.meets(drawn) for other in one.insets) > 1:
+        notes.append(
+            f"{label}: its box {said['bbox_2d']} lies over several slices of picture {number} and was cut to "
+            "the one in which its centre lies"
+        )
     on = outlines[0]
     return Box(
         picture=number,
@@ -171,41 +178,54 @@ def _box(
         row_min=on.row_min,
         column_max=on.column_max,
         row_max=on.row_max,
-        in_picture=_cut_to_plane(slices, number, drawn) if isinstance(one.source, Resampled) else None,
+        in_picture=_cut_to_plane(inset, drawn) if isinstance(inset.shown.source, Resampled) else None,
     )
 
 
-def _cut_to_plane(slices: SliceSet, number: int, drawn: dict[str, float]) -> Bounds:
-    """What of a box in a picture lies on the picture's plane, for a picture may be padded."""
-    column_min, row_min, column_max, row_max = slices.box_in_source(number, **drawn)
-    return slices.picture(number).box_from_source(
-        column_min=column_min, row_min=row_min, column_max=column_max, row_max=row_max
+def _cut_to_plane(inset: Inset, drawn: Bounds) -> Bounds:
+    """What of a box in a picture lies on the plane of a slice in it, for a picture may be padded."""
+    column_min, row_min, column_max, row_max = inset.shown.box_in_source(inset.from_picture(drawn))
+    return inset.to_picture(
+        inset.shown.box_from_source(
+            column_min=column_min, row_min=row_min, column_max=column_max, row_max=row_max
+        )
     )
 
 
 def _images(slices: SliceSet, numbers: list[int], box: Box | None) -> tuple[ImageRef, ...]:
     """The images that a finding cites.
 
-    Where its box is drawn in a reformat or slab: those that the box passes through, also when it is moved
-    straight through the patient to the other pictures cited.
+    Of its pictures all, but of a montage that its box is drawn in only the slice with the box. Where that is
+    drawn in a reformat or slab: the images that the box passes through, also when it is moved straight
+    through the patient to the other pictures cited.
     """
-    if box is None or box.in_picture is None:
+    if box is None:
         return tuple(dict.fromkeys(image for number in numbers for image in slices.picture(number).images))
-    corners = slices.to_patient(box.picture, np.reshape(box.in_picture, (2, 2)) - 0.5)
-    images: dict[ImageRef, None] = {}
-    for number in (box.picture, *numbers):
-        moved = slices.from_patient(number, corners)[:, :2] + 0.5
-        (left, top), (right, bottom) = moved.min(axis=0).tolist(), moved.max(axis=0).tolist()
-        through = slices.outlines(number, column_min=left, row_min=top, column_max=right, row_max=bottom)
-        images |= dict.fromkeys(one.image for one in through)
-    return tuple(images)
+    boxed, bounds = slices.picture(box.picture).showing(box)
+    if box.in_picture is None:
+        shown = [boxed if number == box.picture else slices.picture(number) for number in numbers]
+        return tuple(dict.fromkeys(image for one in shown for image in one.images))
+    others = [number for number in numbers if number != box.picture]
+    shown = [boxed, *(inset.shown for number in others for inset in slices.picture(number).insets)]
+    return tuple(dict.fromkeys(on.image for one in shown for on in one.outlines(_moved(bounds, boxed, one))))
 
 
-def _measured(box: Box, one: Slice) -> tuple[tuple[float, float, float] | None, float | None]:
-    """Centre (LPS mm) and longer side (mm) of a box; None without a place in the patient."""
+def _moved(bounds: Bounds, one: Slice, other: Slice) -> Bounds:
+    """A box of a slice moved straight through the patient to another one; both have a place there."""
+    assert one.to_patient is not None
+    assert other.to_patient is not None
+    (left, top), (right, bottom) = np.reshape(bounds, (2, 2)) - 0.5
+    corners = apply(one.to_patient, [(left, top, 0.0), (right, bottom, 0.0)])
+    there = apply(np.linalg.inv(other.to_patient), corners)[:, :2] + 0.5
+    low, high = there.min(axis=0), there.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _measured(one: Slice, bounds: Bounds) -> tuple[tuple[float, float, float] | None, float | None]:
+    """Centre (LPS mm) and longer side (mm) of a box of a slice; None without a place in the patient."""
     if one.to_patient is None:
         return None, None
-    left, top, right, bottom = one.box_in_picture(box)
+    left, top, right, bottom = bounds
     xy = np.array([(left, top), (right, top), (left, bottom)]) - 0.5
     placed = apply(one.to_patient, np.column_stack([xy, np.zeros(3)]))
     middle = (placed[1] + placed[2]) / 2

@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 
 
 NO_SR = "no DICOM SR is written: the input is not DICOM, so it names no patient and study to write one for"
-"""The note on a reading of a file such as NIfTI."""
+"""The note on a reading of a NIfTI, NRRD or MetaImage file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ def read(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Reading:
-    """Read a study: a folder, files, a DICOMDIR, a zip, or a NIfTI file.
+    """Read a study: a folder, files, a DICOMDIR, a zip, or a NIfTI, NRRD or MetaImage file.
 
     Args:
         paths: What to read, one study.
@@ -60,7 +60,7 @@ def read(
         model: A name that `registry.open_model` knows, or a model.
         series: Which series: its UID, the end of it, or its number; None chooses and says why.
         volume: Of a series or file of several volumes which one, as `read_volume` takes it.
-        modality: What a NIfTI file is, such as CT, since it doesn't say.
+        modality: What a NIfTI, NRRD or MetaImage file shows, such as CT, since it doesn't say.
         count: Most pictures; None for what suits the model.
         plan: How pictures are chosen and made, as `transforms.recipes.settings_of` takes it; None for what
             suits the model.
@@ -80,8 +80,12 @@ def read(
     tell("model", 0, 1)
     reader = registry.open_model(model) if isinstance(model, str) else model
     tell("model", 1, 1)
-    suited = plan_for(reader, whole, count=count, asked=asked)
-    slices = suited.apply(whole, progress=lambda done, total: tell("pictures", done, total))
+    slices = shown_to(
+        reader,
+        whole,
+        plans=plans_for(reader, whole, count=count, asked=asked),
+        progress=lambda done, total: tell("pictures", done, total),
+    )
     tell("pictures", len(slices), len(slices))
     if not whole.headers:
         slices = replace(slices, notes=(*slices.notes, NO_SR))
@@ -99,10 +103,20 @@ def read(
 def plan_for(
     model: Model, volume: Volume, *, count: int | None = None, asked: Mapping[str, Any] | None = None
 ) -> SlicePlan:
-    """The slice plan that suits a model, as far as the volume allows it.
+    """The slice plan that suits a model, as far as the volume allows it: the first of `plans_for`."""
+    return plans_for(model, volume, count=count, asked=asked)[0]
+
+
+def plans_for(
+    model: Model, volume: Volume, *, count: int | None = None, asked: Mapping[str, Any] | None = None
+) -> tuple[SlicePlan, ...]:
+    """The slice plans that may suit a model, as far as the volume allows them.
+
+    Several where the model has plans of its own for kinds of studies of this modality and nothing says which
+    kind the volume is.
 
     Args:
-        model: The model; its own plan and its limits of pictures and tokens count.
+        model: The model; its own plans and its limits of pictures and tokens count.
         volume: What is shown.
         count: Most pictures; None for what suits the model.
         asked: Settings of `SlicePlan` that a user asked for; they stand before the model's own.
@@ -110,20 +124,47 @@ def plan_for(
     Raises:
         SettingsError: If the model's own plan is not one, or the settings can't be joined to one.
     """
-    able = model.capabilities
-    own = dict(able.plan)
+    plans = [
+        _plan(model, own, volume, count, asked or {}) for own in model.capabilities.plans_for(volume.study)
+    ]
+    return tuple(dict.fromkeys(plans))
+
+
+def shown_to(
+    model: Model,
+    volume: Volume,
+    *,
+    plans: Sequence[SlicePlan],
+    progress: Callable[[int, int], None] | None = None,
+) -> SliceSet:
+    """A volume as the first plan shows it that keeps it in the model's domain; if none does, as the first."""
+    first: SliceSet | None = None
+    for plan in plans:
+        slices = plan.apply(volume, progress=progress)
+        if len(plans) == 1 or model.outside_domain(slices) is None:
+            return slices
+        first = first or slices
+    if first is None:
+        raise ValueError("to show a volume needs a plan")
+    return first
+
+
+def _plan(
+    model: Model, settings: Mapping[str, Any], volume: Volume, count: int | None, asked: Mapping[str, Any]
+) -> SlicePlan:
+    able, own = model.capabilities, dict(settings)
     if own.get("window") in PRESETS and volume.unit != "HU":
         del own["window"]
     if able.tokens is not None:
         own.setdefault("tokens", able.tokens)
-    settings: dict[str, Any] = {**own, **(asked or {})}
-    settings.setdefault("count", min(SlicePlan().usual_count, able.pictures))
+    joined: dict[str, Any] = {**own, **asked}
+    joined.setdefault("count", min(SlicePlan().usual_count, able.pictures))
     if count is not None:
-        settings["count"] = count
+        joined["count"] = count
     try:
-        plan = SlicePlan(**settings)
+        plan = SlicePlan(**joined)
     except TypeError as error:
-        raise SettingsError(f"{model.name}: its slice plan {settings} is not one ({error})") from error
+        raise SettingsError(f"{model.name}: its slice plan {joined} is not one ({error})") from error
     return plan if plan.count is not None else replace(plan, count=min(plan.usual_count, able.pictures))
 
 

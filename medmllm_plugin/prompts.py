@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.geometry import orientation_letters, plane_name
+from medmllm_plugin.slice import Montage
 from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
@@ -118,19 +119,37 @@ def build_prompt(
 
 
 def _describe(slices: SliceSet) -> str:
-    first, last = slices.slices[0], slices.slices[-1]
+    first, last = slices.shown[0], slices.shown[-1]
     modality = "".join(filter(str.isalnum, slices.study.modality))[:16]
     pictures = "is 1 picture" if len(slices) == 1 else f"are {len(slices)} pictures"
     text = f"There {pictures} of one {modality} series"
     if first.to_patient is not None:
         text += f", {plane_name(first.to_patient)}"
-        if last.to_patient is not None and len(slices) > 1:
+        if last.to_patient is not None and last is not first:
             way = last.to_patient[:3, 3] - first.to_patient[:3, 3]
             if np.linalg.norm(way) > 1e-3:
                 text += f", in order towards {orientation_letters(way)[:1]}"
     if first.edges:
         right, down = (first.edges[edge][:1] for edge in ("right", "bottom"))
-        text += f"; the right edge of each picture is {right}, its lower edge {down}"
-    windows = list(dict.fromkeys(one.window for one in slices.slices))
+        what = "slice" if isinstance(slices.slices[0].source, Montage) else "picture"
+        text += f"; the right edge of each {what} is {right}, its lower edge {down}"
+    windows = list(dict.fromkeys(one.window for one in slices.shown))
     in_turn = ", in turn" if len(windows) > 1 else ""
-    return f"{text}. Grey levels{in_turn}: {'; '.join(windows)}."
+    return f"{text}. Grey levels{in_turn}: {'; '.join(windows)}.{_laid_out(slices)}"
+
+
+def _laid_out(slices: SliceSet) -> str:
+    """Where the slices of montages are; nothing where each picture is a slice."""
+    grid = slices.slices[0].source
+    if not isinstance(grid, Montage):
+        return ""
+    shown, first = [], 1
+    for number, one in enumerate(slices.slices, 1):
+        last = first + len(one.insets) - 1
+        numbers = f"slice {first}" if first == last else f"slices {first} to {last}"
+        shown.append(f"picture {number} shows {numbers}")
+        first = last + 1
+    return (
+        f" Each picture is a montage of slices, {grid.columns} in a row, in order row by row from the upper "
+        f"left: {', '.join(shown)}. Draw each box within one slice."
+    )

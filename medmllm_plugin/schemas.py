@@ -45,8 +45,8 @@ _BOUND: dict[str, Json] = {
     "pictures": {"type": "array", "items": _FROM_1},
 }
 """What is said of a field by its name, where that is more than its type says."""
-_ADDED = {"pictures", "in_picture", "volume"}
-"""Fields that files of the same schema's number written before don't have."""
+_ADDED = {"pictures", "in_picture", "volume", "tiles"}
+"""Fields that files of the same schema's number written before don't have, or that only montages have."""
 
 
 class Computed(TypedDict):
@@ -56,6 +56,14 @@ class Computed(TypedDict):
     index: int
     first: ImageRef
     last: ImageRef
+
+
+class Montaged(TypedDict):
+    """The `source` of a picture of several slices side by side, as `Montage.to_json` writes it."""
+
+    montage: str
+    first: ImageRef | Computed
+    last: ImageRef | Computed
 
 
 def report_schema() -> Json:
@@ -79,14 +87,18 @@ def report_schema() -> Json:
 def slices_schema() -> Json:
     """The schema of `slices.json`."""
     study = {name: kind for name, kind in get_type_hints(Study).items() if name != "phantom"}
-    picture = {
-        "picture": {"type": "string", "pattern": r"^([^/\\]+/)*[0-9]{3,}\.png$"},
-        "source": ImageRef | Computed,
+    ways = {
         "rows": _FROM_1,
         "columns": _FROM_1,
         "to_patient": {"anyOf": [_matrix(4), _PLAIN[NoneType]]},
         "to_source": _matrix(3),
         "window": str,
+    }
+    picture = {
+        "picture": {"type": "string", "pattern": r"^([^/\\]+/)*[0-9]{3,}\.png$"},
+        "source": ImageRef | Computed | Montaged,
+        **ways,
+        "tiles": [{"column": _FROM_0, "row": _FROM_0, "source": ImageRef | Computed, **ways}],
     }
     return _document(
         "medmllm-slices/1",

@@ -10,76 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medmllm_plugin.errors import GeometryError
-from medmllm_plugin.findings import Box
-from medmllm_plugin.geometry import Matrix, apply, orientation_letters
-from medmllm_plugin.resampled import Bounds, Outline, Resampled, Source, image_of, outline
-from medmllm_plugin.source import ImageRef, Tile
+from medmllm_plugin.geometry import Matrix, apply
+from medmllm_plugin.resampled import Bounds, Outline
+from medmllm_plugin.slice import Montage
+from medmllm_plugin.slice import Slice as Slice
+from medmllm_plugin.source import ImageRef
 from medmllm_plugin.volume import Study
-
-_OPPOSITE = str.maketrans("LRAPSI", "RLPAIS")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Slice:
-    """One picture and the place it was cut from."""
-
-    pixels: NDArray[np.uint8]
-    """Shape (rows, columns, 3), as shown to the model."""
-    source: Source
-    """The image that it shows; for a reformat or slab how it was computed from several."""
-    source_shape: tuple[int, int]
-    """(rows, columns) of that image or computed plane."""
-    to_source: Matrix
-    """Shape (3, 3): picture (column, row, 1) to source (column, row, 1), both pixel indices. Invertible."""
-    to_patient: Matrix | None
-    """Shape (4, 4): picture (column, row, 0, 1) to LPS mm; None if the image has no place in the patient."""
-    window: str
-    """How values became grey levels, in words, such as `CT lung|mediastinum|bone as RGB`."""
-    patient_orientation: tuple[str, str] | None = None
-    """As `Plane.patient_orientation`; used only where there is no matrix."""
-
-    @property
-    def images(self) -> tuple[ImageRef, ...]:
-        """The images that it shows: one, or all it was computed from, nearest to the middle first."""
-        if isinstance(self.source, Resampled):
-            return tuple(dict.fromkeys(one.image for one in self.source.outlines()))
-        return (image_of(self.source),)
-
-    @property
-    def edges(self) -> dict[str, str]:
-        """What lies at each edge of the picture in the patient, `left`, `right`, `top`, `bottom`, as letters.
-
-        From the matrix, else from Patient Orientation (0020,0020); empty if neither says. One to three of
-        L, R, A, P, S, I, the main direction first.
-        """
-        if self.to_patient is not None:
-            right, bottom = (orientation_letters(self.to_patient[:3, axis]) for axis in (0, 1))
-        elif self.patient_orientation is not None:
-            right, bottom = self.patient_orientation
-        else:
-            return {}
-        left, top = (letters.translate(_OPPOSITE) for letters in (right, bottom))
-        return {"left": left, "right": right, "top": top, "bottom": bottom}
-
-    def box_from_source(
-        self, *, column_min: float, row_min: float, column_max: float, row_max: float
-    ) -> Bounds:
-        """A box of the source image as (column_min, row_min, column_max, row_max) of the picture.
-
-        Both in corner coordinates; the way back of `SliceSet.box_in_source`.
-        """
-        corners = np.array([[column_min, row_min], [column_max, row_max]])
-        mapped = apply(np.linalg.inv(self.to_source), corners - 0.5) + 0.5
-        low, high = mapped.min(axis=0), mapped.max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-    def box_in_picture(self, box: Box) -> Bounds:
-        """The box of a finding that was drawn in this picture, in corner coordinates of the picture."""
-        if box.in_picture is not None:
-            return box.in_picture
-        bounds = (box.column_min, box.row_min, box.column_max, box.row_max)
-        left, top, right, bottom = self.source.on_tile(bounds) if isinstance(self.source, Tile) else bounds
-        return self.box_from_source(column_min=left, row_min=top, column_max=right, row_max=bottom)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -106,23 +42,56 @@ class SliceSet:
             raise ValueError(f"picture {number} was not shown; there are pictures 1 to {len(self.slices)}")
         return self.slices[number - 1]
 
+    @property
+    def shown(self) -> tuple[Slice, ...]:
+        """All slices in the order they are shown, those of montages one by one."""
+        return tuple(inset.shown for one in self.slices for inset in one.insets)
+
     def to_patient(self, number: int, points: ArrayLike) -> NDArray[np.float64]:
         """LPS mm of points (column, row) of a picture; shape (..., 2) gives (..., 3).
 
         Raises:
-            GeometryError: If the picture's image has no place in the patient.
+            GeometryError: If the picture's image has no place in the patient, or a point lies in no slice of
+                a montage.
         """
-        matrix = self._placed(number)
+        one = self.picture(number)
         xy = np.asarray(points, np.float64)
-        return apply(matrix, np.concatenate([xy, np.zeros((*xy.shape[:-1], 1))], axis=-1))
+        if not isinstance(one.source, Montage):
+            flat = np.concatenate([xy, np.zeros((*xy.shape[:-1], 1))], axis=-1)
+            return apply(self._placed(number, one), flat)
+        found = []
+        for column, row in xy.reshape(-1, 2).tolist():
+            inset = one.inset_of((column + 0.5, row + 0.5, column + 0.5, row + 0.5))
+            if inset is None:
+                raise GeometryError(
+                    f"found column {column:g}, row {row:g} of picture {number}, which lies in none of the "
+                    "slices of that montage; expected a place in one of them"
+                )
+            matrix = self._placed(number, inset.shown)
+            found.append(apply(matrix, (column - inset.column, row - inset.row, 0.0)))
+        return np.reshape(found, (*xy.shape[:-1], 3))
 
     def from_patient(self, number: int, points: ArrayLike) -> NDArray[np.float64]:
         """(column, row, mm off the plane) in a picture of points in LPS mm; shape (..., 3) gives (..., 3).
 
+        Of a montage in the slice whose plane is nearest; column and row are NaN where it doesn't show that.
+
         Raises:
             GeometryError: If the picture's image has no place in the patient.
         """
-        return apply(np.linalg.inv(self._placed(number)), points)
+        one = self.picture(number)
+        if not isinstance(one.source, Montage):
+            return apply(np.linalg.inv(self._placed(number, one)), points)
+        seen = []
+        for inset in one.insets:
+            on = apply(np.linalg.inv(self._placed(number, inset.shown)), points)
+            inside = inset.shown.contains(on[..., :2])[..., None]
+            on[..., :2] = np.where(inside, on[..., :2] + (inset.column, inset.row), np.nan)
+            seen.append(on)
+        every = np.stack(seen)
+        nearest = np.abs(every[..., 2]).argmin(axis=0)[None, ..., None]
+        found: NDArray[np.float64] = np.take_along_axis(every, nearest, axis=0)[0]
+        return found
 
     def box_in_source(
         self, number: int, *, column_min: float, row_min: float, column_max: float, row_max: float
@@ -133,13 +102,7 @@ class SliceSet:
             (column_min, row_min, column_max, row_max) in source-image pixels; (0, 0) is the outer corner of
             the first pixel.
         """
-        one = self.picture(number)
-        corners = np.array([[column_min, row_min], [column_max, row_max]]) - 0.5
-        mapped = apply(one.to_source, corners) + 0.5
-        rows, columns = one.source_shape
-        low = np.clip(mapped.min(axis=0), 0, (columns, rows))
-        high = np.clip(mapped.max(axis=0), 0, (columns, rows))
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        return self.picture(number).box_in_source((column_min, row_min, column_max, row_max))
 
     def outlines(
         self, number: int, *, column_min: float, row_min: float, column_max: float, row_max: float
@@ -147,22 +110,14 @@ class SliceSet:
         """The images that a box of a picture passes through, with what it covers of each.
 
         Of a picture that shows one image, that image and `box_in_source`. Of a reformat or slab the images
-        that it was computed from, nearest to the centre of the box first, see `Resampled.outlines`. All in
-        corner coordinates.
+        that it was computed from, nearest to the centre of the box first, see `Resampled.outlines`. Of a
+        montage those of the slice in which the centre of the box lies, of the part that lies in that slice.
+        All in corner coordinates.
 
         Returns:
             Empty if the box lies outside of every image.
         """
-        source = self.picture(number).source
-        bounds = self.box_in_source(
-            number, column_min=column_min, row_min=row_min, column_max=column_max, row_max=row_max
-        )
-        left, top, right, bottom = bounds
-        if not (left < right and top < bottom):
-            return ()
-        if isinstance(source, Resampled):
-            return source.outlines(bounds)
-        return (outline(source, bounds),)
+        return self.picture(number).outlines((column_min, row_min, column_max, row_max))
 
     def cited(self, images: Iterable[ImageRef], pictures: Iterable[int] = ()) -> list[int]:
         """Rising numbers of the pictures that a finding or sentence cites.
@@ -178,7 +133,7 @@ class SliceSet:
         return [
             number
             for number, one in enumerate(self.slices, 1)
-            if not isinstance(one.source, Resampled) and image_of(one.source) in wanted
+            if any(inset.shown.image in wanted for inset in one.insets)
         ]
 
     def to_json(self, *, folder: str = "") -> dict[str, Any]:
@@ -207,19 +162,24 @@ class SliceSet:
                     "to_patient": None if one.to_patient is None else one.to_patient.tolist(),
                     "to_source": one.to_source.tolist(),
                     "window": one.window,
+                    **_tiles(one),
                 }
                 for number, one in enumerate(self.slices, 1)
             ],
         }
 
-    def _placed(self, number: int) -> Matrix:
-        matrix = self.picture(number).to_patient
-        if matrix is None:
+    def _placed(self, number: int, shown: Slice) -> Matrix:
+        if shown.to_patient is None:
             raise GeometryError(
                 f"picture {number} ({self.study.modality}) has no place in the patient: its image has no "
                 "Image Position (Patient); give its place in image pixels only"
             )
-        return matrix
+        return shown.to_patient
+
+
+def _tiles(one: Slice) -> dict[str, Any]:
+    """What `slices.json` says of a montage more than of other pictures."""
+    return {"tiles": [inset.to_json() for inset in one.insets]} if isinstance(one.source, Montage) else {}
 
 
 def picture_name(number: int) -> str:

@@ -22,7 +22,7 @@ class Study:
     """Which study this is, without a name in it."""
 
     modality: str
-    """Modality (0008,0060), such as CT; for a NIfTI file what the user said, else OT."""
+    """Modality (0008,0060), such as CT; for a volume file such as NIfTI what the user said, else OT."""
     study_instance_uid: str | None = None
     """Study Instance UID (0020,000D)."""
     series_instance_uid: str | None = None

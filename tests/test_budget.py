@@ -29,21 +29,21 @@ def test_a_picture_costs_what_a_qwen_model_pays_for_it() -> None:
 def test_without_a_limit_of_tokens_count_and_size_stand() -> None:
     assert a_budget().most(CT, available=300) == 24
     assert a_budget().most(CT, available=7) == 7
-    assert a_budget().fit(CT, pictures=24) == 448
+    assert a_budget().fit(CT, slices=24) == 448
 
 
 def test_pictures_shrink_before_any_is_left_out() -> None:
     budget = a_budget(count=64, tokens=8192)
 
     assert budget.most(CT, available=300) == 64
-    assert budget.fit(CT, pictures=64) == 308
+    assert budget.fit(CT, slices=64) == 308
 
 
 def test_pictures_are_left_out_rather_than_made_illegible() -> None:
     budget = a_budget(count=200, tokens=8192)
 
     assert budget.most(CT, available=300) == 8192 // 81
-    assert budget.fit(CT, pictures=8192 // 81) == LEGIBLE
+    assert budget.fit(CT, slices=8192 // 81) == LEGIBLE
 
 
 def test_a_free_count_is_what_fits_at_the_usual_size() -> None:
@@ -51,21 +51,21 @@ def test_a_free_count_is_what_fits_at_the_usual_size() -> None:
 
 
 def test_a_free_size_grows_up_to_the_image_s_own() -> None:
-    assert a_budget(size=None, tokens=8192).fit(CT, pictures=4) == 504
-    assert a_budget(size=None, tokens=1024).fit(CT, pictures=4) == 448
+    assert a_budget(size=None, tokens=8192).fit(CT, slices=4) == 504
+    assert a_budget(size=None, tokens=1024).fit(CT, slices=4) == 448
 
 
 def test_a_crop_that_is_less_oblong_than_its_image_costs_more_and_is_shown_smaller() -> None:
     wide = a_volume(1, rows=256, columns=512).planes[0]
     budget = a_budget(tokens=128 * 24)
 
-    assert budget.fit(wide, pictures=24) == 448
-    assert budget.fit(wide, pictures=24, crop=Crop(row=0, column=0, rows=256, columns=256)) == 308
+    assert budget.fit(wide, slices=24) == 448
+    assert budget.fit(wide, slices=24, crop=Crop(row=0, column=0, rows=256, columns=256)) == 308
 
 
 def test_zoomed_pictures_shrink_in_step() -> None:
     budget = a_budget(count=40, size=224, tokens=2500, zoom_count=8, zoom_size=504)
-    size = budget.fit(CT, pictures=40)
+    size = budget.fit(CT, slices=40)
     small, large = (framed.canvas for framed in budget.framings(CT, size=size))
 
     assert size < 224
@@ -102,7 +102,7 @@ def test_what_is_shown_fits_the_tokens(
     except SettingsError:
         assume(False)
 
-    fitted = budget.fit(plane, pictures=pictures)
+    fitted = budget.fit(plane, slices=pictures)
 
     assert 1 <= pictures <= min(count or available, available)
     assert budget.cost(plane, pictures=pictures, size=fitted) <= tokens

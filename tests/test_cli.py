@@ -479,6 +479,12 @@ def test_the_recipes_are_listed_without_a_study() -> None:
     assert [line.split()[0] for line in result.stdout.splitlines()] == list(RECIPES)
 
 
+def test_the_list_of_recipes_is_json_if_asked() -> None:
+    listed = json.loads(run("slices", "--plan", "list", "--json").stdout)
+
+    assert [one["name"] for one in listed] == list(RECIPES)
+
+
 def test_an_unknown_recipe_is_one_line_that_says_where_to_look(tmp_path: Path) -> None:
     result = run("slices", tmp_path / "study", "-o", tmp_path / "pictures", "--plan", "medgemma")
 

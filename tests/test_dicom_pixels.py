@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_modality_lut
-from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms import dicom_pixels
@@ -189,3 +197,36 @@ def test_without_imagecodecs_pydicom_decodes_to_the_same_values(
 
 def test_an_unknown_syntax_has_no_decoder() -> None:
     assert decoder("1.2.3") is None
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.102"])
+def test_a_syntax_that_nothing_decodes_is_refused_by_its_uid(tmp_path: Path, syntax: str) -> None:
+    path = write_ct_series(tmp_path, slices=1)[0]
+    dataset = dcmread(path)
+    dataset.PixelData = encapsulate([bytes(100)])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    placeholder = UID(syntax[:-3] + "100")
+    dataset.file_meta.TransferSyntaxUID = placeholder
+    dataset.save_as(path)
+    path.write_bytes(path.read_bytes().replace(placeholder.encode(), syntax.encode(), 1))
+
+    with pytest.raises(StudyError, match=rf"\({re.escape(syntax)}\).*have it sent uncompressed"):
+        read_volume([path])
+
+
+def test_damaged_big_endian_files_are_not_given_to_simpleitk_which_takes_gigabytes_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    given: list[str] = []
+    monkeypatch.setattr(sitk, "ReadImage", lambda path, **_: given.append(path))
+    whole = Path(str(get_testdata_file("MR_small_bigendian.dcm", download=False))).read_bytes()
+    path = tmp_path / "damaged.dcm"
+    path.write_bytes(whole.replace(b"MONOCHROME2 ", b"MONOCHROME29"))
+    volume = read_volume([path])
+
+    with pytest.raises(StudyError, match="can't be decoded"):
+        volume.read_plane(0)
+
+    assert given == []

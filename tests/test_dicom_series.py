@@ -130,7 +130,15 @@ def test_monochrome1_is_marked_and_its_values_are_untouched(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "known"), [(["L", "F"], ("L", "I")), (["PR", "H"], ("PR", "S")), (["X", "F"], None), ("", None)]
+    ("told", "known"),
+    [
+        (["L", "F"], ("L", "I")),
+        (["PR", "H"], ("PR", "S")),
+        (["X", "F"], None),
+        (["L", "R"], None),
+        (["LR", "F"], None),
+        ("", None),
+    ],
 )
 def test_a_film_has_the_sides_that_its_header_says(
     told: list[str] | str, known: tuple[str, str] | None, tmp_path: Path
@@ -497,6 +505,15 @@ def test_a_series_that_is_not_there_or_not_one_is_refused(tmp_path: Path, name: 
         read_volume([tmp_path], series=name)
 
 
+@pytest.mark.parametrize("name", ["2", "5", "45", "12345"])
+def test_a_number_that_the_study_lacks_is_no_part_of_a_uid(tmp_path: Path, name: str) -> None:
+    write_ct_series(tmp_path, slices=1, SeriesNumber=1, SeriesInstanceUID="2.25.140212345")
+
+    with pytest.raises(StudyError, match=f"expected one series that '{name}' names"):
+        read_volume([tmp_path], series=name)
+    assert len(read_volume([tmp_path], series="212345")) == 1
+
+
 def test_a_modality_limits_the_choice(tmp_path: Path) -> None:
     write_ct_series(tmp_path / "ct", slices=6)
     write_mr_series(tmp_path / "mr", slices=5, SeriesInstanceUID="1.2.3")
@@ -539,6 +556,33 @@ def test_free_text_of_a_header_reaches_no_note_and_no_error(tmp_path: Path) -> N
 
     assert "Doe" not in notes_of(volume) + str(told.value)
     assert volume.study.modality == "CT"
+
+
+def test_one_name_in_two_character_sets_is_one_patient(tmp_path: Path) -> None:
+    latin = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "M\u00fcller^Test"}
+    decomposed = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Mu\u0308ller^Test"}
+    write_ct_series(tmp_path / "a", slices=1, **latin)
+    write_ct_series(tmp_path / "b", slices=1, origin=(-20, -30, 102), **decomposed)
+
+    volume = read_volume([tmp_path])
+
+    assert len(volume) == 2
+
+
+@pytest.mark.parametrize("slope", ["1e300", "-1e38"])
+def test_a_rescale_that_no_value_survives_is_refused(tmp_path: Path, slope: str) -> None:
+    write_ct_series(tmp_path, slices=2, RescaleSlope=slope)
+
+    with pytest.raises(GeometryError, match=r"Rescale Slope .* absurd"):
+        read_volume([tmp_path])
+
+
+def test_an_unknown_photometric_interpretation_is_told(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=1, PhotometricInterpretation="FOO")
+
+    volume = read_volume([tmp_path])
+
+    assert "Photometric Interpretation (0028,0004) is missing or unknown" in notes_of(volume)
 
 
 def test_an_empty_birth_date_is_no_other_patient(tmp_path: Path) -> None:

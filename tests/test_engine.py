@@ -162,9 +162,7 @@ def test_a_task_it_was_not_made_for_is_refused_before_it_is_asked() -> None:
 def test_more_pictures_than_it_can_look_at_are_refused() -> None:
     model = ScriptedModel([GOOD], capabilities=able(pictures=2))
 
-    with pytest.raises(
-        SettingsError, match="looks at 2 pictures at most, found 3; ask for fewer with --slices"
-    ):
+    with pytest.raises(SettingsError, match="looks at 2 pictures at most, found 3; ask for fewer: --slices"):
         engine.run(REPORT, a_slice_set(3), model)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydicom.data import get_testdata_file
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.entries import list_entries, list_zip
 from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.reading import read_volume
 from tests.builders import write_ct_series, write_dicomdir
 
 
@@ -165,3 +168,68 @@ def test_a_file_of_no_known_kind_is_refused(tmp_path: Path, name: str, content: 
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"gone: found something that can't be opened"):
         list_entries([tmp_path / "gone"])
+
+
+def test_a_link_to_a_folder_is_not_followed_and_is_told(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "study").symlink_to(tmp_path / "study", target_is_directory=True)
+
+    with pytest.raises(StudyError, match=r"1 link to a folder.*give the folder that the link leads to"):
+        read_volume([tmp_path / "links"])
+
+
+@pytest.mark.parametrize("name", ["0001.dcm.gz", "study.tar", "study.7z"])
+def test_a_packed_file_is_refused_with_how_to_go_on(tmp_path: Path, name: str) -> None:
+    content = gzip.compress(b"anything") if name.endswith("gz") else b"7z\xbc\xaf\x27\x1c" + bytes(200)
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(StudyError, match=r"packed file.*unpack it and give what was in it"):
+        list_entries([path])
+    with pytest.raises(StudyError, match=r"1 packed file.*unpack them"):
+        read_volume([tmp_path])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(StudyError, match="a pipe or device"):
+        list_entries([tmp_path / "pipe"])
+
+
+def test_names_of_a_zip_that_lead_upwards_are_read_and_a_zip_inside_is_told(tmp_path: Path) -> None:
+    path = write_ct_series(tmp_path / "ct", slices=1)[0]
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.write(path, "../above/0001.dcm")
+        archive.writestr("inner.zip", b"PK\x05\x06" + bytes(18))
+
+    listing = list_entries([tmp_path / "study.zip"])
+
+    assert len(listing.entries) == 1
+    assert listing.left_out == {"zip inside": 1}
+
+
+def test_folders_may_lie_as_deep_as_the_disk_allows(tmp_path: Path) -> None:
+    folders = [tmp_path.joinpath(*["a"] * depth) for depth in range(1, 1100)]
+    for folder in folders:
+        folder.mkdir()
+    file = write_ct_series(tmp_path / "ct", slices=1)[0].rename(folders[-1] / "IM1")
+
+    listing = list_entries([tmp_path])
+
+    assert [entry.path for entry in listing.entries] == [file]
+    file.unlink()
+    for folder in reversed(folders):  # what clears up after the tests can't go so deep
+        folder.rmdir()
+
+
+@pytest.mark.parametrize("keep", [0.4, 0.6, 0.9, 0.99])
+def test_a_dicomdir_that_is_cut_off_is_refused_and_not_read_in_part(tmp_path: Path, keep: float) -> None:
+    directory = write_dicomdir(tmp_path / "medium", write_ct_series(tmp_path / "ct"))
+    content = directory.read_bytes()
+    directory.write_bytes(content[: int(len(content) * keep)])
+
+    with pytest.raises(StudyError, match="DICOMDIR"):
+        list_entries([directory])

@@ -281,12 +281,14 @@ def test_the_command_writes_it_only_if_asked(tmp_path: Path) -> None:
 
     plain = run(medmllm, [*read, "-o", str(tmp_path / "plain")])
     asked = run(medmllm, [*read, "-o", str(tmp_path / "asked"), "--fhir"])
+    told = run(medmllm, [*read[:-1], "-o", str(tmp_path / "told"), "--fhir"])
 
     path = Path(json.loads(asked.stdout)["files"]["fhir"])
     bundle = json.loads(path.read_text("utf-8"))
     assert (plain.exit_code, asked.exit_code) == (0, 0)
     assert path == tmp_path / "asked" / "fhir.json"
     assert not (tmp_path / "plain" / "fhir.json").exists()
+    assert f"{tmp_path / 'told' / 'fhir.json'}  " in told.stdout
     Bundle.model_validate(bundle)
     assert "PHANTOM^" not in json.dumps(bundle)
     assert [one["valueCodeableConcept"]["coding"][0]["code"] for one in resources(bundle, "Observation")] == [

@@ -68,6 +68,13 @@ def test_a_card_names_the_model(tmp_path: Path) -> None:
         ("box_limit", 1.5),
         ("domain", None),
         ("phantoms", [1]),
+        ("plans", [{"for": ["CT"]}]),
+        ("plans", [{"for": [], "plan": {}}]),
+        ("plans", {"CT": {}}),
+        ("guard", "../guard.npz"),
+        ("guard", ""),
+        ("measured", {"ct-chest": 0.9}),
+        ("measured", {"ct-chest": {"f1": "good"}}),
     ],
 )
 def test_a_wrong_card_is_refused_by_the_field(tmp_path: Path, field: str, value: Any) -> None:

@@ -23,6 +23,7 @@ LAYERS = (
         "geometry",
         "volume",
         "resampled",
+        "slice",
         "sliceset",
         "codes",
         "lookup",
@@ -33,11 +34,12 @@ LAYERS = (
         "pictures",
     },
     {"transforms"},
-    {"tasks", "prompts", "models", "parsing", "registry", "engine"},
-    {"dicom_bridge", "fhir", "page", "page_pictures", "phantoms"},
-    {"pipeline"},
+    {"tasks", "prompts", "guard", "models", "parsing", "registry", "engine"},
+    {"dicom_bridge", "fhir", "page", "page_pictures", "phantoms", "scoring"},
+    {"truth_reader", "sr_read_back", "verdicts", "pipeline"},
+    {"selftest", "selftest_page"},
     {"transforms.monai_array", "transforms.monai"},
-    {"config", "console", "cli", "__main__"},
+    {"config", "console", "cli_common", "cli_pictures", "cli_selftest", "cli_sr", "cli", "__main__"},
 )
 """Modules and subpackages from the lowest layer, the values, to the highest, the command.
 

@@ -6,6 +6,7 @@ import gzip
 import itertools
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -509,3 +510,26 @@ def test_a_slice_of_one_of_several_volumes_says_which(tmp_path: Path) -> None:
     assert {plane.source for plane in volume.planes} == {
         FileImage(file="several.nii", index=k, volume=3) for k in (0, 1)
     }
+
+
+@pytest.mark.parametrize(("lowest", "told"), [(-1024, False), (0, True)])
+def test_values_that_may_be_no_hounsfield_units_are_told(tmp_path: Path, lowest: int, told: bool) -> None:
+    values = np.full((4, 3, 2), lowest, np.int16)
+    values[0] = 100
+    path = write_nifti(tmp_path / "ct.nii", values, np.eye(4))
+
+    volume = read_nifti(path, modality="CT")
+
+    assert ("may be no Hounsfield units" in " ".join(volume.notes)) == told
+
+
+def test_half_a_turn_is_not_tilted_by_what_rounding_left_of_the_quaternion(tmp_path: Path) -> None:
+    sheared = np.diag([-1.0, -1.0, -1.0, 1.0])
+    sheared[0, 2] = -0.15625
+    path = write_nifti(tmp_path / "half.nii", np.zeros((4, 3, 2), np.int8), sheared)
+    image = nibabel.load(path)
+    image.set_qform(sheared, 1)
+    image.set_sform(None, 0)
+    nibabel.save(image, path)
+
+    require_nibabels_places(path)

@@ -14,8 +14,10 @@ from pydicom import dcmread
 from medmllm_plugin import pipeline
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.geometry import apply
+from medmllm_plugin.models import PlanFor
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.report import Outcome, Report
+from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage
 from medmllm_plugin.transforms.recipes import RECIPES, settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
@@ -241,3 +243,46 @@ def test_a_ct_window_is_left_out_for_other_modalities() -> None:
 def test_a_plan_that_is_none_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"^scripted: its slice plan .* is not one"):
         pipeline.plan_for(a_model(plan={"slices": 3}), a_volume(3))
+
+
+PLANS = (
+    PlanFor(names=("ct-chest", "CT"), plan={"size": 112}),
+    PlanFor(names=("ct-head", "CT"), plan={"size": 140, "window": "ct-head"}),
+    PlanFor(names=("DX", "CR"), plan={"count": 1}),
+)
+
+
+@pytest.mark.parametrize(
+    ("modality", "phantom", "plans"),
+    [
+        ("CT", "ct-head", [SlicePlan(size=140, window="ct-head")]),
+        ("CT", None, [SlicePlan(size=112), SlicePlan(size=140, window="ct-head")]),
+        ("CR", "xr-chest", [SlicePlan(count=1)]),
+        ("MR", None, [SlicePlan(size=56)]),
+    ],
+)
+def test_a_model_may_have_a_plan_for_each_kind_of_study(
+    modality: str, phantom: str | None, plans: list[SlicePlan]
+) -> None:
+    model = a_model(plan={"size": 56}, plans=PLANS)
+    volume = a_volume(3, modality=modality, unit="HU" if modality == "CT" else "")
+    volume = replace(volume, study=replace(volume.study, phantom=phantom))
+
+    assert list(pipeline.plans_for(model, volume)) == plans
+    assert pipeline.plan_for(model, volume) == plans[0]
+
+
+class _Knows112(ScriptedModel):
+    """A model that knows pictures of 112 px only."""
+
+    def outside_domain(self, slices: SliceSet) -> str | None:
+        return None if max(slices.picture(1).pixels.shape) == 112 else "They are not of 112 px."
+
+
+@pytest.mark.parametrize(("sizes", "size"), [((56, 112, 140), 112), ((56, 84), 56), ((140,), 140)])
+def test_of_several_plans_the_first_that_the_model_knows_is_shown(sizes: tuple[int, ...], size: int) -> None:
+    plans = [SlicePlan(count=2, size=one) for one in sizes]
+
+    slices = pipeline.shown_to(_Knows112([]), a_volume(3), plans=plans)
+
+    assert max(slices.picture(1).pixels.shape) == size

@@ -85,6 +85,7 @@ def test_a_plan_is_a_line_of_text(text: str, settings: dict[str, Any]) -> None:
         ("count=many", "count is 'many', expected a number"),
         ("count=2.5", "count is '2.5', expected a number"),
         ("crop=maybe", "crop is 'maybe', expected yes or no"),
+        ("plane=axial,plane=coronal", "plane is given twice"),
     ],
 )
 def test_a_text_that_is_no_plan_is_refused(text: str, says: str) -> None:

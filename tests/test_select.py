@@ -112,7 +112,7 @@ def test_widening_says_what_was_asked_for() -> None:
     choice = selector("every:2")(a_volume(21, step=2.0), 5)
 
     assert choice.chosen == (0, 5, 10, 15, 20)
-    assert choice.words == "every 10.0 mm, as every 2 mm would be 21 slices"
+    assert choice.words == "every 10.0 mm, as every 2 mm would be 21 slices and at most 5 are shown"
 
 
 def test_one_slice_of_many_is_the_middle_one() -> None:

@@ -300,6 +300,14 @@ def test_slices_of_a_zoom_are_larger_and_keep_their_place_in_the_order() -> None
     assert "longer side 56 px, the larger ones 112 px" in shown.plan
 
 
+@pytest.mark.parametrize(("size", "multiple", "side"), [(100, 64, 128), (512, 28, 504)])
+def test_the_size_that_is_said_is_that_of_the_pictures(size: int, multiple: int, side: int) -> None:
+    shown = SlicePlan(count=2, size=size, multiple=multiple).apply(a_volume(3, rows=32, columns=32))
+
+    assert max(shown.slices[0].pixels.shape) == side
+    assert f"longer side {side} px" in shown.plan
+
+
 def test_a_budget_is_kept_and_said() -> None:
     volume = a_volume(40, rows=128, columns=128)
 

@@ -174,3 +174,60 @@ def test_the_command_writes_a_folder_of_pictures_for_each_series(tmp_path: Path)
     assert folders == ["1-ct", "2-prior-ct"]
     assert len(list((tmp_path / "out" / "2-prior-ct").glob("*.png"))) == 2
     assert (tmp_path / "out" / "1-ct" / "slices.json").exists()
+
+
+def test_the_command_writes_as_many_pictures_as_it_lists(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "ct", slices=30, StudyInstanceUID="1.2.3")
+    run = CliRunner().invoke
+
+    listed = json.loads(run(medmllm, ["series", str(tmp_path / "ct"), "--json"]).stdout)
+    written = json.loads(
+        run(medmllm, ["series", str(tmp_path / "ct"), "-o", str(tmp_path / "out"), "--json"]).stdout
+    )
+
+    assert [one["pictures"] for one in listed["series"]] == [30]
+    assert [len(one["slices"]) for one in written["series"]] == [30]
+
+
+def test_a_study_is_not_its_own_prior(tmp_path: Path) -> None:
+    write_study(tmp_path / "now")
+
+    with pytest.raises(StudyError, match="the study itself as its prior study"):
+        plan_of([tmp_path / "now"], prior=[tmp_path / "now"])
+
+
+def test_the_command_refuses_to_write_no_pictures(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "ct", slices=6, SeriesNumber=2)
+    arguments = ["series", str(tmp_path / "ct"), "--leave", "2", "-o", str(tmp_path / "out")]
+
+    ran = CliRunner().invoke(medmllm, arguments)
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "no series of this study is shown" in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_series_of_several_stacks_says_that_one_is_shown(tmp_path: Path) -> None:
+    for n, echo in enumerate((10, 80)):
+        write_mr_series(tmp_path / str(echo), origin=(-20, -30, 100), EchoTime=echo, AcquisitionNumber=n)
+
+    plan = plan_of([tmp_path])
+
+    assert "5 of 5 images, the largest of 2 stacks" in plan.lines()[0]
+
+
+def test_nothing_to_plan_says_what_was_there_instead(tmp_path: Path) -> None:
+    (tmp_path / "study.tar.gz").write_bytes(b"\x1f\x8b" + bytes(40))
+
+    with pytest.raises(StudyError, match=r"1 packed file.*unpack"):
+        plan_of([tmp_path])
+
+
+def test_a_prior_of_a_later_date_is_refused(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "now", StudyDate="20260101")
+    write_ct_series(
+        tmp_path / "then", StudyDate="20260301", StudyInstanceUID="1.0", SeriesInstanceUID="1.0.1"
+    )
+
+    with pytest.raises(StudyError, match="a prior study of a later date"):
+        plan_of([tmp_path / "now"], prior=[tmp_path / "then"])

@@ -153,6 +153,7 @@ def test_values_that_are_suv_stay_as_they_are(units: str, kind: str | None, unit
         ({"RadionuclideHalfLife": 109.8}, "that of the nuclide named is 6586.2 s"),
         ({"RadiopharmaceuticalStartTime": None}, "time of the injection"),
         ({"RadiopharmaceuticalStartTime": "100100"}, "24.0 hours after the injection"),
+        ({"RadiopharmaceuticalStartTime": "235900"}, "10.0 hours after the injection"),
         ({"RadiopharmaceuticalStartDateTime": "20260102110000"}, "two times of the injection"),
         ({"AcquisitionTime": None}, "Acquisition Date or Time"),
         ({"SeriesTime": "150000"}, "series was made after its images"),

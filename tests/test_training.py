@@ -1,9 +1,11 @@
-"""Tests of `tools.training`: the examples are right, and the fast forward pass is that of transformers."""
+"""Tests of `tools.training`: right examples, the forward pass of transformers, runs that can be taken up."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +14,80 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from medmllm_plugin.findings import MAX_CITED, reply_schema
+from medmllm_plugin.guard import Guard
 from medmllm_plugin.models import Reply
+from medmllm_plugin.models.embedded import WEIGHTS
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import parse
-from medmllm_plugin.phantoms import sample_study
-from medmllm_plugin.phantoms.chest import FINDINGS, SITES
+from medmllm_plugin.phantoms import KINDS, sample_study
+from medmllm_plugin.transforms.reading import read_volume
 from medmllm_plugin.transforms.slices import SlicePlan
 
 sys.path.append(str(Path(__file__).parents[1]))  # `tools` is in the repository and not in the package
-from tools.training import examples
-from tools.training.examples import PLAN, make_example, random_study
+from tools.training import examples, lessons
+from tools.training.examples import make_example
+from tools.training.lessons import FINDINGS, LESSONS, TOKENS
 
 SIDE, COUNT = 112, 16
-SCHEMA = reply_schema(pictures=COUNT, findings=FINDINGS, sites=SITES, box_limit=SIDE)
+
+DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-def test_the_plan_and_limits_are_those_of_a_reading() -> None:
-    plan = SlicePlan(**PLAN)
+def a_schema(kind: str) -> dict[str, Any]:
+    """What a reply on a kind must satisfy."""
+    lesson, known = LESSONS[kind], KINDS[kind]
+    return reply_schema(
+        pictures=lesson.count, findings=known.findings, sites=known.sites, box_limit=lesson.side
+    )
 
-    assert (plan.count, plan.size) == (COUNT, SIDE)
+
+def test_the_limits_are_those_of_a_reading() -> None:
     assert examples.MAX_CITED == MAX_CITED
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_a_target_satisfies_the_schema_and_can_be_parsed(seed: int) -> None:
-    study = random_study(seed)
+@pytest.mark.parametrize("kind", LESSONS)
+def test_studies_of_every_kind_cost_the_same_tokens(kind: str) -> None:
+    lesson = LESSONS[kind]
+
+    shown = SlicePlan(**lesson.plan).apply(lesson.study(0).volume())
+
+    assert len(shown) == lesson.count
+    assert sum(one.pixels.shape[0] * one.pixels.shape[1] for one in shown.slices) == TOKENS * 28 * 28
+
+
+@pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind in LESSONS for seed in range(3)])
+def test_a_target_satisfies_the_schema_and_can_be_parsed(kind: str, seed: int) -> None:
+    study, side, schema = LESSONS[kind].study(seed), LESSONS[kind].side, a_schema(kind)
 
     example = make_example(study)
 
     reply = json.loads(example.target)
-    Draft202012Validator(SCHEMA).validate(reply)
+    Draft202012Validator(schema).validate(reply)
     parsed = parse(
         Reply(text=example.target, seconds=0.0),
-        schema=SCHEMA,
-        slices=SlicePlan(**PLAN).apply(study.volume()),
+        schema=schema,
+        slices=SlicePlan(**LESSONS[kind].plan).apply(study.volume()),
         model=ScriptedModel([]),
     )
     assert parsed.notes == ()
     assert [one.finding for one in parsed.findings] == [one["finding"] for one in reply["findings"]]
     for one in reply["findings"]:
         left, top, right, bottom = one["box"]["bbox_2d"]
-        assert 0 <= left < right <= SIDE
-        assert 0 <= top < bottom <= SIDE
+        assert 0 <= left < right <= side
+        assert 0 <= top < bottom <= side
         assert one["box"]["picture"] in one["pictures"]
         assert set(one["pictures"]) <= set(reply["abnormal_pictures"])
 
 
-@pytest.mark.parametrize("key", FINDINGS)
+@pytest.mark.parametrize("key", KINDS["ct-chest"].findings)
 def test_a_target_points_to_where_the_truth_is(key: str) -> None:
     study = sample_study(seed=3, findings=(key,), slices=48, matrix=224)
     (true,) = study.truth()
 
     (said,) = parse(
         Reply(text=make_example(study).target, seconds=0.0),
-        schema=SCHEMA,
-        slices=SlicePlan(**PLAN).apply(study.volume()),
+        schema=a_schema("ct-chest"),
+        slices=SlicePlan(**LESSONS["ct-chest"].plan).apply(study.volume()),
         model=ScriptedModel([]),
     ).findings
 
@@ -138,7 +159,9 @@ def test_patches_are_those_of_the_image_processor(library: tuple[Any, Any]) -> N
     torch.testing.assert_close(ours.reshape(-1, 1176), theirs["pixel_values"], atol=1e-5, rtol=1e-5)
 
 
-def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["ct-chest", "xr-chest"])
+def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_path: Path, kind: str) -> None:
     import torch
     from PIL import Image
 
@@ -146,11 +169,12 @@ def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_p
     from tools.training.forward import answer_logits, see
 
     model, processor = library
-    save_prompt(tmp_path / "prompt.npz", model, processor, terse_messages())
+    count, side = LESSONS[kind].count, LESSONS[kind].side
+    save_prompt(tmp_path / "prompt.npz", model, processor, terse_messages(kind), kind=kind)
     prompt = np.load(tmp_path / "prompt.npz")
     ids, positions, cos, sin = (torch.from_numpy(prompt[key]) for key in ("ids", "positions", "cos", "sin"))
     image_token = int(prompt["image_token"])
-    pictures = np.random.default_rng(1).integers(0, 256, (2, COUNT, SIDE, SIDE, 3), dtype=np.uint8)
+    pictures = np.random.default_rng(1).integers(0, 256, (2, count, side, side, 3), dtype=np.uint8)
     reply = torch.tensor([[5, 9, 31, 64], [80, 7, 7, 12]])
 
     with torch.inference_mode():
@@ -168,6 +192,10 @@ def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_p
             shown = processor.image_processor(
                 images=[Image.fromarray(one) for one in pictures[row]], return_tensors="pt"
             )
+            its = model.model.visual(shown["pixel_values"], shown["image_grid_thw"]).pooler_output
+            torch.testing.assert_close(
+                seen.reshape(2, -1, seen.shape[-1])[row], its, atol=2e-3 * float(its.std()), rtol=0
+            )
             whole = torch.cat([ids, reply[row]])[None]
             theirs = model(
                 input_ids=whole,
@@ -179,3 +207,173 @@ def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_p
             spread = float(theirs.std())
             torch.testing.assert_close(ours[row : row + 1], theirs, atol=2e-3 * spread, rtol=0)
     assert not torch.allclose(ours[0], ours[1], atol=0.05 * spread)
+
+
+def test_kinds_take_turns_by_weight_and_reserved_seeds_are_left_out() -> None:
+    pytest.importorskip("torch")
+    from tools.training.stream import Studies
+
+    first = lessons.RESERVED[0].start - 2
+    stream = iter(Studies(first, {"ct-chest": 3, "ct-head": 1}))
+
+    met = [next(stream) for _ in range(8)]
+
+    assert [one.seed for one in met[:3]] == [first, first + 1, lessons.RESERVED[0].stop]
+    assert [one.kind for one in met].count("ct-head") == 2
+    assert met[0].pictures.shape == (COUNT, SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize("text", ["mr-knee", "ct-chest=0", "ct-chest=x", ""])
+def test_kinds_that_cannot_be_taught_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected KIND"):
+        lessons.shares(text)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So small a model is slower with more."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    yield
+
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of two kinds, begun with the weights of the package."""
+    pytest.importorskip("torch")
+    from tools.training.architecture import build
+
+    folder = tmp_path_factory.mktemp("init")
+    figures = build(folder, ("ct-chest", "xr-chest"), start=WEIGHTS, texts=12)
+
+    assert figures["million parameters"] < 2
+    return folder
+
+
+def test_a_new_vocabulary_keeps_what_its_tokens_meant(init: Path) -> None:
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    name = "model.embed_tokens.weight"
+    ours, theirs = load_file(init / "model.safetensors"), load_file(WEIGHTS / "model.safetensors")
+    new, old = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (init, WEIGHTS))
+
+    shared = set(new.get_vocab()) & set(old.get_vocab())
+
+    assert len(shared) > 270
+    for token in shared:
+        np.testing.assert_array_equal(
+            ours[name][new.token_to_id(token)].float().numpy(),
+            theirs[name][old.token_to_id(token)].float().numpy(),
+        )
+    for key in set(ours) - {name, "lm_head.weight"}:
+        np.testing.assert_array_equal(ours[key].float().numpy(), theirs[key].float().numpy())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_that_was_left_goes_on_where_it_was(
+    init: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from tools.training import train
+    from tools.training.run import CHECKPOINT, Run
+    from tools.training.stream import held_out
+
+    monkeypatch.setattr(train, "FIRST", 1)
+    monkeypatch.setattr(train, "WINDOWS", 6)
+    weights = {"ct-chest": 1, "xr-chest": 1}
+    held = held_out(tuple(weights), 1)
+    clock = iter(range(10_000))
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))  # one second each time it is asked
+
+    def a_run() -> Run:
+        trainer = train.Trainer(init, torch.device("cpu"), tuple(weights))
+        return Run(trainer, tmp_path / "run", weights, first_seed=7, workers=0, save_every=1e9)
+
+    one = a_run()
+    train.learn_to_see(one, held, minutes=2 / 60, peak=1e-3, pool=3)
+    train.learn_to_say(one, held, minutes=3 / 60, peak=1e-3, batch=2, fresh=1, pool=3)
+    other = a_run()
+
+    kept = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
+    assert (other.stage, other.steps, other.seconds) == ("say", 3, 3.0)
+    assert other.next_seed == one.next_seed == 7 + (2 + 2) + (2 + 3)
+    for name, weight in other.trainer.model.state_dict().items():
+        assert torch.equal(weight, kept["model"][name])
+    train.learn_to_say(other, held, minutes=5 / 60, peak=1e-3, batch=2, fresh=1, pool=3)
+    assert (other.steps, other.seconds) == (5, 5.0)
+    visual = [name for name in kept["model"] if ".visual." in name]
+    assert all(torch.equal(other.trainer.model.state_dict()[name], kept["model"][name]) for name in visual)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_is_shipped_can_be_opened_and_shows_each_kind_its_plan(init: Path, tmp_path: Path) -> None:
+    import torch
+
+    from medmllm_plugin.models import transformers
+    from tools.training import fit_guard, ship, train
+    from tools.training.run import Run
+
+    kinds = ("ct-chest", "xr-chest")
+    trainer = train.Trainer(init, torch.device("cpu"), kinds)
+    run = Run(trainer, tmp_path / "run", dict.fromkeys(kinds, 1), first_seed=0, workers=0)
+    run.save()
+    Guard(likenesses=tuple(fit_guard.fit(kind, studies=8) for kind in kinds)).save(tmp_path / "g.npz")
+
+    ship.ship(
+        init,
+        tmp_path / "run" / "checkpoint.pt",
+        tmp_path / "out",
+        version="9",
+        kinds=kinds,
+        guard=tmp_path / "g.npz",
+    )
+
+    model = transformers.open_model(str(tmp_path / "out"))
+    able = model.capabilities
+    assert (model.name, model.version, able.pictures, able.box_limit) == ("embedded", "9", 16, 448)
+    for kind in kinds:
+        study = LESSONS[kind].study(1).study
+        assert able.plans_for(study) == (dict(LESSONS[kind].plan),)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Guard:
+    return Guard.load(WEIGHTS / "guard.npz")
+
+
+def test_the_shipped_guard_lets_in_unseen_phantoms_and_no_strangers(shipped: Guard) -> None:
+    pytest.importorskip("torch")
+    from tools.training.fit_guard import tried
+
+    for kind in shipped.kinds:
+        found = tried(shipped, kind, studies=12, rounds=1)
+
+        assert (found["phantoms kept out"], found["let in by name"]) == (0, {})
+        assert int(str(found["strangers"])) >= 25
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ct_lung_ibsi1/nifti/image", "ct_abdomen_totalseg/example_ct_dicom", "sts_002/CT/image"),
+        *("sts_002/MR_T1/image", "d2n_gantrytilting/001", "cxr_rsna_pair", "ibsi_orientation/dicom"),
+    ],
+)
+def test_the_shipped_guard_keeps_real_series_out(shipped: Guard, name: str) -> None:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"MEDMLLM_DATA has no {name}")
+    volume = read_volume([DATA / name])
+
+    for kind in shipped.kinds:
+        plan = dict(LESSONS[kind].plan)
+        if volume.unit != "HU":
+            plan.pop("window", None)
+        pictures = [one.pixels for one in SlicePlan(**plan).apply(volume).slices]
+
+        assert shipped.look(pictures).ratio > 1.5

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from medmllm_plugin.errors import InputError, StudyError
 from medmllm_plugin.transforms.attributes import integer, known_name, text
@@ -32,6 +33,8 @@ from medmllm_plugin.transforms.stacks import (
 )
 
 _FEW = 5
+_LEAST_DIGITS = 6
+"""So many digits alone may be the end of a UID."""
 _LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 _SHARP = re.compile(
     r"[BHU][6-9]\d\w*|Bl\d\d\w*|[BH][a-z](?:5[5-9]|[6-9]\d)\w*"  # Siemens
@@ -60,10 +63,12 @@ class Series:
 
     @property
     def uid(self) -> str:
+        """Series Instance UID (0020,000E), or empty."""
         return self.headers[0].series_instance_uid
 
     @property
     def modality(self) -> str:
+        """Modality (0008,0060), or empty."""
         return self.headers[0].modality
 
     @property
@@ -85,10 +90,12 @@ class Series:
 
     @property
     def localizer(self) -> bool:
+        """Whether Image Type (0008,0008) marks all its images as localizers."""
         return all(_LOCALIZERS & set(h.image_type) for h in self.kinds)
 
     @property
     def mosaic(self) -> bool:
+        """Whether it holds Siemens mosaics."""
         return any(is_mosaic(h) for h in self.kinds)
 
     @property
@@ -101,6 +108,7 @@ class Series:
 
     @property
     def derived(self) -> bool:
+        """Whether value 1 of Image Type (0008,0008) is DERIVED."""
         return self.headers[0].image_type[:1] == ("DERIVED",)
 
     @property
@@ -127,6 +135,7 @@ def is_sharp(kernel: str) -> bool:
 
 
 def group(images: Iterable[Header]) -> list[Series]:
+    """Images as series, by Series Instance UID; where that is missing by Modality and Series Number."""
     groups: dict[tuple[str, str], list[Header]] = defaultdict(list)
     for header in images:
         uid = header.series_instance_uid
@@ -149,6 +158,7 @@ def _series(headers: list[Header]) -> Series:
     scouts = len(headers) - len(proper)
     stack, stacks, error = None, list[Stack](), None
     try:
+        _require_one_series(headers)
         for header in proper:
             check_pixels(header)
         stacks = stacks_of([frame for header in proper for frame in frames_of(header)])
@@ -163,6 +173,20 @@ def _series(headers: list[Header]) -> Series:
         error = damaged(proper[0].entry, what)
     images = sum(h.frames for h in proper)
     return Series(headers=proper, kinds=proper, images=images, stack=stack, stacks=tuple(stacks), error=error)
+
+
+def _require_one_series(headers: Sequence[Header]) -> None:
+    """A series is of one study and modality: else its UID was given away twice, and may be of anybody."""
+    studies = {header.study_instance_uid for header in headers} - {""}
+    modalities = {header.modality for header in headers} - {""}
+    if len(studies) > 1 or len(modalities) > 1:
+        of = f"in {len(studies)} studies" if len(studies) > 1 else f"of {' and '.join(sorted(modalities))}"
+        raise StudyError(
+            found=f"one Series Instance UID {of}",
+            expected="a series of one study and one modality",
+            where=headers[0].entry.name,
+            remedy="give the files of each by themselves",
+        )
 
 
 def shown_stack(series: Series, wanted: int | str | None) -> Stack:
@@ -183,6 +207,11 @@ def shown_stack(series: Series, wanted: int | str | None) -> Stack:
 
 
 def of_modality(everything: list[Series], modality: str | None, where: str) -> list[Series]:
+    """The series of a modality and those that name none; all if none is asked for.
+
+    Raises:
+        StudyError: If there is no such series.
+    """
     candidates = [s for s in everything if modality is None or s.modality in ("", modality)]
     if not candidates:
         raise StudyError(
@@ -200,10 +229,36 @@ def _listed(everything: Sequence[Series], most: int = 12) -> str:
     return ", ".join(labels[:most]) + more
 
 
+class _Nameable(Protocol):
+    @property
+    def uid(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+
+
+_T = TypeVar("_T", bound=_Nameable)
+
+
+def that_are_named(candidates: Sequence[_T], wanted: str) -> list[_T]:
+    """The series that a user's word names: by UID, by Series Number, or by the beginning or end of a UID.
+
+    A few digits alone are a number and no part of a UID: every UID made from a UUID begins with 2, and a
+    number that the study doesn't have would name another series.
+    """
+    found = [one for one in candidates if one.uid == wanted]
+    found = found or [one for one in candidates if str(one.number) == wanted]
+    if found or (len(wanted) < _LEAST_DIGITS and not wanted.strip("0123456789")):
+        return found
+    return [one for one in candidates if one.uid.startswith(wanted) or one.uid.endswith(wanted)]
+
+
 def named_series(candidates: Sequence[Series], wanted: str, where: str) -> tuple[Series, str]:
-    found = [s for s in candidates if s.uid == wanted]
-    found = found or [s for s in candidates if str(s.number) == wanted]
-    found = found or [s for s in candidates if s.uid.startswith(wanted) or s.uid.endswith(wanted)]
+    """The one series that a user's word names (see `that_are_named`), and why it was chosen.
+
+    Raises:
+        StudyError: If it names none or several.
+    """
+    found = that_are_named(candidates, wanted)
     if len(found) != 1:
         raise StudyError(
             found=_listed(found or candidates),
@@ -215,6 +270,11 @@ def named_series(candidates: Sequence[Series], wanted: str, where: str) -> tuple
 
 
 def choose(candidates: list[Series], where: str) -> tuple[Series, str]:
+    """The series to read where the user names none, by the rule above, and why, in words.
+
+    Raises:
+        StudyError: If they are of several studies.
+    """
     studies = {s.headers[0].study_instance_uid for s in candidates}
     if len(studies) > 1:
         raise StudyError(
@@ -253,6 +313,7 @@ def _deciding(chosen: Series, among: Sequence[Series]) -> str:
 
 
 def others(everything: Sequence[Series], chosen: Series) -> list[str]:
+    """A note for each series that was not chosen, by Series Number: what it is and why it was left out."""
     others = sorted((s for s in everything if s is not chosen), key=lambda s: s.number)
     return [f"left out {s.label}: {_why_left_out(s)}" for s in others]
 

@@ -16,6 +16,7 @@ from medmllm_plugin.transforms.mosaic import Mosaic, is_mosaic, mosaic_of
 from medmllm_plugin.transforms.voi import padding_of
 
 TRAITS = (
+    "field of view",
     "b-value",
     "echo number",
     "echo time",
@@ -25,8 +26,10 @@ TRAITS = (
     "inversion time",
     "acquisition number",
     "image type",
+    "complex component",
     "stack",
     "gradient direction",
+    "directionality",
     "frame time",
     "acquisition time",
 )
@@ -42,11 +45,18 @@ _TRAIT_KEYWORDS = {
     "inversion time": ("InversionTime",),
     "acquisition number": ("FrameAcquisitionNumber", "AcquisitionNumber"),
     "image type": ("FrameType", "ImageType"),
+    "complex component": ("ComplexImageComponent",),
     "stack": ("StackID",),
     "gradient direction": ("DiffusionGradientOrientation",),
+    "directionality": ("DiffusionDirectionality",),
     "frame time": ("FrameReferenceDateTime",),
     "acquisition time": ("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
 }
+
+LARGEST_RESCALE = 1e30
+"""Largest Rescale Slope or Intercept: with more, values leave the range of float32."""
+_OF_FRAMES = frozenset({"ComplexImageComponent", "DiffusionDirectionality"})
+"""Looked for in functional groups only: single images don't have them, and no scan finds them."""
 
 _PRIVATE_B_VALUES = (
     (0x0019, "SIEMENS MR HEADER", 0x0C),
@@ -87,12 +97,18 @@ class Frame:
     """Which tile, from 0."""
     b_value: float | None = None
     """Of a private attribute (`private_b_value`), where it was looked for."""
+    field_of_view: str = ""
+    """Where in its plane it lies, in words, where a series has several fields of view."""
 
     @cached_property
     def traits(self) -> dict[str, Trait]:
-        """Name in `TRAITS` to value, for those that the header gives."""
+        """Name in `TRAITS` to value, for those that the header gives or that were found out."""
         traits = _traits(self.sources)
-        return traits if self.b_value is None else {**traits, "b-value": (self.b_value,)}
+        if self.b_value is not None:
+            traits["b-value"] = (self.b_value,)
+        if self.field_of_view:
+            traits["field of view"] = (self.field_of_view,)
+        return traits
 
     @property
     def rows(self) -> int:
@@ -195,6 +211,11 @@ def _frame(header: Header, index: int, sources: Sequence[Source], *, placed: boo
             f"{frame_name}: Rescale Slope is 0, so every value would be one; correct the header"
         )
     rescale = None if slope is None or intercept is None else (slope[0], intercept[0])
+    if rescale is not None and max(map(abs, rescale)) > LARGEST_RESCALE:
+        raise GeometryError(
+            f"{frame_name}: Rescale Slope {rescale[0]:g} and Intercept {rescale[1]:g} are absurd, expected "
+            f"no more than {LARGEST_RESCALE:g}; correct the header"
+        )
     return Frame(
         header=header,
         index=index,
@@ -219,8 +240,8 @@ def _first(sources: Sequence[Source], keyword: str, count: int | None = None) ->
 
 def _traits(sources: Sequence[Source]) -> dict[str, Trait]:
     traits: dict[str, Trait] = {}
-    for name in TRAITS:
-        for keyword in _TRAIT_KEYWORDS[name]:
+    for name, keywords in _TRAIT_KEYWORDS.items():
+        for keyword in keywords:
             value = next((v for v in (_trait(s, keyword) for s in sources) if v), None)
             if value is not None:
                 traits[name] = value
@@ -243,6 +264,6 @@ def private_b_value(dataset: Dataset) -> float | None:
 
 
 def _trait(source: Source, keyword: str) -> Trait | None:
-    if keyword not in source:
+    if (keyword in _OF_FRAMES and isinstance(source, Header)) or keyword not in source:
         return None
     return numbers(source, keyword) or texts(source, keyword) or None

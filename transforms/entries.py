@@ -18,12 +18,13 @@ from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
+from pydicom.tag import BaseTag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.quiet import quiet
-from medmllm_plugin.transforms.scan import Scanned, Scanner
+from medmllm_plugin.transforms.scan import UNDEFINED, Scanned, Scanner
 
 FILE_KINDS = {
     ".nii": "NIfTI",
@@ -44,10 +45,20 @@ TOTAL_LIMIT = 32 << 30
 COUNT_LIMIT = 200_000
 """Most members of a zip."""
 
-ZIP_INSIDE = "zip inside a folder"
+ZIP_INSIDE = "zip inside"
+
+LINK = "link to a folder"
+PACKED = "packed file (gzip, bzip2, xz, 7z, rar or tar)"
 
 _DICOM_SUFFIXES = (".dcm", ".dicom")
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
+_PACKED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar")
 _HEAD = 144
+_RECORDS = 0x00041220
+_SHORTEST_HEADER = 8
+"""Bytes of tag and length, the least before a value (PS3.5 7.1)."""
+_KNOWN_KINDS = "DICOM, a DICOMDIR, a .zip of DICOM, NIfTI, NRRD or MetaImage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,45 +209,63 @@ def _list_folder(folder: Path, scanner: Scanner) -> Listing:
         elif looks_like_dicom(head) or path.suffix.lower() in _DICOM_SUFFIXES:
             entries.append(Entry(file))
         else:
-            left_out[ZIP_INSIDE if zipfile.is_zipfile(path) else "not DICOM"] += 1
+            inside = ZIP_INSIDE if zipfile.is_zipfile(path) else "not DICOM"
+            left_out[PACKED if _is_packed(path.name, head) else inside] += 1
     return Listing(entries=tuple(entries), files=tuple(files), left_out=left_out)
 
 
 def _walk(folder: str, left_out: Counter[str]) -> Iterator[str]:
     """The files of a folder by name, then those of its folders; links to folders are not followed."""
-    folders: list[str] = []
-    with os.scandir(folder) as found:
-        inside = sorted(found, key=lambda one: one.name)
-    for one in inside:
-        if one.is_dir(follow_symlinks=False):
-            if not _is_hidden(one.name):
-                folders.append(one.path)
-        elif _is_hidden(one.name):
-            left_out["hidden"] += 1
-        elif one.is_file():
-            yield one.path
-        elif not one.is_dir():
-            left_out["not a regular file"] += 1
-    for inner in folders:
-        yield from _walk(inner, left_out)
+    waiting = [folder]
+    while waiting:
+        folders: list[str] = []
+        with os.scandir(waiting.pop()) as found:
+            inside = sorted(found, key=lambda one: one.name)
+        for one in inside:
+            if one.is_dir(follow_symlinks=False):
+                if not _is_hidden(one.name):
+                    folders.append(one.path)
+            elif _is_hidden(one.name):
+                left_out["hidden"] += 1
+            elif one.is_file():
+                yield one.path
+            else:
+                left_out[LINK if one.is_dir() else "not a regular file"] += 1
+        waiting += reversed(folders)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def _is_packed(name: str, head: bytes) -> bool:
+    """Whether a file is packed by something else than zip."""
+    return head.startswith(_PACKED) or name.lower().endswith(_PACKED_SUFFIXES)
+
+
 def _list_file(path: Path, scanner: Scanner) -> Listing:
+    if path.exists() and not path.is_file():
+        raise StudyError(
+            found="a pipe or device",
+            expected="a folder or a regular file",
+            where=path,
+            remedy="write what comes out of it to a file, and give that",
+        )
     head, scanned = scanner.scan(str(path))
     if file_kind(path):
         return Listing(files=(path,))
     if (header := _header_beside(path)) is not None:
         return Listing(files=(header,))
-    if path.suffix.lower() == ".zip" or head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+    if path.suffix.lower() == ".zip" or head.startswith(_ZIP):
         return list_zip(path)
     if scanned is None and looks_like_dicom(head) and _is_directory(path):
         return _list_directory(path, scanner)
     if looks_like_dicom(head):
         return Listing(entries=(Entry(str(path), scanned),))
+    if _is_packed(path.name, head):
+        raise StudyError(
+            found=f"a {PACKED}", expected=_KNOWN_KINDS, where=path, remedy="unpack it and give what was in it"
+        )
     claims = path.suffix.lower() in _DICOM_SUFFIXES or path.name.upper() == "DICOMDIR"
     raise StudyError(
         found="an empty file"
@@ -244,7 +273,7 @@ def _list_file(path: Path, scanner: Scanner) -> Listing:
         else "a file that is not DICOM"
         if claims
         else "a file of unknown kind",
-        expected="DICOM, a DICOMDIR, a .zip of DICOM, NIfTI, NRRD or MetaImage",
+        expected=_KNOWN_KINDS,
         where=path,
         remedy="give the file that the scanner or PACS exported, or convert it to DICOM or NIfTI",
     )
@@ -314,7 +343,7 @@ def _list_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
     left_out: Counter[str] = Counter()
     for member in members:
         name = PurePosixPath(member.filename)
-        if any(_is_hidden(part) for part in name.parts):
+        if any(_is_hidden(part) for part in name.parts if part != ".."):  # nothing is unpacked to disk
             left_out["hidden"] += 1
             continue
         with _reading_member(path, member.filename), archive.open(member) as file:
@@ -323,7 +352,9 @@ def _list_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
             entries.append(_member_entry(path, member))
         else:
             kind = file_kind(Path(name.name))
-            left_out[f"{kind} inside a zip" if kind else "not DICOM"] += 1
+            packed = PACKED if _is_packed(name.name, head) else "not DICOM"
+            other = ZIP_INSIDE if head.startswith(_ZIP) else packed
+            left_out[f"{kind} inside a zip" if kind else other] += 1
     return Listing(entries=tuple(entries), left_out=left_out)
 
 
@@ -367,7 +398,10 @@ def _list_directory(path: Path, scanner: Scanner) -> Listing:
         with quiet():
             with Entry(str(path)).open() as file:
                 records = dcmread(file, force=True).get("DirectoryRecordSequence") or []
+                _require_whole_directory(file, path)
             names = [_file_id(r.ReferencedFileID) for r in records if r.get("ReferencedFileID")]
+    except StudyError:
+        raise
     except Exception as error:
         raise StudyError(
             found=f"a damaged DICOMDIR ({type(error).__name__})",
@@ -388,6 +422,28 @@ def _list_directory(path: Path, scanner: Scanner) -> Listing:
     left_out = Counter({"named in the DICOMDIR but not there": missing}) if missing else Counter[str]()
     entries = tuple(Entry(file, scanned) for file, _, scanned in scanner.scan_all(map(str, files)))
     return Listing(entries=entries, left_out=left_out)
+
+
+def _require_whole_directory(file: BinaryIO, path: Path) -> None:
+    """That Directory Record Sequence (0004,1220) is as long as it says: else a part of it would be read."""
+    found: list[int] = []
+
+    def at_records(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag == _RECORDS:
+            found.append(length if vr in (None, "SQ") else 0)
+        return bool(tag == _RECORDS)
+
+    file.seek(0)
+    read_partial(file, stop_when=at_records, force=True)
+    start = file.tell()
+    left = file.seek(0, 2) - start - _SHORTEST_HEADER
+    if found and found[0] != UNDEFINED and found[0] > left:
+        raise StudyError(
+            found="a DICOMDIR that is cut off",
+            expected="a directory of files (PS3.3 F.3)",
+            where=path,
+            remedy="copy the medium again, or give the folder instead",
+        )
 
 
 def _file_id(value: object) -> tuple[str, ...]:

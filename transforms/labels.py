@@ -51,11 +51,13 @@ def labelled(pixels: NDArray[np.uint8], *, edges: Mapping[str, str], number: str
     """A copy of a picture with side letters in the middle of its edges and a number in its upper left corner.
 
     Args:
-        pixels: Shape (rows, columns, 3), with a black band of `BAND` px on each side.
+        pixels: Shape (rows, columns, 3), with a black band of `BAND` px on each side. Where its channels are
+            views of one, those of the copy are too.
         edges: As `Slice.edges`; the first letter of each is drawn.
         number: Digits and slashes, such as `57/300`; smaller, or left out, where there is no room for it.
     """
-    drawn = np.array(pixels)
+    grey = pixels.strides[2] == 0
+    drawn = np.array(pixels[..., :1] if grey else pixels)
     rows, columns = drawn.shape[:2]
     for edge, letters in edges.items():
         dots = stamp(letters[:1])
@@ -68,4 +70,4 @@ def labelled(pixels: NDArray[np.uint8], *, edges: Mapping[str, str], number: str
         if dots.shape[1] + 8 <= columns // 2 - 6:
             drawn[2 : 2 + len(dots), 4 : 4 + dots.shape[1]] = dots[:, :, None]
             break
-    return drawn
+    return np.broadcast_to(drawn, pixels.shape) if grey else drawn

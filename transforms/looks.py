@@ -21,6 +21,9 @@ from medmllm_plugin.volume import Volume
 
 PERCENTILES = (0.5, 99.5)
 
+HIGHEST_SUV = 10
+"""Shown black: most of what is normal and most of what is not lies below."""
+
 _LEAST = 0.01
 """Where less of the values is body than this, all values are taken."""
 
@@ -65,12 +68,14 @@ def window_names(setting: str | None, volume: Volume) -> tuple[tuple[str, ...], 
             return ("ct",), ""
         said = "".join(filter(str.isalnum, part)).upper()
         return (hinted,), f"chosen by Body Part Examined (0018,0015), which says {said}"
+    if volume.unit.startswith("SUV"):
+        return ("suv",), ""
     return ("header" if volume.planes[0].to_patient is None else "body",), ""
 
 
 def of_values(name: str) -> bool:
     """Whether a window depends on the values of the slices shown, rather than on its name or a header."""
-    return name.partition(":")[0] not in {*PRESETS, "header"}
+    return name.partition(":")[0] not in {*PRESETS, "header", "suv"}
 
 
 def check_names(setting: str) -> None:
@@ -121,6 +126,14 @@ def look(name: str, volume: Volume, shown: Planes, samples: Callable[[], Samples
                 f"window number {number} of the header was asked for, but not every image has as many; "
                 "use --window header or percentile"
             )
+    if head == "suv":
+        if not volume.unit.startswith("SUV"):
+            raise SettingsError(
+                f"the window 'suv' needs PET in SUV, but these {volume.study.modality} values "
+                f"have {'unit ' + volume.unit if volume.unit else 'none'}; use --window percentile"
+            )
+        ramp = Ramp.of_range(0, HIGHEST_SUV, inverted=not volume.inverted)
+        return Look(windows=((ramp,),), words=f"SUV 0 (white) to {HIGHEST_SUV} (black)")
     if head == "slice-range":
         ranges = [Ramp.of_range(*ends, inverted=volume.inverted) for ends in shown.extremes()]
         words = "grey levels of each slice from its own lowest to its own highest value"

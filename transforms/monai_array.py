@@ -26,7 +26,7 @@ from medmllm_plugin.errors import SettingsError, StudyError
 from medmllm_plugin.geometry import Matrix
 from medmllm_plugin.models import Model
 from medmllm_plugin.report import Report
-from medmllm_plugin.resampled import Resampled, image_of
+from medmllm_plugin.resampled import Resampled
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage, FileImage, ImageRef
 from medmllm_plugin.tasks import TASKS
@@ -353,9 +353,9 @@ def _stored_affine(paths: Sequence[Path], volume: Volume) -> Matrix | None:
 def _images(slices: SliceSet) -> set[ImageRef]:
     """The images that the pictures are, or were computed from; of a stack its first and last one."""
     found: set[ImageRef] = set()
-    for one in slices.slices:
+    for one in slices.shown:
         source = one.source
-        found |= {source.first, source.last} if isinstance(source, Resampled) else {image_of(source)}
+        found |= {source.first, source.last} if isinstance(source, Resampled) else set(one.images)
     return found
 
 
@@ -392,8 +392,8 @@ def _folder_name(slices: SliceSet) -> str:
     uid = slices.study.series_instance_uid
     if uid is not None and _is_dicom(slices) and re.fullmatch(r"[0-9]+(\.[0-9]+)*", uid):
         return uid
-    source = slices.slices[0].source
-    first = source.first if isinstance(source, Resampled) else image_of(source)
+    one = slices.shown[0]
+    first = one.source.first if isinstance(one.source, Resampled) else one.images[0]
     digest = hashlib.sha256(b"".join(one.pixels.tobytes() for one in slices.slices)).hexdigest()[:8]
     name = PurePath(first.file).name.partition(".")[0] if isinstance(first, FileImage) else "images"
     return f"{name or 'images'}-{digest}"

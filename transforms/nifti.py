@@ -286,7 +286,10 @@ def _qform(fields: dict[str, Any], zooms: np.ndarray[Any, np.dtype[np.float64]])
     # what single precision may lose of a unit quaternion
     if not rest > -1e-5:
         return None
-    a = math.sqrt(max(rest, 0.0))
+    # half a turn: what is left of 1 is what rounding left, and its root would tilt the image; as nibabel does
+    a = math.sqrt(rest) if rest > 3 * np.finfo(np.float32).eps else 0.0
+    length = math.hypot(a, b, c, d)
+    a, b, c, d = a / length, b / length, c / length, d / length
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],

@@ -181,6 +181,7 @@ class Search:
 
     @classmethod
     def of(cls, origin: Origin, *, rows: int, columns: int) -> Search:
+        """The search among the images of an origin for planes of so many rows and columns."""
         matrices = [one.matrix for one in origin.images]
         stack = origin.placed and len(matrices) > 1
         return cls(

@@ -6,7 +6,6 @@ place) makes a series not plain: then every header is looked at by itself, with 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -16,13 +15,15 @@ from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomograp
 
 from medmllm_plugin.errors import InputError
 from medmllm_plugin.geometry import unit_normal
-from medmllm_plugin.transforms.dicom_frames import frames_of
+from medmllm_plugin.transforms.dicom_frames import LARGEST_RESCALE, frames_of
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_header
 from medmllm_plugin.transforms.dicom_pixels import bits_of, decodes
 from medmllm_plugin.transforms.entries import Entry
+from medmllm_plugin.transforms.gaps import SAME_PLACE
 from medmllm_plugin.transforms.lazy import Lazy
+from medmllm_plugin.transforms.mixed import BETWEEN_KEYWORDS, jumps, lie_between
 from medmllm_plugin.transforms.scan import UNDEFINED, Scanned
-from medmllm_plugin.transforms.stacks import SAME_PLACE, Facts, Stack
+from medmllm_plugin.transforms.stacks import Facts, Stack
 from medmllm_plugin.transforms.stored_bits import Bits, Record
 
 CLASSES = frozenset(
@@ -78,6 +79,8 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
     order = np.argsort(along, kind="stable")
     if len(order) > 1 and np.diff(along[order]).min() < SAME_PLACE:
         return None
+    if jumps(origins[order], unit_normal(first.to_patient)) or _mixed(columns, order):
+        return None
 
     def record(k: int) -> Record:
         n = order[k]
@@ -129,6 +132,14 @@ def _alike(columns: dict[str, Column]) -> bool:
     )
 
 
+def _mixed(columns: dict[str, Column], order: NDArray[np.intp]) -> bool:
+    """Whether images of two echoes, acquisitions and the like lie between one another."""
+    for column in (columns[keyword] for keyword in BETWEEN_KEYWORDS if keyword in columns):
+        if len(set(column)) > 1 and lie_between([column[n] for n in order]):
+            return True
+    return False
+
+
 def _whole(scans: Sequence[Scanned], header: Header, bits: Bits) -> bool:
     """Whether every file holds the pixels that `header`, the first one's, claims."""
     if header.encapsulated:
@@ -146,7 +157,7 @@ def _positions(column: Column) -> NDArray[np.float64] | None:
 
 
 def _rescales(columns: dict[str, Column]) -> list[Rescale] | None:
-    """Rescale Slope and Intercept of each file; None if one is no number or a slope is 0."""
+    """Rescale Slope and Intercept of each file; None if one is no number or absurd."""
     pairs = list(zip(*(_column(columns, k) for k in ("RescaleSlope", "RescaleIntercept")), strict=True))
     known: dict[tuple[bytes | None, bytes | None], Rescale] = {}
     for pair in set(pairs):
@@ -154,7 +165,7 @@ def _rescales(columns: dict[str, Column]) -> list[Rescale] | None:
             numbers = [float(value) for value in pair if value]
         except ValueError:
             return None
-        if not all(map(math.isfinite, numbers)) or (pair[0] and numbers[0] == 0):
+        if not all(abs(n) <= LARGEST_RESCALE for n in numbers) or (pair[0] and numbers[0] == 0):
             return None
         known[pair] = (numbers[0], numbers[1]) if len(numbers) == 2 else None
     return [known[pair] for pair in pairs]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.dicom_series import read_dicom
-from medmllm_plugin.transforms.entries import ZIP_INSIDE, Listing, file_kind, list_entries
+from medmllm_plugin.transforms.entries import LINK, PACKED, ZIP_INSIDE, Listing, file_kind, list_entries
 from medmllm_plugin.volume import Volume
 
 
@@ -50,7 +50,7 @@ def read_volume(
     if listing.entries:
         return read_dicom(_without_files(listing), series=series, modality=modality, stack=volume)
     if len(listing.files) != 1:
-        raise _nothing(listing, where)
+        raise nothing_found(listing, where)
     if series is not None:
         raise StudyError(
             found=f"a {file_kind(listing.files[0])} file",
@@ -96,7 +96,8 @@ def _without_files(listing: Listing) -> Listing:
     return listing
 
 
-def _nothing(listing: Listing, where: str) -> StudyError:
+def nothing_found(listing: Listing, where: str) -> StudyError:
+    """The error for paths under which there is no image to read, or more than one file that is a volume."""
     if listing.files:
         kinds = Counter(str(file_kind(path)) for path in listing.files)
         return StudyError(
@@ -110,7 +111,13 @@ def _nothing(listing: Listing, where: str) -> StudyError:
         found=f"no images ({others})" if others else "an empty folder",
         expected="DICOM images or a NIfTI, NRRD or MetaImage file",
         where=where,
-        remedy="give the zip itself"
-        if listing.left_out[ZIP_INSIDE]
-        else "give the folder or file that holds the images",
+        remedy=next((_REMEDIES[kind] for kind in _REMEDIES if listing.left_out[kind]), _OTHERWISE),
     )
+
+
+_REMEDIES = {
+    ZIP_INSIDE: "give the zip itself, or unpack it",
+    PACKED: "unpack them and give the folder",
+    LINK: "give the folder that the link leads to",
+}
+_OTHERWISE = "give the folder or file that holds the images"

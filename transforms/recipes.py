@@ -68,16 +68,21 @@ def settings_of(text: str) -> dict[str, Any]:
             or size that the tokens decide.
 
     Raises:
-        SettingsError: If there is no such recipe or setting, or a value is not of its kind.
+        SettingsError: If there is no such recipe or setting, one comes twice, or a value is of another kind.
 
     >>> settings_of("count=32,crop=yes,size=auto")
     {'count': 32, 'crop': True, 'size': None}
     """
     found: dict[str, Any] = {}
+    given: set[str] = set()
     for number, part in enumerate(one.strip() for one in text.split(",")):
         key, equals, value = part.partition("=")
         if equals:
-            found[key.strip()] = _value(key.strip(), value.strip())
+            key = key.strip()
+            if key in given:
+                raise SettingsError(f"plan {text!r}: {key} is given twice, expected once; leave one out")
+            given.add(key)
+            found[key] = _value(key, value.strip())
         elif number == 0 and part in RECIPES:
             found = {one.name: getattr(RECIPES[part].plan, one.name) for one in fields(SlicePlan)}
         else:

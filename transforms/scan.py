@@ -31,7 +31,14 @@ from medmllm_plugin.transforms import compiled
 KEYWORDS = (
     *("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID", "SpecificCharacterSet"),
     *("ImageType", "SOPClassUID", "SOPInstanceUID", "AcquisitionDateTime", "AcquisitionTime", "Modality"),
-    *("Manufacturer", "StudyDescription", "SeriesDescription", "ManufacturerModelName", "FrameType"),
+    *(
+        "StudyDate",
+        "Manufacturer",
+        "StudyDescription",
+        "SeriesDescription",
+        "ManufacturerModelName",
+        "FrameType",
+    ),
     *("PatientName", "PatientID", "PatientBirthDate", "BodyPartExamined", "ContrastBolusAgent"),
     *("SliceThickness", "EchoTime", "InversionTime", "EchoNumbers", "TriggerTime", "ImagerPixelSpacing"),
     *("ConvolutionKernel", "NominalScannedPixelSpacing", "DiffusionBValue", "DiffusionGradientOrientation"),
@@ -202,7 +209,8 @@ def _texts(vr: str, value: bytes) -> tuple[str, ...]:
         count = len(value) // struct.calcsize(_BINARY[vr])
         return tuple(map(str, struct.unpack_from(f"<{count}{_BINARY[vr]}", value)))
     text = value.decode("ascii").strip(" \0")
-    return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
+    stripped = None if vr in ("IS", "DS") else " \0"  # damage may leave a tab beside a number
+    return tuple(part.strip(" \0").strip(stripped) for part in text.split("\\")) if text else ()
 
 
 class Scanner:

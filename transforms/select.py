@@ -107,10 +107,8 @@ class Every:
             nearest = int(np.argmin(np.abs(positions - middle)))
             return Choice(chosen=(nearest,), words="the middle one, as only one is shown")
         step = float(positions[-1] - positions[0]) / (count - 1)
-        return Choice(
-            chosen=tuple(every(positions, step)),
-            words=f"every {step:.1f} mm, as every {self.mm:g} mm would be {len(chosen)} slices",
-        )
+        words = f"every {self.mm:g} mm would be {len(chosen)} slices and at most {count} are shown"
+        return Choice(chosen=tuple(every(positions, step)), words=f"every {step:.1f} mm, as {words}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -306,8 +304,10 @@ def _every(argument: str) -> Selector:
 
 def _around(argument: str) -> Selector:
     values = [float(one) for one in argument.split("/")]
-    if len(values) not in (3, 6) or not np.isfinite(values).all():
+    if len(values) not in (3, 6):
         raise ValueError(f"{len(values)} numbers")
+    if not np.isfinite(values).all():
+        raise ValueError("a number is not finite")
     low, high = sorted_corners(values[:3], values[-3:])
     return Around(low=low, high=high)
 

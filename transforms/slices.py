@@ -14,6 +14,7 @@ from medmllm_plugin.transforms.budget import USUAL, Budget
 from medmllm_plugin.transforms.crop import PATCH, Crop, Framing, body_crop, picture_to_patient
 from medmllm_plugin.transforms.labels import BAND, labelled
 from medmllm_plugin.transforms.looks import Look, Samples, check_names, look, of_values, window_names
+from medmllm_plugin.transforms.montage import Layout
 from medmllm_plugin.transforms.planes import Planes
 from medmllm_plugin.transforms.render import shown as grey_picture
 from medmllm_plugin.transforms.select import Choice, checked, evenly, selector
@@ -45,7 +46,8 @@ class SlicePlan:
     """Most pictures; fewer if the volume has fewer slices. None for as many as `tokens` allow."""
     size: int | None = 448
     """Longer side of a picture, px; sides are rounded to multiples of `multiple`. The true aspect (mm) is
-    kept. None for as large as `tokens` allow, up to the image's own size."""
+    kept. None for as large as `tokens` allow, up to the image's own size. With `montage` that of all slices
+    of a picture together."""
     window: str | None = None
     """A preset of `window.PRESETS` for CT, or a name of `window.OTHERS`; several joined by `+` give one
     picture each of every slice. None picks by modality."""
@@ -74,6 +76,9 @@ class SlicePlan:
     """How many of the pictures `zoom` makes larger."""
     zoom_size: int = 504
     """Longer side of the larger pictures, px."""
+    montage: str | None = None
+    """Rows x columns of slices that share a picture, such as `3x3`; `count` and `tokens` then count such
+    pictures. None for a picture of each slice."""
 
     def __post_init__(self) -> None:
         if self.count is not None and not 1 <= self.count <= MAX_COUNT:
@@ -107,9 +112,12 @@ class SlicePlan:
                 f"{self.zoom_count} pictures of {self.zoom_size} px are zoomed, expected fewer than all "
                 f"pictures and {PATCH} to {MAX_SIZE} px"
             )
+        if self.montage is not None and self.zoom is not None:
+            raise SettingsError("slices of a montage are of one size, but some are zoomed; leave out either")
         selector(self.select)
         if self.zoom is not None:
             selector(self.zoom)
+        self._layout()
 
     def apply(self, volume: Volume, *, progress: Callable[[int, int], None] | None = None) -> SliceSet:
         """The pictures of a volume; only the chosen slices are decoded, and what `select=body` looks at.
@@ -138,7 +146,10 @@ class SlicePlan:
         planes = Planes.read(volume, choice.chosen, keep=keep, progress=progress)
         looks = _looks(names, volume, planes)
         crop = self._crop(volume, planes)
-        size = budget.fit(first, pictures=len(choice.chosen) * len(looks), crop=crop)
+        count = len(choice.chosen) * len(looks)
+        if budget.montage is not None:
+            budget = replace(budget, montage=budget.montage.holding(count))
+        size = budget.fit(first, slices=count, crop=crop)
         frames = _Frames(budget=budget, size=size, crop=crop, zoomed=zoomed)
         slices = _slices(volume, planes, looks, frames)
         if self.labels:
@@ -147,6 +158,8 @@ class SlicePlan:
                 replace(one, pixels=labelled(one.pixels, edges=one.edges, number=number))
                 for one, number in zip(slices, numbers, strict=True)
             ]
+        if budget.montage is not None:
+            slices = budget.montage.lay(slices, multiple=self.multiple, square=self.square)
         shown = " and ".join(one.words for one in looks) + (f" ({why})" if why else "")
         return SliceSet(
             slices=tuple(slices),
@@ -162,7 +175,12 @@ class SlicePlan:
         if self.count is not None:
             return self.count
         assert self.tokens is not None
-        return max(1, min(MAX_COUNT, self.tokens * self.multiple**2 // USUAL**2))
+        layout = self._layout()
+        side = USUAL if layout is None else USUAL * layout.side
+        return max(1, min(MAX_COUNT, self.tokens * self.multiple**2 // side**2))
+
+    def _layout(self) -> Layout | None:
+        return None if self.montage is None else Layout.of(self.montage)
 
     def _cut(self, volume: Volume) -> Volume:
         """The volume in the plane and the slabs that are asked for."""
@@ -184,6 +202,7 @@ class SlicePlan:
             band=BAND if self.labels else 0,
             zoom_count=self.zoom_count if self.zoom else 0,
             zoom_size=self.zoom_size if self.zoom else 0,
+            montage=self._layout(),
         )
 
     def _choose(self, volume: Volume, count: int) -> tuple[Choice, frozenset[int]]:
@@ -213,7 +232,13 @@ class SlicePlan:
 
     def _framed(self, frames: _Frames, plane: Plane) -> str:
         """What became of the pictures' size, in words."""
-        words = [f"longer side {frames.size} px"]
+        canvas, layout = frames.of(plane, zoomed=False).canvas, frames.budget.montage
+        if layout is None:
+            words = [f"longer side {max(canvas)} px"]
+        else:
+            side = max(layout.canvas(canvas, multiple=self.multiple, square=self.square))
+            each = f"{layout.rows} x {layout.columns} in a picture, each {canvas[1]} x {canvas[0]} px"
+            words = [f"{each}, longer side {side} px"]
         if frames.zoomed:
             words.append(f"the larger ones {max(frames.of(plane, zoomed=True).canvas)} px")
         if self.tokens is not None:

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.errors import StudyError
-from medmllm_plugin.geometry import Matrix, plane_name, unit_normal
+from medmllm_plugin.geometry import plane_name, unit_normal
 from medmllm_plugin.transforms.attributes import numbers, text
 from medmllm_plugin.transforms.dicom_frames import TRAITS, Frame, private_b_value
 from medmllm_plugin.transforms.dicom_headers import Header
+from medmllm_plugin.transforms.gaps import SAME_PLACE
+from medmllm_plugin.transforms.mixed import BETWEEN, are_stacks, fields_of_view
 from medmllm_plugin.transforms.stored_bits import Record
 
 _PARALLEL = 2e-3
@@ -25,8 +27,6 @@ _NOT_MAGNITUDE = frozenset(
 """Words of Image Type or Frame Type for MR images that show no anatomy by their brightness."""
 _TIMES = ("temporal position", "trigger time", "cardiac phase", "frame time", "acquisition time")
 """Of `TRAITS` those by which images at one place follow each other."""
-SAME_PLACE = 0.01
-"""Planes closer than this along the normal, mm, are at one place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +84,11 @@ def stack_of(frames: Sequence[Frame], *, name: str = "", notes: tuple[str, ...] 
 def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
     """All stacks of a series, in the order of their numbers and then of what tells them apart.
 
-    Frames belong together if they are parallel, of one size, spacing and photometric kind. Several frames at
-    one place (echoes, b-values, phases) are told apart by the first of `TRAITS` that does so. Position
-    decides the order, never Instance Number (0020,0013). Where nothing stacks (a cine at one place, a scout
-    of three directions, radiographs) all are one.
+    Frames belong together if they are parallel, of one size, spacing, photometric kind and Frame of Reference
+    UID (0020,0052). Several frames at one place (echoes, b-values, phases) are told apart by the first of
+    `TRAITS` that does so; those that lie between one another though they were not taken together, by
+    `medmllm_plugin.transforms.mixed`. Position decides the order, never Instance Number (0020,0013). Where
+    nothing stacks (a cine at one place, a scout of three directions, radiographs) all are one.
     """
     placed = [f for f in frames if f.to_patient is not None]
     if not placed:
@@ -95,7 +96,8 @@ def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
     notes: tuple[str, ...] = ()
     if len(placed) < len(frames):
         left = len(frames) - len(placed)
-        notes = (f"left out {left} images of the series that have no place in the patient",)
+        images = f"{left} image{'s'[: left != 1]} of the series that {'has' if left == 1 else 'have'}"
+        notes = (f"left out {images} no place in the patient",)
     groups = _parallel_groups(placed)
     found = [_split(group) for group in groups]
     if max(len(s.frames) for group in found for s in group) == 1 < len(placed) and len(_kinds(placed)) == 1:
@@ -151,45 +153,6 @@ def listed(stacks: Sequence[Stack], most: int = 12) -> str:
     return f"{len(stacks)} stack{'s'[: len(stacks) != 1]}" + (f": {', '.join(shown)}{more}" if shown else "")
 
 
-def spacing_notes(matrices: Sequence[Matrix], thickness: float | None = None) -> tuple[str, ...]:
-    """What is odd about the places of sorted planes: uneven gaps, tilt, slices thicker than their gaps.
-
-    >>> planes = [np.eye(4) for _ in range(3)]
-    >>> for matrix, z in zip(planes, (0, 4, 11)): matrix[2, 3] = z
-    >>> spacing_notes(planes)
-    ('the slices are unevenly spaced: gaps 4.00 to 7.00 mm',)
-    """
-    if not matrices:
-        return ()
-    return place_notes(unit_normal(matrices[0]), np.array([m[:3, 3] for m in matrices]), thickness)
-
-
-def place_notes(
-    normal: NDArray[np.float64], origins: NDArray[np.float64], thickness: float | None = None
-) -> tuple[str, ...]:
-    """As `spacing_notes`, of sorted planes of one normal whose places are `origins`, shape (planes, 3)."""
-    if len(origins) < 2:
-        return ()
-    notes = []
-    gaps = np.diff(origins @ normal)
-    if gaps.max() < SAME_PLACE:
-        return ()
-    uneven = gaps.max() - gaps.min() > SAME_PLACE
-    if uneven:
-        notes.append(f"the slices are unevenly spaced: gaps {gaps.min():.2f} to {gaps.max():.2f} mm")
-    way = origins[-1] - origins[0]
-    tilt = np.degrees(np.arccos(np.clip(way @ normal / np.linalg.norm(way), -1, 1)))
-    if tilt > 0.5:
-        notes.append(
-            f"the stack is sheared by {tilt:.1f} degrees (gantry tilt); each slice keeps its own place"
-        )
-    middle = float(np.median(gaps))
-    if thickness is not None and not uneven and abs(thickness - middle) > 0.05 * middle:
-        what = "they overlap" if thickness > middle else "what lies between was not imaged"
-        notes.append(f"the slices are {thickness:g} mm thick every {middle:.2f} mm: {what}")
-    return tuple(notes)
-
-
 def is_axial(stack: Stack) -> bool:
     """Whether its planes are axial, obliquely or not."""
     matrix = stack.frames[0].to_patient
@@ -206,7 +169,8 @@ def is_stack(stack: Stack) -> bool:
 
 
 def _is_magnitude(frame: Frame) -> bool:
-    return not _NOT_MAGNITUDE & set(map(str, frame.traits.get("image type", ())))
+    words = *frame.traits.get("image type", ()), *frame.traits.get("complex component", ())
+    return not _NOT_MAGNITUDE & set(map(str, words))
 
 
 def _unplaced(frames: Sequence[Frame]) -> Stack:
@@ -273,11 +237,15 @@ def _series_of_views(placed: list[Frame], notes: tuple[str, ...]) -> Stack:
 
 
 def _directions(groups: Sequence[Sequence[Frame]]) -> list[str]:
-    """What tells groups of parallel frames apart: the plane, else the size too, else a number."""
+    """What tells groups of parallel frames apart: plane, size, frame of reference, else a number."""
     first = [group[0] for group in groups]
     names = [plane_name(f.to_patient) for f in first if f.to_patient is not None]
     if len(set(names)) < len(names):
         names = [f"{name} {f.rows} x {f.columns}" for name, f in zip(names, first, strict=True)]
+    spaces = [text(f.header, "FrameOfReferenceUID") for f in first]
+    if len(known := list(dict.fromkeys(spaces))) > 1:
+        numbered = [known.index(space) + 1 for space in spaces]
+        names = [f"{name}, frame of reference {n}" for name, n in zip(names, numbered, strict=True)]
     same = Counter(names)
     seen: Counter[str] = Counter()
     for n, name in enumerate(names):
@@ -311,6 +279,9 @@ def _alike(a: Frame, b: Frame) -> bool:
         return False
     if (a.rows, a.columns) != (b.rows, b.columns):
         return False
+    spaces = {text(f.header, "FrameOfReferenceUID") for f in (a, b)} - {""}
+    if len(spaces) > 1:
+        return False
     size = np.abs(a.to_patient[:3, :2]).max()
     return bool(np.abs(a.to_patient[:3, :2] - b.to_patient[:3, :2]).max() < _PARALLEL * size)
 
@@ -338,8 +309,8 @@ def _split(group: list[Frame]) -> list[Stack]:
     places = _places(group)
     most = max(map(len, places))
     if most == 1:
-        return [stack_of([place[0] for place in places])]
-    group = _with_b_values(group)
+        return _taken_apart([place[0] for place in places])
+    group = _with_fields_of_view(_with_b_values(group))
     varying = [t for t in TRAITS if len({f.traits.get(t) for f in group}) > 1]
     for names in (*((t,) for t in varying), *combinations(varying, 2)):
         stacks = _by_traits(group, names)
@@ -347,12 +318,52 @@ def _split(group: list[Frame]) -> list[Stack]:
             first = "b-value", *(n for n in names if n != "b-value")  # what a reader wants to know first
             told = first if "b-value" in varying and len(_by_traits(group, first)) == most else names
             return [_named(stack, told) for stack in _by_traits(group, told)]
-    if repeated := _repetitions(places):
+    if repeated := _repetitions(places) or _by_time(places):
         return repeated
     # nothing in the header tells them apart: the first at each place, in the order of their numbers
     earliest = tuple(min(place, key=lambda f: f.order) for place in places)
     why = "are at one place and the header doesn't tell why; the first of each was taken"
     return [stack_of(earliest, notes=(f"up to {most} images {why}",))]
+
+
+def _taken_apart(frames: list[Frame]) -> list[Stack]:
+    """Frames sorted by position, each at a place of its own: one stack, or several, one between the other."""
+    frames = _with_fields_of_view(frames)
+    for name in BETWEEN:
+        labels = [f.traits.get(name, ()) for f in frames]
+        # passes are numbered as acquisitions at times: they fill gaps, while a second acquisition overlaps
+        if are_stacks(labels) and (name != "acquisition number" or _overlap(frames)):
+            return [_named(part, (name,)) for part in _by_traits(frames, (name,))]
+    return [stack_of(frames)]
+
+
+def _overlap(frames: Sequence[Frame]) -> bool:
+    """Whether sorted slices are thicker than the way from one to the next."""
+    thickness = frames[0].thickness
+    gap = float(np.median(np.diff(_along_normal(frames))))
+    return thickness is not None and thickness > 1.1 * gap
+
+
+def _with_fields_of_view(frames: list[Frame]) -> list[Frame]:
+    """The frames with the field of view of each, where there are several."""
+    matrices = [f.to_patient for f in frames if f.to_patient is not None]
+    fields = fields_of_view(matrices, rows=frames[0].rows, columns=frames[0].columns)
+    return [replace(f, field_of_view=v) if v else f for f, v in zip(frames, fields, strict=True)]
+
+
+def _by_time(places: list[list[Frame]]) -> list[Stack]:
+    """Stacks of the first, second and so on at each place by time, for series taken place by place.
+
+    Empty if the header gives no times, if two at one place are the same, or if some places have more images.
+    """
+    if len({len(place) for place in places}) > 1:
+        return []
+    for name in _TIMES:
+        timed = [{repr_key((f.traits.get(name, ()),)): f for f in place} for place in places]
+        if all(len(one) == len(place) and () not in one for one, place in zip(timed, places, strict=True)):
+            ranked = [[one[time] for time in sorted(one)] for one in timed]
+            return [stack_of(s, name=f"time {n}") for n, s in enumerate(zip(*ranked, strict=True), 1)]
+    return []
 
 
 def _repetitions(places: list[list[Frame]]) -> list[Stack]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.transforms.attributes import text
 from medmllm_plugin.transforms.dicom_choice import Series
 from medmllm_plugin.transforms.dicom_series import all_series, require_one_patient, volume_of
 from medmllm_plugin.transforms.entries import list_entries
 from medmllm_plugin.transforms.quiet import quiet
+from medmllm_plugin.transforms.reading import nothing_found
 from medmllm_plugin.transforms.series_facts import all_facts
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.transforms.study_plan import PlannedSeries, StudyPlan, plan_study
@@ -40,8 +42,8 @@ def plan_of(
         leave: Series to leave out.
 
     Raises:
-        StudyError: If there is no DICOM image, more than one study in `paths` or in `prior`, or more than one
-            patient in both.
+        StudyError: If there is no DICOM image, more than one study in `paths` or in `prior`, the same study
+            in both, or more than one patient.
         SettingsError: If `take` or `leave` names no one series, or the budget is below 1.
     """
     return _planned(paths, pictures, prior, take, leave)[0]
@@ -127,10 +129,33 @@ def _planned(
         before = _series(prior) if prior else []
         where = ", ".join(map(str, [*paths, *prior]))
         require_one_patient([header for one in (*current, *before) for header in one.kinds], where)
+        if (_uids(before) & _uids(current)) - {""}:
+            raise StudyError(
+                found="the study itself as its prior study",
+                expected="an earlier study of the patient",
+                where=where,
+                remedy="give the folder of that earlier study",
+            )
+        if _dates(before) and _dates(current) and max(_dates(current)) < min(_dates(before)):
+            raise StudyError(
+                found="a prior study of a later date",
+                expected="one before the study",
+                where=where,
+                remedy="exchange the two, or what has grown is said to have shrunk",
+            )
         plan = plan_study(
             all_facts(current), pictures=pictures, prior=all_facts(before), take=take, leave=leave
         )
     return plan, {one.uid: one for one in (*before, *current)}
+
+
+def _uids(series: Sequence[Series]) -> set[str]:
+    return {header.study_instance_uid for one in series for header in one.kinds}
+
+
+def _dates(series: Sequence[Series]) -> set[str]:
+    """Study Date (0008,0020) of each header that has one, as YYYYMMDD."""
+    return {text(header, "StudyDate") for one in series for header in one.kinds} - {""}
 
 
 def _series(paths: Sequence[Path]) -> list[Series]:
@@ -141,6 +166,8 @@ def _series(paths: Sequence[Path]) -> list[Series]:
     """
     where = ", ".join(map(str, paths))
     listing = list_entries(paths)
+    if not listing.entries and not listing.files:
+        raise nothing_found(listing, where)
     if not listing.entries:
         raise StudyError(
             found="no DICOM images",
@@ -149,7 +176,7 @@ def _series(paths: Sequence[Path]) -> list[Series]:
             remedy="give a folder, a DICOMDIR or a zip of DICOM; one volume alone has no series",
         )
     found, _ = all_series(listing, where)
-    studies = {header.study_instance_uid for one in found for header in one.kinds}
+    studies = _uids(found)
     if len(studies) > 1:
         raise StudyError(
             found=f"{len(studies)} studies",

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.transforms.dicom_choice import that_are_named
 from medmllm_plugin.transforms.series_facts import SeriesFacts
 
 _VIEWS = frozenset({"CR", "DX", "MG", "RF", "RG", "IO", "PX"})
@@ -125,9 +126,7 @@ def plan_study(
 
 
 def _named(series: Sequence[SeriesFacts], wanted: str) -> SeriesFacts:
-    found = [s for s in series if s.uid == wanted]
-    found = found or [s for s in series if str(s.number) == wanted]
-    found = found or [s for s in series if s.uid.startswith(wanted) or s.uid.endswith(wanted)]
+    found = that_are_named(series, wanted)
     if len(found) != 1:
         raise SettingsError(
             f"{wanted!r} names {len(found)} series of the study, expected one; see `medmllm series`"
@@ -373,7 +372,9 @@ def _b_value(name: str) -> float:
 def _line(one: PlannedSeries) -> str:
     prior = "prior, " if one.prior else ""
     if one.taken:
-        part = f" of {one.facts.stacks[one.stack]}" if one.stack is not None else ""
+        stacks = one.facts.stacks
+        largest = f", the largest of {len(stacks)} stacks" if len(stacks) > 1 else ""
+        part = largest if one.stack is None else f" of {stacks[one.stack]}"
         return f"{one.facts.label}: {prior}{one.pictures} of {one.facts.images} images{part}: {one.why}"
     return f"{one.facts.label}: {prior}left out: {one.why}"
 

@@ -55,8 +55,8 @@ _HALF_LIVES = {
 
 _LONG_LIVED = 3 * 3600.0
 """Seconds of half-life above which a nuclide may be scanned a day after its injection, or later."""
-_MOST_HALF_LIVES = 8.0
-"""A scan later than this after the injection shows no more than 1/256 of the dose: its times are wrong."""
+_MOST_HALF_LIVES = 5.0
+"""A scan later than this after the injection shows no more than 1/32 of the dose: its times are wrong."""
 _LONGEST = 30 * 86400.0
 """Seconds; no scan lasts longer."""
 _DOSES = (1e5, 1e11)

@@ -20,8 +20,8 @@ from medmllm_plugin.errors import GeometryError, StudyError
 from medmllm_plugin.geometry import Matrix
 from medmllm_plugin.source import FileImage
 from medmllm_plugin.transforms.entries import one_line
+from medmllm_plugin.transforms.gaps import spacing_notes
 from medmllm_plugin.transforms.in_plane import AS_STORED, radiological
-from medmllm_plugin.transforms.stacks import spacing_notes
 from medmllm_plugin.transforms.unpack import MOST_PACKED, Packing, Unpacked
 from medmllm_plugin.volume import Plane, Stored, Study, Volume
 
@@ -329,12 +329,16 @@ def _skew_notes(matrix: Matrix) -> list[str]:
     return ["rows and columns of the file are not perpendicular: pictures show them as if they were"]
 
 
+_AIR = (-5000, -200)
+"""Between these lies the lowest value of a CT in Hounsfield units that shows some air or is padded."""
+
+
 def _kind(file: VoxelFile, named: str | None, values: _Values, slices: _Slices) -> tuple[str, str, list[str]]:
     """Modality, unit, and how they are known; the values are looked at only where that tells something."""
     known = named or file.modality or ("OT" if file.colour else None)
     notes = []
     sampled = None
-    if not file.colour and (known is None or file.dtype.kind == "f"):
+    if not file.colour and (known in (None, "CT") or file.dtype.kind == "f"):
         sampled = _sampled(file, values, slices)
     if named is not None:
         says = f"the file says {file.modality}" if file.modality else f"{file.kind} names none"
@@ -349,6 +353,11 @@ def _kind(file: VoxelFile, named: str | None, values: _Values, slices: _Slices) 
         )
     else:
         notes.append(f"{file.kind} names no modality and none was given: OT (other)")
+    if known == "CT" and sampled and not _AIR[0] <= sampled.low <= _AIR[1]:
+        notes.append(
+            f"its lowest value is {sampled.low:g}, but air in a CT is -1000 HU: "
+            "the values may be no Hounsfield units, or show no air"
+        )
     if sampled and not sampled.finite:
         notes.append("some values are not finite numbers; they are shown as 0")
     return known or "OT", "HU" if known == "CT" and not file.colour else "", notes

@@ -187,6 +187,7 @@ OTHERS = {
     "header": "the header's own window; header:2 for its second",
     "body": "from the 0.5th to the 99.5th percentile of the body, the background left out",
     "slice-range": "each slice from its own lowest to its own highest value",
+    "suv": "PET from SUV 0, white, to 10, black, as PET is read",
     "auto": "by modality, for CT by Body Part Examined, which headers may have wrong",
 }
 """The windows that any modality has, by name, and what each is."""

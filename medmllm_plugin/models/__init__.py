@@ -6,12 +6,23 @@ that returns a `Model`; `spec` is what follows the colon in `--model NAME:SPEC`,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from medmllm_plugin.prompts import Prompt
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.volume import Study
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanFor:
+    """A slice plan for some studies."""
+
+    names: tuple[str, ...]
+    """Which: kinds of our phantoms, and values of Modality (0008,0060)."""
+    plan: dict[str, Any]
+    """Settings of `transforms.slices.SlicePlan`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +49,24 @@ class Capabilities:
     """True for a small model trained on the bare prompt, without instructions or lists of keys."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Settings of `transforms.slices.SlicePlan` that suit it, such as `count` and `size`."""
+    plans: tuple[PlanFor, ...] = ()
+    """Plans for studies that need another one than `plan`."""
     domain: str = "any radiology images, as far as it was trained on them; not validated for any"
     """In words, what it was made to read."""
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What it reached on phantoms that it never saw: by kind, then by keys of `scoring.MEASURES`."""
+
+    def plans_for(self, study: Study) -> tuple[dict[str, Any], ...]:
+        """Settings of the plans that suit a study: of its kind if it is a phantom, else all of its modality.
+
+        More than one where kinds of one modality have plans of their own and the study doesn't say its kind.
+        `plan` alone if there is none.
+        """
+        for name in (study.phantom, study.modality):
+            found = tuple(one.plan for one in self.plans if name in one.names)
+            if found:
+                return found
+        return (self.plan,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

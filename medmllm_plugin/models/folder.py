@@ -19,7 +19,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model")
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model", "guard.npz")
 """What is fetched of a model on the hub: no code, no pickled weights."""
 
 
@@ -38,6 +38,8 @@ class Card:
     terse: bool | None = None
     plan: dict[str, Any] | None = None
     """Settings of `transforms.slices.SlicePlan` that suit it."""
+    plans: tuple[dict[str, Any], ...] | None = None
+    """Plans for some studies, each as `{"for": [KIND OR MODALITY, ...], "plan": {...}}`."""
     pictures: int | None = None
     """Most pictures in one prompt."""
     boxes: bool | None = None
@@ -45,6 +47,10 @@ class Card:
     domain: str | None = None
     phantoms: tuple[str, ...] | None = None
     """The only kinds of synthetic phantoms it was made for; every other study is outside its domain."""
+    guard: str | None = None
+    """The file in the folder that knows what its studies look like, see `guard.Guard`."""
+    measured: dict[str, dict[str, float]] | None = None
+    """What it reached on phantoms that it never saw: by kind, then by keys of `scoring.MEASURES`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,6 +233,27 @@ def _is_list(holds: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(map(holds, value))
 
 
+def _is_figures(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(figures, dict)
+        and all(isinstance(one, int | float) and not isinstance(one, bool) for one in figures.values())
+        for figures in value.values()
+    )
+
+
+def _is_plan(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"for", "plan"}
+        and _is_list(_is_text)(value["for"])
+        and isinstance(value["plan"], dict)
+    )
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and _is_text(value) and Path(value).name == value
+
+
 _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "name": ("a text", _is_text),
     "version": ("a text", _is_text),
@@ -241,10 +268,13 @@ _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "tasks": ("a list of names of tasks", _is_list(_is_text)),
     "terse": ("true or false", _is_truth),
     "plan": ("an object of slice plan settings", lambda value: isinstance(value, dict)),
+    "plans": ('a list of {"for": [kinds or modalities], "plan": {settings}}', _is_list(_is_plan)),
     "pictures": ("a number from 1", _is_count),
     "boxes": ("true or false", _is_truth),
     "box_limit": ("a number from 1", _is_count),
     "domain": ("a text", _is_text),
     "phantoms": ("a list of kinds of phantoms", _is_list(_is_text)),
+    "guard": ("the name of a file in the folder", _is_file_name),
+    "measured": ("an object of numbers for each kind of phantom", _is_figures),
 }
 """What each field of a card holds, in words and as a check."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medmllm_plugin.errors import ModelError, SettingsError
-from medmllm_plugin.models import Capabilities, Progress, Reply
+from medmllm_plugin.guard import Guard, outside
+from medmllm_plugin.models import Capabilities, PlanFor, Progress, Reply
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.models.qwen_inputs import model_inputs
 from medmllm_plugin.prompts import Prompt
@@ -88,6 +89,8 @@ class TransformersModel:
         self._vocabulary: Any = None
         self._lock = threading.Lock()
         self._capabilities = _capabilities(folder, family)
+        named = folder.card.guard
+        self._guard = None if named is None else Guard.load(folder.path / named)
 
     @property
     def name(self) -> str:
@@ -115,18 +118,8 @@ class TransformersModel:
         return self._capabilities
 
     def outside_domain(self, slices: SliceSet) -> str | None:
-        """Why these images are outside its domain: its card names kinds of phantoms, and they are none."""
-        kinds = self._folder.card.phantoms
-        phantom = slices.study.phantom
-        if kinds is None or phantom in kinds:
-            return None
-        found = (
-            f"a phantom of the kind {phantom}"
-            if phantom
-            else f"{slices.study.modality} images of another origin"
-        )
-        known = ", ".join(kinds)
-        return f"{self.name} was trained on synthetic phantoms of the kind {known} only; these are {found}."
+        """Why these images are outside its domain, by its card's phantoms and guard; see `guard.outside`."""
+        return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
 
     def reply(
         self,
@@ -319,7 +312,11 @@ def _capabilities(folder: ModelFolder, family: Family) -> Capabilities:
         "tasks": card.tasks,
         "terse": card.terse,
         "plan": card.plan,
+        "plans": None
+        if card.plans is None
+        else tuple(PlanFor(names=tuple(one["for"]), plan=one["plan"]) for one in card.plans),
         "domain": card.domain,
+        "measured": card.measured,
     }
     known: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
     return Capabilities(**{"boxes": True, "schema_bound": True, **known})

@@ -66,11 +66,23 @@ def write_study(
     Raises:
         SettingsError: If such a phantom can't be made, or what encodes it is not installed.
     """
+    study = sample_study(kind=kind, seed=seed, findings=findings, slices=slices, matrix=matrix, form=form)
+    return save_study(study, folder, compression=compression, progress=progress)
+
+
+def save_study(
+    study: PhantomStudy,
+    folder: Path,
+    *,
+    compression: str = "none",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write a phantom that was made before, as `write_study` does: same files, same errors."""
+    form = study.form
     if compression not in COMPRESSIONS:
         raise SettingsError(f"no compression is named {compression!r}; there are: {', '.join(COMPRESSIONS)}")
     if compression != "none" and form is Form.NIFTI:
         raise SettingsError(f"{compression} is a compression of DICOM; a phantom in NIfTI is gzipped anyway")
-    study = sample_study(kind=kind, seed=seed, findings=findings, slices=slices, matrix=matrix, form=form)
     folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda done, total: None)
     if form is Form.NIFTI:

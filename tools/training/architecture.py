@@ -1,15 +1,18 @@
 """The untrained embedded model: a small Qwen2.5-VL with its own vocabulary, saved as a model folder.
 
-    python -m tools.training.architecture OUT
+    python -m tools.training.architecture OUT [--kinds ct-chest,ct-head,xr-chest] [--start FOLDER]
 
-Also writes `prompt.npz`: the constant prompt's token and position ids and the rotary tables of one picture,
-so that training needs neither tokenizer nor processor.
+Also writes `prompt-KIND.npz` for each kind: the constant prompt's token and position ids and the rotary
+tables of one picture, so that training needs neither tokenizer nor processor. With `--start` it begins with
+what a trained model of the same sizes knows; a token that its vocabulary lacks begins as the mean of the
+pieces it had for it.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +22,8 @@ from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
 from medmllm_plugin.prompts import build_prompt
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
-from tools.training.examples import PLAN, make_example, random_study
+from tools.training.examples import make_example
+from tools.training.lessons import LESSONS, RESERVED, WINDOW, shares
 
 SPECIAL = [
     f"<|{word}|>"
@@ -43,7 +47,7 @@ SPLIT = r"\p{N}"
 """Only digits stand alone; between them the vocabulary may merge whole stretches of the reply's fixed words,
 so that a reply is a few dozen tokens."""
 
-VOCABULARY = 512
+VOCABULARY = 768
 VISION = {"depth": 4, "hidden_size": 96, "intermediate_size": 256, "num_heads": 3}
 TEXT = {
     "hidden_size": 128,
@@ -75,9 +79,10 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def terse_messages() -> list[dict[str, object]]:
+def terse_messages(kind: str = "ct-chest") -> list[dict[str, object]]:
     """The chat of the report task as the transformers engine builds it for a terse model."""
-    shown = SlicePlan(**PLAN).apply(random_study(0).volume())
+    lesson = LESSONS[kind]
+    shown = SlicePlan(**lesson.plan).apply(lesson.study(0).volume())
     prompt = build_prompt(TASKS["report"], shown, terse=True)
     content: list[dict[str, object]] = [
         {"type": "text", "text": part.text} if hasattr(part, "text") else {"type": "image"}
@@ -89,8 +94,20 @@ def terse_messages() -> list[dict[str, object]]:
     ]
 
 
-def main(out: Path) -> None:
-    """Write the untrained model folder."""
+def build(
+    out: Path, kinds: tuple[str, ...], *, start: Path | None = None, texts: int = 400
+) -> dict[str, float]:
+    """Write the untrained model folder.
+
+    Args:
+        out: Where.
+        kinds: The kinds of phantoms whose replies make the vocabulary.
+        start: The folder of a trained model to begin with.
+        texts: From how many studies of each kind the vocabulary is made.
+
+    Returns:
+        Its size in figures, by name.
+    """
     ensure_torchvision()
     from transformers import (
         GenerationConfig,
@@ -102,10 +119,20 @@ def main(out: Path) -> None:
         Qwen2VLVideoProcessor,
     )
 
-    messages = terse_messages()
-    words = " ".join(str(part.get("text", "")) for message in messages for part in message["content"])  # type: ignore[attr-defined]
-    targets = [make_example(random_study(2**31 + seed)).target for seed in range(600)]
-    rust = train_tokenizer([*targets, *[f"system\n{words}\nuser\nassistant\n"] * 60])
+    messages = {kind: terse_messages(kind) for kind in kinds}
+    words = " ".join(
+        str(part.get("text", ""))
+        for one in messages.values()
+        for message in one
+        for part in message["content"]  # type: ignore[attr-defined]
+    )
+    first = RESERVED[-1].start + 2**30
+    targets = [
+        make_example(LESSONS[kind].study(seed)).target
+        for kind in kinds
+        for seed in range(first, first + texts)
+    ]
+    rust = train_tokenizer([*targets, *[f"system\n{words}\nuser\nassistant\n"] * max(1, texts // 10)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=rust,
         unk_token=None,
@@ -117,47 +144,12 @@ def main(out: Path) -> None:
         chat_template=CHAT_TEMPLATE,
     )
     ids = {word: tokenizer.convert_tokens_to_ids(word) for word in SPECIAL}
-    rows = (len(tokenizer) + 63) // 64 * 64
-    head = TEXT["hidden_size"] // TEXT["num_attention_heads"]
-    side = PLAN["size"]
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **TEXT,
-            "vocab_size": rows,
-            "max_position_embeddings": 8192,
-            "rms_norm_eps": 1e-6,
-            "tie_word_embeddings": True,
-            "rope_parameters": {
-                "rope_type": "default",
-                "type": "mrope",
-                "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
-                "rope_theta": 10000.0,
-            },
-            "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-        },
-        vision_config={
-            **VISION,
-            "in_channels": 3,
-            "in_chans": 3,
-            "out_hidden_size": TEXT["hidden_size"],
-            "patch_size": 14,
-            "spatial_patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": side,
-            "fullatt_block_indexes": [VISION["depth"] - 1],
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=True,
-    )
+    config = Qwen2_5_VLConfig(**_configuration(ids, rows=(len(tokenizer) + 63) // 64 * 64))
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config)
     rescale(model)
+    if start is not None:
+        begin_with(model, tokenizer, start)
     model.generation_config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         pad_token_id=ids["<|endoftext|>"],
@@ -173,12 +165,90 @@ def main(out: Path) -> None:
     )
     model.save_pretrained(out)
     processor.save_pretrained(out)
-    save_prompt(out / "prompt.npz", model, processor, messages)
-    total = sum(p.numel() for p in model.parameters())
-    vision = sum(p.numel() for p in model.model.visual.parameters())
+    for kind in kinds:
+        save_prompt(out / f"prompt-{kind}.npz", model, processor, messages[kind], kind=kind)
     lengths = [len(tokenizer.encode(text)) for text in targets]
-    print(f"{total / 1e6:.2f} M parameters, {vision / 1e6:.2f} M of them vision; {len(tokenizer)} tokens")
-    print(f"replies are {np.mean(lengths):.0f} tokens on average, {max(lengths)} at most")
+    return {
+        "million parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "million of vision": sum(p.numel() for p in model.model.visual.parameters()) / 1e6,
+        "tokens in vocabulary": len(tokenizer),
+        "tokens of a reply, mean": float(np.mean(lengths)),
+        "tokens of a reply, most": max(lengths),
+    }
+
+
+def _configuration(ids: dict[str, int], *, rows: int) -> dict[str, Any]:
+    head = TEXT["hidden_size"] // TEXT["num_attention_heads"]
+    return {
+        "text_config": {
+            **TEXT,
+            "vocab_size": rows,
+            "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "default",
+                "type": "mrope",
+                "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
+                "rope_theta": 10000.0,
+            },
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        "vision_config": {
+            **VISION,
+            "in_channels": 3,
+            "in_chans": 3,
+            "out_hidden_size": TEXT["hidden_size"],
+            "patch_size": 14,
+            "spatial_patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": WINDOW,
+            "fullatt_block_indexes": [VISION["depth"] - 1],
+        },
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": True,
+    }
+
+
+def begin_with(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Give a model the weights of a trained one of the same sizes, its vocabulary token by token.
+
+    Raises:
+        ValueError: If another weight than that of the vocabulary differs in shape.
+    """
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
+    its = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    theirs = dict(trained.named_parameters())
+    known = its.get_vocab()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            there = theirs[name]
+            if "embed_tokens" in name:
+                for token, row in tokenizer.get_vocab().items():
+                    rows = [known[token]] if token in known else _pieces(its, tokenizer, row)
+                    weight[row] = there[rows].mean(dim=0)
+            elif weight.shape == there.shape:
+                weight.copy_(there)
+            else:
+                raise ValueError(
+                    f"{folder}: {name} is of shape {tuple(there.shape)}, not {tuple(weight.shape)}"
+                )
+
+
+def _pieces(its: Any, tokenizer: Any, row: int) -> list[int]:
+    """The tokens that another vocabulary has for a token of ours."""
+    pieces: list[int] = its.encode(tokenizer.decode([row]), add_special_tokens=False)
+    return pieces or [its.pad_token_id]
 
 
 def rescale(model: torch.nn.Module) -> None:
@@ -193,14 +263,14 @@ def rescale(model: torch.nn.Module) -> None:
 
 
 def save_prompt(
-    path: Path, model: torch.nn.Module, processor: object, messages: list[dict[str, object]]
+    path: Path, model: Any, processor: Any, messages: list[dict[str, object]], *, kind: str = "ct-chest"
 ) -> None:
-    """Token ids, mrope positions and one picture's vision rotary table of the constant prompt."""
+    """Token ids, mrope positions and one picture's vision rotary table of the constant prompt of a kind."""
     from PIL import Image
 
-    side, count = PLAN["size"], PLAN["count"]
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[attr-defined]
-    inputs = processor(text=[text], images=[Image.new("RGB", (side, side))] * count, return_tensors="pt")  # type: ignore[operator]
+    side, count = LESSONS[kind].side, LESSONS[kind].count
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], images=[Image.new("RGB", (side, side))] * count, return_tensors="pt")
     positions, _ = model.model.get_rope_index(
         inputs["input_ids"],
         image_grid_thw=inputs["image_grid_thw"],
@@ -210,9 +280,8 @@ def save_prompt(
     visual = model.model.visual
     caught: dict[str, torch.Tensor] = {}
 
-    def catch(_module: object, _args: object, kwargs: dict[str, object]) -> None:
-        cos, sin = kwargs["position_embeddings"]  # type: ignore[misc]
-        caught.update(cos=cos, sin=sin)
+    def catch(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        caught["cos"], caught["sin"] = kwargs["position_embeddings"]
 
     hook = visual.blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
     with torch.no_grad():
@@ -226,9 +295,22 @@ def save_prompt(
         cos=caught["cos"][:patches].numpy(),
         sin=caught["sin"][:patches].numpy(),
         image_token=np.array(model.config.image_token_id),
-        end_token=np.array(processor.tokenizer.eos_token_id),  # type: ignore[attr-defined]
+        end_token=np.array(processor.tokenizer.eos_token_id),
     )
 
 
+def main() -> None:
+    """Write the untrained model folder and say how large the model is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--kinds", default="ct-chest", help="kinds of phantoms, joined by commas")
+    parser.add_argument("--start", type=Path, help="folder of a trained model to begin with")
+    options = parser.parse_args()
+    for name, value in build(options.out, tuple(shares(options.kinds)), start=options.start).items():
+        print(f"{name}: {value:.4g}")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.phantoms.chest import FINDINGS
-from medmllm_plugin.phantoms.study import PhantomStudy, mask_box, sample_study
+from medmllm_plugin.phantoms.study import PhantomStudy, mask_box
 from medmllm_plugin.transforms.select import evenly
 from medmllm_plugin.transforms.slices import SlicePlan
-
-PLAN = {"count": 16, "size": 112, "window": "ct"}
-"""The slice plan of the embedded model."""
+from tools.training.lessons import FINDINGS, LESSONS
 
 PATCH = 14
 
@@ -34,36 +31,34 @@ class Example:
     target: str
     """The reply, compact JSON."""
     labels: NDArray[np.uint8]
-    """Shape (pictures, side / 14, side / 14, findings): how much of a patch shows a finding, 0 to 255."""
+    """Shape (pictures, side / 14, side / 14, findings): how much of a patch shows a finding of
+    `lessons.FINDINGS`, 0 to 255."""
 
 
-def random_study(seed: int) -> PhantomStudy:
-    """A study of varied slice count and matrix."""
-    rng = np.random.default_rng([seed, 11])
-    return sample_study(
-        seed=seed,
-        slices=int(rng.integers(32, 90)),
-        matrix=int(rng.choice([112, 140, 168, 256], p=[0.25, 0.2, 0.2, 0.35])),
-    )
+def random_study(seed: int, kind: str = "ct-chest") -> PhantomStudy:
+    """A study of a kind, of varied slice count and matrix."""
+    return LESSONS[kind].study(seed)
 
 
 def make_example(study: PhantomStudy) -> Example:
     """The example of a study, through the very transforms that a reading uses."""
-    plan = SlicePlan(**PLAN)
-    shown = plan.apply(study.volume())
-    side = plan.size
-    scale = side / study.matrix
-    masks = [study.masks(k) for k in evenly(study.slices, plan.count)]
-    cells = side // PATCH
+    lesson = LESSONS[study.kind]
+    shown = SlicePlan(**lesson.plan).apply(study.volume())
+    scale = lesson.side / study.matrix
+    masks = [study.masks(k) for k in evenly(study.slices, lesson.count)]
+    cells = lesson.side // PATCH
     labels = np.zeros((len(masks), cells, cells, len(FINDINGS)), np.uint8)
-    findings, abnormal, words = [], set(), []
+    findings, words = [], []
+    abnormal: set[int] = set()
     for index, lesion in enumerate(study.lesions):
         areas = [np.count_nonzero(m[index]) * scale**2 if index in m else 0.0 for m in masks]
         seen = [n for n, area in enumerate(areas) if area >= SEEN_PIXELS]
         if not seen:
             continue
         for n in seen:
-            labels[n, :, :, FINDINGS.index(lesion.finding)] = _cover(masks[n][index], cells)
+            cover = _cover(masks[n][index], cells)
+            one = labels[n, :, :, FINDINGS.index(lesion.finding)]
+            np.maximum(one, cover, out=one)
         best = max(seen, key=lambda n: areas[n])
         start = min(max(0, seen.index(best) - MAX_CITED // 2), max(0, len(seen) - MAX_CITED))
         cited = [n + 1 for n in seen[start : start + MAX_CITED]]
