@@ -25,12 +25,21 @@ from pydicom.uid import (
 )
 
 from medmllm_plugin.errors import StudyError
-from medmllm_plugin.transforms import dicom_pixels
+from medmllm_plugin.transforms import compiled, dicom_pixels
 from medmllm_plugin.transforms.codecs import decode_bits, decoder
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.reading import read_volume
 from medmllm_plugin.transforms.stored_bits import Bits, value_table
 from tests.builders import a_dataset, save, set_pixels, write_ct_series, write_enhanced_ct
+
+
+@pytest.fixture(params=["compiled", "python"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs with the compiled reader and without it."""
+    if request.param == "python":
+        monkeypatch.setattr(compiled, "read", None)
+    elif compiled.read is None:
+        pytest.skip("transforms/_read.c was not built: no C compiler when the package was installed")
 
 
 @given(
@@ -53,6 +62,7 @@ def test_only_the_stored_bits_of_a_pattern_count(stored: int, signed: bool, valu
 @pytest.mark.parametrize(
     "name", ["CT_small.dcm", "MR_small.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm"]
 )
+@pytest.mark.usefixtures("route")
 def test_values_are_those_of_pydicom(name: str) -> None:
     path = Path(str(get_testdata_file(name, download=False)))
     with quiet():
@@ -66,6 +76,7 @@ def test_values_are_those_of_pydicom(name: str) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.usefixtures("route")
 def test_every_frame_of_a_file_is_read_from_its_own_offset(tmp_path: Path, bits: int, signed: bool) -> None:
     kind = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
     info = np.iinfo(kind)
@@ -91,6 +102,7 @@ def test_planes_of_one_rescale_share_a_table(tmp_path: Path) -> None:
     assert len({id(table) for table in stored.tables}) == 1
 
 
+@pytest.mark.usefixtures("route")
 def test_the_frames_of_an_enhanced_ct_are_stored_planes(tmp_path: Path) -> None:
     volume = read_volume([write_enhanced_ct(tmp_path / "enhanced.dcm")])
 
@@ -109,6 +121,7 @@ def test_colour_is_not_given_as_stored_planes(tmp_path: Path) -> None:
     assert volume.read_stored([0]) is None
 
 
+@pytest.mark.usefixtures("route")
 def test_a_file_cut_off_after_it_was_scanned_is_told(tmp_path: Path) -> None:
     paths = write_ct_series(tmp_path)
     volume = read_volume([tmp_path])
@@ -118,6 +131,7 @@ def test_a_file_cut_off_after_it_was_scanned_is_told(tmp_path: Path) -> None:
         volume.read_stored([1])
 
 
+@pytest.mark.usefixtures("route")
 def test_a_file_gone_after_it_was_scanned_is_told(tmp_path: Path) -> None:
     paths = write_ct_series(tmp_path)
     volume = read_volume([tmp_path])
@@ -230,3 +244,28 @@ def test_damaged_big_endian_files_are_not_given_to_simpleitk_which_takes_gigabyt
         volume.read_plane(0)
 
     assert given == []
+
+
+def test_the_compiled_reader_stops_at_the_first_stretch_that_is_not_there(tmp_path: Path) -> None:
+    if compiled.read is None:
+        pytest.skip("transforms/_read.c was not built: no C compiler when the package was installed")
+    files = [tmp_path / str(n) for n in range(40)]
+    for n, file in enumerate(files):
+        file.write_bytes(bytes([n]) * 8)
+    names = tuple(str(file).encode() for file in files)
+    offsets, out = np.zeros(40, np.int64), np.zeros((40, 8), np.uint8)
+
+    assert compiled.read.read_all(names, offsets, out) == 40
+    assert out.tolist() == [[n] * 8 for n in range(40)]
+    for wrong in (1, -1, 1 << 62):
+        offsets[20] = wrong
+        assert compiled.read.read_all(names, offsets, out) == 20
+    assert compiled.read.read_all((b"/nowhere",), offsets[:1], out[:1]) == 0
+    assert compiled.read.read_all((), offsets[:0], out[:0]) == 0
+    for arguments in (
+        (names, offsets[:1], out),
+        (names[:3], offsets[:3], out),
+        (("text",), offsets[:1], out),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            compiled.read.read_all(*arguments)

@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
+from medmllm_plugin.transforms import compiled
 from medmllm_plugin.transforms.codecs import decode_bits
 from medmllm_plugin.transforms.dicom_headers import damaged
 from medmllm_plugin.transforms.encapsulated import misfit_of
@@ -87,13 +89,29 @@ def read_records(records: Sequence[Record]) -> Stored | None:
         return None
     raw = np.empty((len(records), records[0].rows, records[0].columns), np.uint16)
     packed = [n for n, record in enumerate(records) if record.syntax is not None]
-    _read_native([(r, raw[n]) for n, r in enumerate(records) if r.syntax is None])
+    if not packed and compiled.read is not None and all(r.bits.allocated == 16 for r in records):
+        _read_at_once(compiled.read, records, raw)
+    else:
+        _read_native([(r, raw[n]) for n, r in enumerate(records) if r.syntax is None])
     try:
         if packed:
             _decode([records[n] for n in packed], [raw[n] for n in packed])
     except (ValueError, RuntimeError):  # what codecs raise on damage
         return None
     return Stored(raw=raw, tables=tuple(value_table(r.bits, r.rescale) for r in records))
+
+
+def _read_at_once(fast: ModuleType, records: Sequence[Record], raw: NDArray[np.uint16]) -> None:
+    """As `_read_native`, where other threads wait for the interpreter only once."""
+    files = tuple(os.fsencode(record.entry.file) for record in records)
+    offsets = np.array([record.offset for record in records], np.int64)
+
+    def part(start: int, stop: int) -> None:
+        done = start + fast.read_all(files[start:stop], offsets[start:stop], raw[start:stop])
+        if done < stop:  # says what is wrong, where something is
+            _read([(record, raw[n]) for n, record in enumerate(records[done:stop], done)])
+
+    in_parts(part, len(records), least=4)
 
 
 def _read_native(wanted: Sequence[tuple[Record, NDArray[np.uint16]]]) -> None:
