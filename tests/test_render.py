@@ -87,6 +87,24 @@ def test_a_window_is_computed_once_for_a_table_and_not_for_each_voxel() -> None:
     assert seen == [(65536,), (65536,)]
 
 
+@pytest.mark.parametrize(("lasting", "calls"), [(True, 1), (False, 2)])
+def test_levels_of_a_table_that_nobody_can_change_are_kept_for_the_next_study(
+    lasting: bool, calls: int
+) -> None:
+    stored = a_stored(planes=1)
+    stored.tables[0].flags.writeable = not lasting
+    seen: list[tuple[int, ...]] = []
+
+    def counted(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        seen.append(values.shape)
+        return TISSUE(values)
+
+    first, second = (render(stored, [[counted]], (28, 28)) for _ in range(2))
+
+    assert np.array_equal(first, second)
+    assert len(seen) == calls
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_planes_that_lie_apart_or_off_their_alignment_are_rendered_too(route: str) -> None:
     stored = a_stored(planes=4)

@@ -332,11 +332,13 @@ def test_what_is_shipped_can_be_opened_and_shows_each_kind_its_plan(init: Path, 
         version="9",
         kinds=kinds,
         guard=tmp_path / "g.npz",
+        measured={"ct-chest": {"f1": 0.5}},
     )
 
     model = transformers.open_model(str(tmp_path / "out"))
     able = model.capabilities
     assert (model.name, model.version, able.pictures, able.box_limit) == ("embedded", "9", 16, 448)
+    assert able.measured == {"ct-chest": {"f1": 0.5}}
     for kind in kinds:
         study = LESSONS[kind].study(1).study
         assert able.plans_for(study) == (dict(LESSONS[kind].plan),)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,29 @@ def _levels(
         for window in channels:
             key = id(table), id(window)
             if key not in known:
-                known[key] = table, window, window(table)
+                lasting = not table.flags.writeable and isinstance(window, Hashable)
+                known[key] = table, window, _levels_of(_Pair(table, window)) if lasting else window(table)
             which.append(numbers.setdefault(key, len(numbers)))
     levels = [known[key][2] for key in numbers]
     return np.stack(levels) if levels else np.empty((0, 65536), np.uint8), np.array(which, np.int32)
+
+
+class _Pair:
+    """A table that nobody can change, by its identity, and a window, by its value."""
+
+    __slots__ = ("table", "window")
+
+    def __init__(self, table: NDArray[np.float32], window: Window) -> None:
+        self.table = table
+        self.window = window
+
+    def __hash__(self) -> int:
+        return hash((id(self.table), self.window))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Pair) and other.table is self.table and other.window == self.window
+
+
+@lru_cache(maxsize=32)  # the series of a department have few rescales, and are shown in few windows
+def _levels_of(pair: _Pair) -> NDArray[np.uint8]:
+    return pair.window(pair.table)

@@ -19,7 +19,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model", "guard.npz")
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model", "*.npz")
 """What is fetched of a model on the hub: no code, no pickled weights."""
 
 

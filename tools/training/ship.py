@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,7 +32,13 @@ KEPT = (
 GUARD = "guard.npz"
 
 
-def card(version: str, kinds: tuple[str, ...], *, guard: bool) -> dict[str, object]:
+def card(
+    version: str,
+    kinds: tuple[str, ...],
+    *,
+    guard: bool = False,
+    measured: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, object]:
     """The reading card: what the engine must know of a model taught these kinds."""
     lessons = [LESSONS[kind] for kind in kinds]
     words = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
@@ -52,12 +59,20 @@ def card(version: str, kinds: tuple[str, ...], *, guard: bool) -> dict[str, obje
         "domain": f"synthetic phantoms of the kind {words} made by MedMLLM, and nothing else; "
         "it can't read a patient's images",
         "phantoms": list(kinds),
+        **({"measured": measured} if measured else {}),
         **({"guard": GUARD} if guard else {}),
     }
 
 
 def ship(
-    init: Path, checkpoint: Path, out: Path, *, version: str, kinds: tuple[str, ...], guard: Path | None
+    init: Path,
+    checkpoint: Path,
+    out: Path,
+    *,
+    version: str,
+    kinds: tuple[str, ...],
+    guard: Path | None = None,
+    measured: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Write bfloat16 weights, tokenizer, processor, card and guard; nothing of the training.
 
@@ -81,7 +96,7 @@ def ship(
             shutil.copy(init / name, out / name)
     if guard is not None:
         shutil.copy(guard, out / GUARD)
-    content = card(version, kinds, guard=guard is not None)
+    content = card(version, kinds, guard=guard is not None, measured=measured)
     (out / CARD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -96,7 +111,9 @@ def main() -> None:
     parser.add_argument("--version", required=True)
     parser.add_argument("--kinds", default="ct-chest", help="kinds that the card names, joined by commas")
     parser.add_argument("--guard", type=Path, help="file of tools.training.fit_guard, of the same kinds")
+    parser.add_argument("--measured", type=Path, nargs="*", default=[], help="files of evaluate --json")
     options = parser.parse_args()
+    figures = [json.loads(path.read_text(encoding="utf-8")) for path in options.measured]
     ship(
         options.init,
         options.checkpoint,
@@ -104,6 +121,7 @@ def main() -> None:
         version=options.version,
         kinds=tuple(shares(options.kinds)),
         guard=options.guard,
+        measured={one["kind"]: one["measured"] for one in figures},
     )
 
 
