@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
-from pydicom.tag import BaseTag
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
+from medmllm_plugin.transforms.dicomdir import named_files
 from medmllm_plugin.transforms.quiet import quiet
-from medmllm_plugin.transforms.scan import UNDEFINED, Scanned, Scanner
+from medmllm_plugin.transforms.scan import Scanned, Scanner
 
 FILE_KINDS = {
     ".nii": "NIfTI",
@@ -55,9 +54,6 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
 _PACKED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar")
 _HEAD = 144
-_RECORDS = 0x00041220
-_SHORTEST_HEADER = 8
-"""Bytes of tag and length, the least before a value (PS3.5 7.1)."""
 _KNOWN_KINDS = "DICOM, a DICOMDIR, a .zip of DICOM, NIfTI, NRRD or MetaImage"
 
 
@@ -393,76 +389,9 @@ def _is_directory(path: Path) -> bool:
 
 
 def _list_directory(path: Path, scanner: Scanner) -> Listing:
-    """The files that a DICOMDIR names (PS3.3 F.5); a name that is not there is counted."""
-    try:
-        with quiet():
-            with Entry(str(path)).open() as file:
-                records = dcmread(file, force=True).get("DirectoryRecordSequence") or []
-                _require_whole_directory(file, path)
-            names = [_file_id(r.ReferencedFileID) for r in records if r.get("ReferencedFileID")]
-    except StudyError:
-        raise
-    except Exception as error:
-        raise StudyError(
-            found=f"a damaged DICOMDIR ({type(error).__name__})",
-            expected="a directory of files (PS3.3 F.3)",
-            where=path,
-            remedy="give the folder instead",
-        ) from error
-    found = [_find(path.parent, parts) for parts in names]
-    missing = sum(file is None for file in found)
-    if missing == len(names):
-        raise StudyError(
-            found=f"{len(names)} names of files, none of which is there" if names else "no names of files",
-            expected="the files beside the DICOMDIR",
-            where=path,
-            remedy="copy the whole medium, or give the folder of the images",
-        )
-    files = sorted({file for file in found if file is not None})
+    """The files that a DICOMDIR names; a name that is not there is counted."""
+    with Entry(str(path)).open() as file:
+        files, missing = named_files(file, path)
     left_out = Counter({"named in the DICOMDIR but not there": missing}) if missing else Counter[str]()
     entries = tuple(Entry(file, scanned) for file, _, scanned in scanner.scan_all(map(str, files)))
     return Listing(entries=entries, left_out=left_out)
-
-
-def _require_whole_directory(file: BinaryIO, path: Path) -> None:
-    """That Directory Record Sequence (0004,1220) is as long as it says: else a part of it would be read."""
-    found: list[int] = []
-
-    def at_records(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag == _RECORDS:
-            found.append(length if vr in (None, "SQ") else 0)
-        return bool(tag == _RECORDS)
-
-    file.seek(0)
-    read_partial(file, stop_when=at_records, force=True)
-    start = file.tell()
-    left = file.seek(0, 2) - start - _SHORTEST_HEADER
-    if found and found[0] != UNDEFINED and found[0] > left:
-        raise StudyError(
-            found="a DICOMDIR that is cut off",
-            expected="a directory of files (PS3.3 F.3)",
-            where=path,
-            remedy="copy the medium again, or give the folder instead",
-        )
-
-
-def _file_id(value: object) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(map(str, value))  # type: ignore[call-overload]
-
-
-def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
-    """The file of that File ID under the folder, whatever the case of its letters; None if it isn't there."""
-    here = folder
-    for part in parts:
-        if part in ("", ".", "..") or "/" in part or "\\" in part or not here.is_dir():
-            return None
-        exact = here / part
-        if exact.exists():
-            here = exact
-            continue
-        # a medium copied to disk is often in lower case
-        alike = sorted(p for p in here.iterdir() if p.name.lower() == part.lower())
-        if not alike:
-            return None
-        here = alike[0]
-    return here if here.is_file() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +38,7 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadLesion:
+class HeadLesion(ABC):
     """One finding placed in a head."""
 
     finding: str
@@ -46,6 +47,7 @@ class HeadLesion:
     severity: str | None
     sentence: str
 
+    @abstractmethod
     def paint(
         self, head: Host, section: Section, values: Values, window: Window, deep: Values, brain: Values
     ) -> Values | None:
@@ -62,7 +64,6 @@ class HeadLesion:
         Returns:
             How much of each voxel it covers, shape (rows, columns); None if it doesn't meet the plane.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
