@@ -428,7 +428,7 @@ def a_series(folder: Path, *, slices: int = 6) -> Path:
             "1.2.826.2",
             "1.2.826.3",
         )
-        data.Modality, data.PatientName, data.PatientID = "CT", "DOE^JANE", "4711"
+        data.Modality, data.PatientName, data.PatientID = "CT", "DOE^JANE", "ID-4711"
         data.ImagePositionPatient, data.ImageOrientationPatient = [-20, -30, 5 * k], [1, 0, 0, 0, 1, 0]
         data.PixelSpacing, data.InstanceNumber = [1, 1], k + 1
         data.RescaleSlope, data.RescaleIntercept = 1, -1024
@@ -455,7 +455,7 @@ def test_slices_writes_each_picture_and_where_it_comes_from(tmp_path: Path) -> N
     assert [(out / one["picture"]).read_bytes()[:4] for one in written["slices"]] == [b"\x89PNG"] * 3
     assert np.allclose(np.array(written["slices"][0]["to_patient"]) @ [0, 0, 0, 1], [-20, -30, 0, 1])
     assert "3 pictures, and slices.json" in result.stdout
-    assert not re.search("doe|jane|4711", (result.output + json.dumps(written)).lower())
+    assert not re.search("doe|jane|id-4711", (result.output + json.dumps(written)).lower())
 
 
 def test_slices_follows_a_plan(tmp_path: Path) -> None:
