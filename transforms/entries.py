@@ -159,15 +159,6 @@ def file_kind(path: Path) -> str | None:
     return next((kind for suffix, kind in FILE_KINDS.items() if name.endswith(suffix)), None)
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file.
-
-    >>> is_nifti(Path("t1.NII.gz")), is_nifti(Path("t1.mha"))
-    (True, False)
-    """
-    return file_kind(path) == "NIfTI"
-
-
 def looks_like_dicom(head: bytes) -> bool:
     """Whether a file's first bytes are those of DICOM, be it without preamble (PS3.10 section 7.1).
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from medmllm_plugin.errors import InputError, StudyError
+from medmllm_plugin.errors import StudyError
 from medmllm_plugin.geometry import Matrix, orientation_letters, require_invertible
 from medmllm_plugin.transforms.unpack import Packing
-from medmllm_plugin.transforms.voxel_file import VoxelFile, data_beside, open_volume, refused
+from medmllm_plugin.transforms.voxel_file import VoxelFile, data_beside, read_with, refused
 from medmllm_plugin.volume import Volume
 
 _LARGEST_HEADER = 1 << 20
@@ -52,14 +52,7 @@ def read_metaimage(path: Path, *, modality: str | None = None, volume: int | Non
         StudyError: If it is damaged or cut off, has no such volume, or holds vectors or text.
         GeometryError: If its directions are singular.
     """
-    try:
-        return open_volume(metaimage_header(path), modality=modality, volume=volume)
-    except InputError:
-        raise
-    except Exception as error:
-        raise _refused(
-            path, f"what is not MetaImage, or is damaged or cut off ({type(error).__name__})"
-        ) from error
+    return read_with(metaimage_header, path, kind="MetaImage", modality=modality, volume=volume)
 
 
 def metaimage_header(path: Path) -> VoxelFile:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from medmllm_plugin.errors import GeometryError, InputError
+from medmllm_plugin.errors import GeometryError
 from medmllm_plugin.geometry import RAS_FROM_LPS, Matrix, apply, require_invertible
 from medmllm_plugin.transforms.unpack import Packing, first_bytes
-from medmllm_plugin.transforms.voxel_file import VoxelFile, open_volume, refused
+from medmllm_plugin.transforms.voxel_file import VoxelFile, read_with, refused
 from medmllm_plugin.volume import Volume
 
 _FIELDS_1 = {
@@ -95,14 +95,7 @@ def read_nifti(path: Path, *, modality: str | None = None, volume: int | None = 
         StudyError: If it is damaged or cut off, has no such volume, or holds vectors or complex numbers.
         GeometryError: If its affine is singular.
     """
-    try:
-        return open_volume(nifti_header(path), modality=modality, volume=volume)
-    except InputError:
-        raise
-    except Exception as error:
-        raise refused(
-            path, f"what is not NIfTI, or is damaged or cut off ({type(error).__name__})"
-        ) from error
+    return read_with(nifti_header, path, kind="NIfTI", modality=modality, volume=volume)
 
 
 def nifti_header(path: Path) -> VoxelFile:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.errors import InputError, StudyError
+from medmllm_plugin.errors import StudyError
 from medmllm_plugin.geometry import Matrix, require_invertible
 from medmllm_plugin.transforms.unpack import Packing
-from medmllm_plugin.transforms.voxel_file import VoxelFile, data_beside, open_volume, refused
+from medmllm_plugin.transforms.voxel_file import VoxelFile, data_beside, read_with, refused
 from medmllm_plugin.volume import Volume
 
 _LARGEST_HEADER = 1 << 20
@@ -82,14 +82,7 @@ def read_nrrd(path: Path, *, modality: str | None = None, volume: int | None = N
         StudyError: If it is damaged or cut off, has no such volume, or holds vectors or text.
         GeometryError: If its directions are singular.
     """
-    try:
-        return open_volume(nrrd_header(path), modality=modality, volume=volume)
-    except InputError:
-        raise
-    except Exception as error:
-        raise _refused(
-            path, f"what is not NRRD, or is damaged or cut off ({type(error).__name__})"
-        ) from error
+    return read_with(nrrd_header, path, kind="NRRD", modality=modality, volume=volume)
 
 
 def nrrd_header(path: Path) -> VoxelFile:

@@ -7,7 +7,7 @@ whatever it is in the patient, so `FileImage.index` names a slice of the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.errors import GeometryError, StudyError
+from medmllm_plugin.errors import GeometryError, InputError, StudyError
 from medmllm_plugin.geometry import Matrix
 from medmllm_plugin.source import FileImage
 from medmllm_plugin.transforms.entries import one_line
@@ -102,6 +102,31 @@ def data_beside(path: Path, named: str, *, kind: str) -> Path:
             path, f"a header whose voxels should be in {one_line(named)!r}, which is not there", kind=kind
         )
     return data
+
+
+def read_with(
+    header: Callable[[Path], VoxelFile], path: Path, *, kind: str, modality: str | None, volume: int | None
+) -> Volume:
+    """One volume of a file whose header a format's own function reads; damage is one error of ours.
+
+    Args:
+        header: Reads the header.
+        path: The file.
+        kind: The format's name.
+        modality: As `open_volume`.
+        volume: As `open_volume`.
+
+    Raises:
+        StudyError: As `open_volume`, or if the header is damaged in a way that no check foresees.
+        GeometryError: As `open_volume`.
+    """
+    try:
+        return open_volume(header(path), modality=modality, volume=volume)
+    except InputError:
+        raise
+    except Exception as error:
+        what = f"what is not {kind}, or is damaged or cut off ({type(error).__name__})"
+        raise refused(path, what, kind=kind) from error
 
 
 def open_volume(file: VoxelFile, *, modality: str | None = None, volume: int | None = None) -> Volume:
