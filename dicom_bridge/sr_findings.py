@@ -39,9 +39,12 @@ from medmllm_plugin.dicom_bridge.sr_statement import (
 from medmllm_plugin.dicom_bridge.sr_words import (
     MODALITIES,
     OUTCOME_WORDS,
+    answer_words,
     comment,
+    diagnosis_words,
     outcome_code,
     tracking_identifier,
+    trust_words,
 )
 from medmllm_plugin.findings import Finding, Side, Status
 from medmllm_plugin.report import DISCLAIMER, Report
@@ -192,7 +195,9 @@ def _evaluations(report: Report, statements: Sequence[Statement]) -> Dataset:
     """What has no place, how the reading ended, and what a reader must know (TID 1500 rows 12 to 14)."""
     items = [code_item(_CONTAINS, concepts.OUTCOME, outcome_code(report.outcome))]
     items += [item for statement in statements for item in evaluation(statement)]
-    said = [DISCLAIMER, OUTCOME_WORDS[report.outcome], *report.notes]
+    said = [DISCLAIMER, OUTCOME_WORDS[report.outcome], answer_words(report)]
+    said += [diagnosis_words(rank, one) for rank, one in enumerate(report.differential, 1)]
+    said += [*trust_words(report), *report.notes]
     items += [text_item(_CONTAINS, concepts.COMMENT, words) for words in said if has_words(words)]
     items.append(text_item(_CONTAINS, concepts.ALGORITHM_PARAMETERS, parameters(report)))
     return container(_CONTAINS, concepts.QUALITATIVE_EVALUATIONS, items)

@@ -14,7 +14,13 @@ from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_document import language_item, observer_items
 from medmllm_plugin.dicom_bridge.sr_images import StudyImages
 from medmllm_plugin.dicom_bridge.sr_items import Relationship, container, has_words, image_item, text_item
-from medmllm_plugin.dicom_bridge.sr_words import OUTCOME_WORDS, comment
+from medmllm_plugin.dicom_bridge.sr_words import (
+    OUTCOME_WORDS,
+    answer_words,
+    comment,
+    diagnosis_words,
+    trust_words,
+)
 from medmllm_plugin.report import DISCLAIMER, Report, Sentence
 
 
@@ -29,12 +35,13 @@ def text_tree(report: Report, images: StudyImages) -> Dataset:
     narrative = report.narrative or tuple(
         Sentence(sentence=comment(finding), images=finding.images) for finding in report.findings
     )
+    impressions = [*_answers(report), *_plain(report.impression)]
     sections = (
         _section(concepts.FINDINGS, concepts.FINDING, narrative, images),
-        _section(concepts.IMPRESSIONS, concepts.IMPRESSION, _plain(report.impression), images),
+        _section(concepts.IMPRESSIONS, concepts.IMPRESSION, impressions, images),
         _section(concepts.SUMMARY, concepts.CONCLUSION, _plain(summary(report)), images),
     )
-    words = [one.sentence for one in narrative] + list(report.impression)
+    words = [one.sentence for one in (*narrative, *impressions)]
     children = [
         language_item(*words),
         *observer_items(report),
@@ -51,7 +58,14 @@ def summary(report: Report) -> list[str]:
         f"Written by {provenance.model} {provenance.model_version} (weights sha256 {weights}, "
         f"prompt sha256 {prompt}) through medmllm-plugin {provenance.code_version}."
     )
-    return [DISCLAIMER, OUTCOME_WORDS[report.outcome], *report.notes, origin]
+    return [DISCLAIMER, OUTCOME_WORDS[report.outcome], *trust_words(report), *report.notes, origin]
+
+
+def _answers(report: Report) -> list[Sentence]:
+    """The answer and the differential diagnosis, each with its images."""
+    said = [] if report.answer is None else [(answer_words(report), report.answer.images)]
+    said += [(diagnosis_words(rank, one), one.images) for rank, one in enumerate(report.differential, 1)]
+    return [Sentence(sentence=sentence, images=images) for sentence, images in said]
 
 
 def _plain(sentences: Sequence[str]) -> list[Sentence]:

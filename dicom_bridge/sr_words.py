@@ -7,8 +7,8 @@ import re
 from medmllm_plugin import codes
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import has_words
-from medmllm_plugin.findings import Finding, Side, Status
-from medmllm_plugin.report import Outcome
+from medmllm_plugin.findings import Effect, Finding, Side, Status
+from medmllm_plugin.report import Diagnosis, Outcome, Report
 
 OUTCOME_WORDS = {
     Outcome.FINDINGS: "",
@@ -18,6 +18,41 @@ OUTCOME_WORDS = {
     Outcome.FAILED: "Not assessed: the reading failed.",
 }
 """How the reading ended; empty where the findings say it."""
+
+_EFFECT_WORDS = {
+    Effect.GONE: "gone",
+    Effect.WEAKER: "less certain",
+    Effect.KEPT: "kept",
+    Effect.FLIPPED: "side flipped",
+}
+
+
+def answer_words(report: Report) -> str:
+    """The question and its answer as one text; empty if there is none."""
+    said = report.answer
+    if said is None:
+        return ""
+    sure = "" if said.certainty is None else f" (certainty {100 * said.certainty:.0f} %)"
+    question = "" if report.question is None else f"Question: {report.question} "
+    choice = "" if said.choice is None else f"{said.choice}{sure}. "
+    why = "" if said.why is None else f" Why: {said.why}"
+    return f"{question}Answer: {choice}{said.text}{why}"
+
+
+def diagnosis_words(rank: int, one: Diagnosis) -> str:
+    """A line of the differential diagnosis."""
+    return f"Differential diagnosis {rank}: {one.name} (likelihood {one.likelihood}). {one.why}"
+
+
+def trust_words(report: Report) -> list[str]:
+    """How much of the study the model saw, and which checks failed, a sentence each."""
+    said = [] if report.coverage is None else [report.coverage.words]
+    for one in report.checks:
+        if not one.passed:
+            about = "" if one.about is None else f" of finding {one.about + 1}"
+            said.append(f"Check {one.name}{about} failed: {one.message}")
+    return said
+
 
 _OUTCOME_KEYS = {
     Outcome.FINDINGS: "all_succeeded_with_findings",
@@ -72,6 +107,9 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
         facts.append("drawn on a reformat or slab, the box is its part on the image nearest to its centre")
     if finding.image_supported is not None:
         facts.append("image-supported" if finding.image_supported else "not image-supported")
+    facts += [f"{_EFFECT_WORDS[one.effect]} when {one.trial}" for one in finding.trials]
+    if finding.agreement is not None:
+        facts.append(f"in {finding.agreement:.0%} of the samples".replace("%", " %"))
     return _bracketed(sentence, facts)
 
 

@@ -12,9 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -22,28 +20,16 @@ from medmllm_plugin import __version__
 from medmllm_plugin.cli_common import (
     Group,
     json_option,
-    modality_option,
-    moved,
-    paths_argument,
-    plan_option,
     print_json,
     print_lines,
     print_named,
     seed_option,
-    series_option,
-    volume_option,
 )
 from medmllm_plugin.cli_pictures import series_command, slices_command
+from medmllm_plugin.cli_read import read_command
 from medmllm_plugin.cli_selftest import selftest_command
 from medmllm_plugin.cli_sr import sr
-from medmllm_plugin.errors import ReplyError, SettingsError
 from medmllm_plugin.outputs import check, whole_folder
-
-if TYPE_CHECKING:
-    from medmllm_plugin.pipeline import Reading
-
-DEFAULT_FOLDER = Path("medmllm-out")
-"""Where readings go unless `-o` says otherwise: one folder each, named without a patient's name."""
 
 
 def main() -> None:
@@ -92,104 +78,11 @@ def medmllm(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+medmllm.add_command(read_command)
 medmllm.add_command(slices_command)
 medmllm.add_command(series_command)
 medmllm.add_command(selftest_command)
 medmllm.add_command(sr)
-
-
-@medmllm.command("read")
-@paths_argument
-@click.option("--task", metavar="NAME", help="What to ask (medmllm tasks): report, or question with --ask.")
-@click.option("--ask", "question", metavar="TEXT", help="Your own question about the study.")
-@click.option("--model", metavar="NAME", default="embedded", show_default=True, help="See medmllm models.")
-@series_option
-@volume_option
-@modality_option
-@click.option("--slices", "count", type=click.IntRange(min=1), metavar="N", help="Most pictures to show.")
-@plan_option
-@seed_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
-@click.option(
-    "--sr",
-    "sr_profile",
-    type=click.Choice(["default", "points", "legacy"]),
-    default="default",
-    show_default=True,
-    help="DICOM objects: points adds points.dcm for 3D Slicer's own loader; legacy is for old PACS.",
-)
-@click.option("--fhir", "with_fhir", is_flag=True, help="Write fhir.json too: a FHIR R4 Bundle.")
-@json_option
-def read_command(
-    paths: tuple[Path, ...],
-    task: str | None,
-    question: str | None,
-    model: str,
-    series: str | None,
-    volume: str | None,
-    modality: str | None,
-    count: int | None,
-    plan: str | None,
-    seed: int,
-    out: Path | None,
-    sr_profile: str,
-    with_fhir: bool,
-    as_json: bool,
-) -> int:
-    """Read a study and write the report.
-
-    PATH is a folder, a DICOM file, a DICOMDIR, a zip, or a NIfTI, NRRD or MetaImage file; several make one
-    study. OUT_DIR gets report.html, report.json, slices.json, pictures/ and, for DICOM input, the structured
-    reports findings.dcm and report.dcm and the list key_images.dcm: all of them, or none. By default it is a
-    folder of its own in medmllm-out. An earlier report that nobody changed is replaced; all else in it is
-    refused.
-    For a PACS without SR graphics, --sr legacy writes Comprehensive and Basic Text SR, and key_pictures/ with
-    boxes and a banner burned in.
-
-    \b
-    Examples:
-      medmllm read study
-      medmllm read scan.nii.gz --modality CT -o report
-      medmllm read study --ask "Is there a pleural effusion?" --model Lingshu-7B/
-    """  # noqa: D301
-    from medmllm_plugin.console import report_lines, shown_progress
-
-    probe = DEFAULT_FOLDER / "reading" if out is None else out
-    check(probe, kind="report", inputs=paths)
-    from medmllm_plugin import pipeline
-
-    asked = task or ("report" if question is None else "question")
-    with shown_progress(hidden=as_json) as progress:
-        try:
-            reading = pipeline.read(
-                paths,
-                task=asked,
-                question=question,
-                model=model,
-                series=series,
-                volume=volume,
-                modality=modality,
-                count=count,
-                plan=plan,
-                seed=seed,
-                progress=progress,
-            )
-        except ReplyError as error:
-            raise _replies_kept(error, probe) from error
-        folder = _own_folder(reading, paths, question) if out is None else out
-        progress("report", 0, 0)
-        with whole_folder(folder, kind="report") as part:
-            written = pipeline.write(reading, part, sr=sr_profile)
-            if with_fhir:
-                from medmllm_plugin import fhir
-
-                written["fhir"] = fhir.write(reading.report, part / "fhir.json")
-            files = moved(written, part, folder)
-    if as_json:
-        print_json({**reading.report.to_json(), "files": files})
-    else:
-        print_lines(report_lines(reading.report, reading.slices, files=files))
-    return 3 if reading.report.outcome == "failed" else 0
 
 
 @medmllm.command("phantom")
@@ -286,34 +179,6 @@ def models_command(as_json: bool) -> None:
 @json_option
 def tasks_command(as_json: bool) -> None:
     """List the questions that --task takes."""
-    from medmllm_plugin.tasks import TASKS
+    from medmllm_plugin.tasks import all_tasks
 
-    print_named([(task.name, task.summary) for task in TASKS.values()], as_json=as_json)
-
-
-def _own_folder(reading: Reading, paths: Iterable[Path], question: str | None) -> Path:
-    """A folder that the same reading of the same input gets again; another if that may not be replaced."""
-    import hashlib
-
-    report = reading.report
-    study = report.study.series_instance_uid or "|".join(str(path.absolute()) for path in paths)
-    what = "\n".join((study, report.provenance.task, question or "", report.provenance.model))
-    digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    modality = "".join(filter(str.isalnum, report.study.modality)).lower()
-    names = (f"{modality or 'study'}-{digest}{again}" for again in ("", *(f"-{n}" for n in range(2, 100))))
-    for folder in (DEFAULT_FOLDER / name for name in names):
-        try:
-            check(folder, kind="report")
-        except SettingsError:
-            continue
-        return folder
-    raise SettingsError(f"{DEFAULT_FOLDER}: has no room for another reading of this; say where with -o")
-
-
-def _replies_kept(error: ReplyError, out: Path) -> ReplyError:
-    """The error, saying where the raw replies are: beside the output, so an earlier report stays."""
-    folder = out.with_name(f"{out.name}-failed")
-    with whole_folder(folder, kind="failed") as part:
-        for number, reply in enumerate(error.raw_replies, 1):
-            (part / f"raw-reply-{number}.txt").write_text(reply, "utf-8", "backslashreplace")
-    return ReplyError(f"{error}; its replies are kept in {folder}", raw_replies=error.raw_replies)
+    print_named(all_tasks(), as_json=as_json)

@@ -9,11 +9,12 @@ import traceback
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
 
-from medmllm_plugin.errors import MedMLLMError
+from medmllm_plugin.errors import CancelledError, MedMLLMError
 from medmllm_plugin.outputs import printable
 
 INTERRUPTED = 130
@@ -44,7 +45,7 @@ class Group(click.Group):
 
 def _explained(error: Exception) -> tuple[str, int]:
     """What to tell the user of an error, in one line, and the exit code."""
-    if isinstance(error, click.Abort):
+    if isinstance(error, click.Abort | CancelledError):
         return "interrupted; nothing was left half-written", INTERRUPTED
     if isinstance(error, MedMLLMError):
         return "error: " + " ".join(str(error).split()), error.exit_code
@@ -74,6 +75,12 @@ series_option = click.option(
     metavar="NAME",
     help="Series to take: its UID, the end of it, or its number; chosen if left out.",
 )
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings; else what MEDMLLM_CONFIG names, ./medmllm.toml, or the one in your settings folder.",
+)
 
 
 def _plan_listed(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -101,6 +108,26 @@ volume_option = click.option(
 modality_option = click.option(
     "--modality", metavar="NAME", help="What a NIfTI, NRRD or MetaImage file holds, such as CT or MR."
 )
+
+
+class Grouped(click.Command):
+    """A command whose help lists its options under headings."""
+
+    headings: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Headings and the names of their parameters, in order; what they leave out stands under Options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        records = {
+            str(param.name): record
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None
+        }
+        for heading, names in self.headings.items():
+            with formatter.section(heading):
+                formatter.write_dl([records.pop(name) for name in names])
+        with formatter.section("Options"):
+            formatter.write_dl(list(records.values()))
 
 
 def moved(files: Mapping[str, Path], part: Path, folder: Path) -> dict[str, str]:

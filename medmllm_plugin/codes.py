@@ -252,12 +252,25 @@ def site_allowed(finding_key: str, site_key: str) -> bool:
     return not allowed or site(site_key).key in allowed
 
 
+def site_group(name: str) -> tuple[str, ...]:
+    """Keys of the sites of a group, in the order of the file.
+
+    Raises:
+        CodeError: If `codes.toml` has no such group.
+
+    >>> site_group("pleura")
+    ('pleura', 'left_pleura', 'right_pleura', 'fissure_of_lung')
+    """
+    return _row("group of sites", name, _tables().groups)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tables:
     findings: Mapping[str, FindingCode]
     sites: Mapping[str, SiteCode]
     measurements: Mapping[str, MeasurementCode]
     qualifiers: Mapping[str, Mapping[str, Code]]
+    groups: Mapping[str, tuple[str, ...]]
 
 
 @cache
@@ -292,6 +305,7 @@ def _tables() -> _Tables:
                 for kind, rows in data["qualifiers"].items()
             }
         ),
+        groups=MappingProxyType({name: tuple(keys) for name, keys in groups.items()}),
     )
 
 

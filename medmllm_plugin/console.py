@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from medmllm_plugin.findings import Finding
 from medmllm_plugin.page import OUTCOME_WORDS, finding_words
-from medmllm_plugin.report import DISCLAIMER, Report
+from medmllm_plugin.report import DISCLAIMER, Answer, CheckResult, Report
 from medmllm_plugin.sliceset import SliceSet, picture_name
 
 ShowProgress = Callable[[str, int, int], None]
@@ -37,6 +37,9 @@ _FILES = {
     "pictures": "what the model was shown",
 }
 """What the files of a reading are, by the names of `pipeline.write`."""
+
+
+_SUPPORT: dict[bool | None, str] = {True: "image-supported", False: "not image-supported"}
 
 
 @contextmanager
@@ -102,11 +105,26 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
     pictures = "1 picture" if len(slices) == 1 else f"{len(slices)} pictures"
     yield f"{words}: {report.study.modality}, {pictures}, model {report.provenance.model}"
     yield meaning
+    if report.answer is not None:
+        yield ""
+        yield f"Answer: {_answer_line(report.answer)}"
     for row, finding in enumerate(report.findings, 1):
         yield ""
         yield f"  {row}. {_finding_line(finding, slices)}"
         yield f"     {finding.sentence}"
-    for heading, lines in (("Impression", report.impression), ("Notes", report.notes)):
+    seen = () if report.coverage is None else (report.coverage.words,)
+    failed = tuple(f"{one.name}{_about(one)}: {one.message}" for one in report.checks if not one.passed)
+    lists = (
+        (
+            "Differential diagnosis",
+            tuple(f"{one.name} ({one.likelihood}): {one.why}" for one in report.differential),
+        ),
+        ("Impression", report.impression),
+        ("Checks that failed", failed),
+        ("Seen", seen),
+        ("Notes", report.notes),
+    )
+    for heading, lines in lists:
         if lines:
             yield ""
             yield heading
@@ -119,6 +137,17 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
     yield DISCLAIMER
 
 
+def _answer_line(answer: Answer) -> str:
+    sure = "" if answer.certainty is None else f" (certainty {answer.certainty:.0%})"
+    choice = "" if answer.choice is None else f"{answer.choice}{sure}. "
+    why = "" if answer.why is None else f" Why: {answer.why}"
+    return f"{choice}{answer.text}{why}"
+
+
+def _about(one: CheckResult) -> str:
+    return "" if one.about is None else f", finding {one.about + 1}"
+
+
 def _finding_line(finding: Finding, slices: SliceSet) -> str:
     """Such as `Nodule, lung, left: present, 12.3 mm, certainty 93%, pictures/004.png`."""
     cited = slices.cited(finding.images, finding.pictures)
@@ -129,6 +158,8 @@ def _finding_line(finding: Finding, slices: SliceSet) -> str:
         finding.change and finding.change.value,
         None if finding.size_mm is None else f"{finding.size_mm:.1f} mm",
         None if finding.certainty is None else f"certainty {finding.certainty:.0%}",
+        None if finding.agreement is None else f"in {finding.agreement:.0%} of the samples",
+        _SUPPORT.get(finding.image_supported),
         None if number is None else f"pictures/{picture_name(number)}",
     )
     return f"{finding_words(finding)}: {', '.join(filter(None, facts))}"

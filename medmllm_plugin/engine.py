@@ -1,27 +1,35 @@
-"""Ask a model about a slice set: ask, parse, ask once more, stop."""
+"""Ask a model about a study and make its report: look, weigh the evidence, say what came of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from medmllm_plugin import __version__, codes
-from medmllm_plugin.errors import ReplyError, SettingsError
-from medmllm_plugin.findings import Status, reply_schema
-from medmllm_plugin.models import Model, Reply
-from medmllm_plugin.parsing import Parsed, UnusableReplyError, parse
-from medmllm_plugin.prompts import build_prompt
-from medmllm_plugin.report import Outcome, Provenance, Report, Sentence
+from medmllm_plugin import __version__, checks
+from medmllm_plugin.asking import ask
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.findings import Status
+from medmllm_plugin.models import Cancel, Model
+from medmllm_plugin.parsing import Parsed
+from medmllm_plugin.reply_forms import schema_for
+from medmllm_plugin.report import CheckResult, Outcome, Provenance, Report, Sentence
+from medmllm_plugin.request import Request
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.strategies import Looked, Stages, Strategy, View
+from medmllm_plugin.strategies.single import Single
 from medmllm_plugin.tasks import Task
 
-MAX_TOKENS = 3072
-"""Most tokens of a reply."""
+NOTHING = Parsed(findings=(), narrative=(), impression=(), notes=())
 
-ASKS = 2
-"""How often a model is asked before its reply is given up."""
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Read:
+    """A report, and the pictures that its findings cite."""
+
+    report: Report
+    slices: SliceSet
 
 
 def run(
@@ -33,10 +41,7 @@ def run(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """The report of a model on a slice set.
-
-    Images outside the model's domain are shown to it all the same and its reply is kept, but nothing that it
-    says of them becomes a finding.
+    """The report of a model on one look at a slice set; `read` can do more.
 
     Args:
         task: What is asked.
@@ -51,47 +56,69 @@ def run(
         ModelError: If the model can't answer.
         ReplyError: If its reply can't be used, twice.
     """
-    able = model.capabilities
-    _check(task, slices, model, question)
-    outside = model.outside_domain(slices)
-    schema = reply_schema(
-        pictures=len(slices),
-        findings=able.findings,
-        sites=able.sites,
-        boxes=able.boxes,
-        box_limit=able.box_limit,
-    )
-    replies: list[Reply] = []
-    correction: str | None = None
-    while True:
-        prompt = build_prompt(
-            task,
-            slices,
-            terse=able.terse,
-            findings=able.findings or tuple(codes.findings()),
-            sites=able.sites or tuple(codes.sites()),
-            question=question,
-            correction=correction,
-        )
-        replies.append(
-            model.reply(prompt, schema=schema, seed=seed, max_tokens=MAX_TOKENS, progress=progress)
-        )
-        try:
-            parsed = parse(replies[-1], schema=schema, slices=slices, model=model)
-            break
-        except UnusableReplyError as error:
-            correction = str(error)
-        if outside is not None:
-            parsed = Parsed(findings=(), narrative=(), impression=(), notes=())
-            break
-        if len(replies) == ASKS:
-            raise ReplyError(
-                f"{model.name}: its reply can't be used, also when asked again: {correction}",
-                raw_replies=tuple(reply.text for reply in replies),
-            )
-    report = Report(
-        outcome=_outcome(task, parsed),
-        study=slices.study,
+    request = Request(task=task, slices=slices, question=question, seed=seed)
+    tell = None if progress is None else lambda _, __, done, most: progress(done, most)
+    return read(request, model, progress=tell).report
+
+
+def read(
+    request: Request,
+    model: Model,
+    *,
+    strategy: Strategy = Single(),  # noqa: B008
+    view: View | None = None,
+    progress: Stages | None = None,
+    cancel: Cancel | None = None,
+) -> Read:
+    """The report of a model on a study.
+
+    Images outside the model's domain are shown to it all the same and its reply is kept, but nothing that it
+    says of them becomes a finding.
+
+    Args:
+        request: What is asked of which pictures.
+        model: Who is asked.
+        strategy: How the study is read.
+        view: Makes more pictures of the same volume, for strategies that look again.
+        progress: Called with (pass, passes, tokens written, tokens at most).
+        cancel: Says when to stop.
+
+    Raises:
+        SettingsError: If the model can't do the task, can't look at so many pictures, or can't be asked in
+            this way.
+        ModelError: If the model can't answer.
+        ReplyError: If its reply can't be used, twice.
+        CancelledError: If `cancel` said so.
+    """
+    _check(request, model)
+    outside = model.outside_domain(request.slices) if len(request.slices) else None
+    shown = checks.before(request.slices, outside=outside)
+    if any(one.name == "readable" and not one.passed for one in shown):
+        report = _report(Looked(parsed=NOTHING, request=request, heard=()), model, strategy.name, shown)
+        return Read(report=_unreadable(report), slices=request.slices)
+    if outside is not None:
+        looked = _once(request, model, progress, cancel)
+        report = _report(looked, model, strategy.name, shown)
+        return Read(report=_outside(report, outside), slices=request.slices)
+    looked = strategy.read(request, model, view=view, progress=progress, cancel=cancel)
+    parsed, said = checks.after(looked.parsed, looked.request.slices)
+    report = _report(replace(looked, parsed=parsed), model, strategy.name, (*shown, *said))
+    return Read(report=report, slices=looked.request.slices)
+
+
+def _once(request: Request, model: Model, progress: Stages | None, cancel: Cancel | None) -> Looked:
+    """One look, whatever becomes of it."""
+    tell = None if progress is None else lambda done, most: progress(1, 1, done, most)
+    (one,) = ask([request], model, purpose=request.task.name, asks=1, progress=tell, cancel=cancel)
+    return Looked(parsed=one.parsed or NOTHING, request=request, heard=one.heard, notes=one.notes)
+
+
+def _report(looked: Looked, model: Model, strategy: str, results: tuple[CheckResult, ...]) -> Report:
+    request, parsed, heard = looked.request, looked.parsed, looked.heard
+    schema = json.dumps(schema_for(request, model.capabilities))
+    return Report(
+        outcome=_outcome(request.task, parsed),
+        study=request.slices.study,
         findings=parsed.findings,
         narrative=parsed.narrative,
         impression=parsed.impression,
@@ -99,34 +126,50 @@ def run(
             model=model.name,
             model_version=model.version,
             weights_sha256=model.weights_sha256,
-            prompt_sha256=prompt.sha256,
-            schema_sha256=hashlib.sha256(json.dumps(schema).encode()).hexdigest(),
+            prompt_sha256=heard[-1].prompt_sha256 if heard else "",
+            schema_sha256=hashlib.sha256(schema.encode()).hexdigest(),
             code_version=__version__,
-            task=task.name,
-            slice_plan=slices.plan,
-            seed=seed,
+            task=request.task.name,
+            slice_plan=request.slices.plan,
+            seed=request.seed,
             dtype=model.dtype,
-            seconds=round(sum(reply.seconds for reply in replies), 3),
+            seconds=round(sum(one.seconds for one in heard), 3),
+            language=request.language,
+            strategy=strategy,
         ),
-        raw_reply=replies[-1].text,
-        notes=(f"Model's domain: {able.domain}.", *parsed.notes, *slices.notes),
+        raw_reply=heard[-1].text if heard else "",
+        notes=(
+            f"Model's domain: {model.capabilities.domain}.",
+            *parsed.notes,
+            *looked.notes,
+            *request.slices.notes,
+        ),
+        question=request.question,
+        answer=parsed.answer,
+        differential=parsed.differential,
+        checks=results,
+        heard=heard,
     )
-    return report if outside is None else _outside(report, outside)
 
 
-def _check(task: Task, slices: SliceSet, model: Model, question: str | None) -> None:
-    able = model.capabilities
+def _check(request: Request, model: Model) -> None:
+    able, task = model.capabilities, request.task
     if able.tasks is not None and task.name not in able.tasks:
         raise SettingsError(
             f"{model.name} was made for {', '.join(able.tasks)}, not for the task {task.name}; "
             "name another model with --model"
         )
-    if task.takes_question != (question is not None):
+    if task.takes_question != (request.question is not None):
         need = "needs a question: --ask" if task.takes_question else "takes no question"
         raise SettingsError(f"the task {task.name} {need}")
-    if len(slices) > able.pictures:
+    if request.language not in able.languages:
         raise SettingsError(
-            f"{model.name} looks at {able.pictures} pictures at most, found {len(slices)}; "
+            f"{model.name} speaks {', '.join(able.languages)}, found the language {request.language!r}; "
+            "ask in one of these"
+        )
+    if request.pictures > able.pictures:
+        raise SettingsError(
+            f"{model.name} looks at {able.pictures} pictures at most, found {request.pictures}; "
             "ask for fewer: --slices, or count in the plan"
         )
 
@@ -138,6 +181,15 @@ def _outcome(task: Task, parsed: Parsed) -> Outcome:
     return Outcome.NOT_ASSESSED if task.takes_question else Outcome.NO_FINDINGS
 
 
+def _unreadable(report: Report) -> Report:
+    """The report where there is nothing to see: the model wasn't asked."""
+    return replace(
+        report,
+        outcome=Outcome.NOT_ASSESSED,
+        impression=("Not assessed: the pictures are blank, so the model was not asked.",),
+    )
+
+
 def _outside(report: Report, reason: str) -> Report:
     """The report of a model that was never made for such images: its words are kept, but not as findings."""
     sentence = f"Outside the model's domain: {reason}"
@@ -147,4 +199,6 @@ def _outside(report: Report, reason: str) -> Report:
         findings=(),
         narrative=(Sentence(sentence=sentence),),
         impression=("Not assessed: these images are outside what the model was made for.",),
+        answer=None,
+        differential=(),
     )

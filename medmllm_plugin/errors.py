@@ -7,8 +7,11 @@
     ├── SettingsError            an option, a model's name or folder, an output folder (exit 2)
     ├── CodeError                a finding or site that `codes.toml` doesn't have (exit 2)
     ├── ModelError               a model could not be opened or could not answer (exit 3)
-    │   └── ReplyError           its reply breaks the schema, twice; the raw replies are kept
-    └── OutputError              something could not be written or delivered (exit 4)
+    │   ├── ReplyError           its reply breaks the schema, twice; the raw replies are kept
+    │   ├── TooManyPicturesError more pictures than it takes; says how many it takes
+    │   └── TooManyTokensError   a longer prompt than it takes; says how many tokens it takes
+    ├── OutputError              something could not be written or delivered (exit 4)
+    └── CancelledError           the user stopped it (exit 130)
 
 A wrong argument of a function is a plain `ValueError`. No error carries a patient's name.
 """
@@ -74,7 +77,33 @@ class ReplyError(ModelError):
         super().__init__(message)
 
 
+class TooManyPicturesError(ModelError):
+    """A prompt shows more pictures than the model takes; fewer can be shown."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        self.limit = limit
+        """How many it takes."""
+        super().__init__(message)
+
+
+class TooManyTokensError(ModelError):
+    """A prompt is longer than the model takes; fewer or smaller pictures can be shown."""
+
+    def __init__(self, message: str, *, found: int | None, limit: int) -> None:
+        self.found = found
+        """Tokens of the prompt and the reply asked for; None if the model doesn't tell."""
+        self.limit = limit
+        """How many it takes, the reply included."""
+        super().__init__(message)
+
+
 class OutputError(MedMLLMError):
     """Something could not be written or delivered; nothing half-written was left."""
 
     exit_code = 4
+
+
+class CancelledError(MedMLLMError):
+    """The user stopped it; nothing half-written was left."""
+
+    exit_code = 130

@@ -19,7 +19,13 @@ from medmllm_plugin import codes
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_document import device_uid
-from medmllm_plugin.dicom_bridge.sr_words import OUTCOME_WORDS, outcome_code
+from medmllm_plugin.dicom_bridge.sr_words import (
+    OUTCOME_WORDS,
+    answer_words,
+    diagnosis_words,
+    outcome_code,
+    trust_words,
+)
 from medmllm_plugin.findings import Finding, Side
 from medmllm_plugin.outputs import printable
 from medmllm_plugin.report import DISCLAIMER, Provenance, Report
@@ -109,7 +115,7 @@ def write(report: Report, path: Path) -> Path:
 
 
 def _diagnostic_report(report: Report, *, results: list[Json]) -> Json:
-    said = [OUTCOME_WORDS[report.outcome], *report.impression, DISCLAIMER]
+    said = [OUTCOME_WORDS[report.outcome], *_answers(report), *report.impression, DISCLAIMER]
     form = base64.b64encode(_as_text(report).encode("utf-8")).decode("ascii")
     study = _study(report)
     return {
@@ -193,19 +199,26 @@ def _device(provenance: Provenance) -> Json:
     }
 
 
+def _answers(report: Report) -> list[str]:
+    answer = [answer_words(report)] if report.answer is not None else []
+    return answer + [diagnosis_words(rank, one) for rank, one in enumerate(report.differential, 1)]
+
+
 def _as_text(report: Report) -> str:
     """The report for a person, in plain text, with what it was made with."""
     made_with = {name: value for name, value in asdict(report.provenance).items() if value != ""}
     del made_with["seconds"]
     sections = (
+        ("Answer", _answers(report)),
         ("Findings", [one.sentence for one in report.narrative]),
         ("Impression", report.impression),
-        ("Notes", report.notes),
+        ("Notes", [*trust_words(report), *report.notes]),
         ("Made with", [f"{name}: {value}" for name, value in made_with.items()]),
     )
     lines = ["AI draft report (unverified)", DISCLAIMER, *_lines([OUTCOME_WORDS[report.outcome]])]
     for title, texts in sections:
-        lines += ["", title, *_lines(texts)]
+        if title != "Answer" or texts:
+            lines += ["", title, *_lines(texts)]
     return "\n".join(lines) + "\n"
 
 

@@ -39,12 +39,14 @@ class Severity(StrEnum):
 
 
 class Change(StrEnum):
-    """Against a prior study (CID 6134, and new)."""
+    """Against a prior study (CID 6134, and new and resolved)."""
 
     NEW = "new"
     INCREASED = "increased"
     DECREASED = "decreased"
     UNCHANGED = "unchanged"
+    RESOLVED = "resolved"
+    """It was there on the prior study and is no more; its status is absent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,47 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StatusProbabilities:
+    """How probable a model held each status of a finding when it wrote one; they sum to at most 1."""
+
+    present: float
+    absent: float
+    indeterminate: float
+
+
+class Trial(StrEnum):
+    """How the pictures were changed when the model was asked again."""
+
+    MASKED = "masked"
+    """What the finding cites was covered."""
+    MIRRORED = "mirrored"
+    """Left and right were exchanged; the side must follow."""
+    SHUFFLED = "shuffled"
+    """The pictures came in another order."""
+
+
+class Effect(StrEnum):
+    """What became of the finding."""
+
+    GONE = "gone"
+    WEAKER = "weaker"
+    """Still there, with markedly less certainty."""
+    KEPT = "kept"
+    FLIPPED = "flipped"
+    """There, on the other side."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResult:
+    """What one change of the pictures did to a finding."""
+
+    trial: Trial
+    effect: Effect
+    certainty: float | None = None
+    """Of the finding with the changed pictures; None where it was gone or the model doesn't tell."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One coded statement on the images, with the pictures and the place it was seen."""
 
@@ -112,6 +155,16 @@ class Finding:
     """The pictures it cites, rising from 1; empty where it was not seen in pictures (a phantom's truth)."""
     image_supported: bool | None = None
     """Whether the finding moved when its pictures were masked; None if that was not asked."""
+    trials: tuple[TrialResult, ...] = ()
+    """What became of it when the model was asked again with changed pictures."""
+    probabilities: StatusProbabilities | None = None
+    """Of its status, raw, as the model's tokens say; None if it doesn't tell."""
+    agreement: float | None = None
+    """Share of several samples that gave it, 0 to 1; None if there was one."""
+    prior_images: tuple[ImageRef, ...] = ()
+    """Images of a prior study that it was compared with."""
+    prior_pictures: tuple[int, ...] = ()
+    """The pictures of prior studies that it cites, rising; their numbers follow those of the study."""
 
     def __post_init__(self) -> None:
         codes.finding(self.finding)
@@ -120,8 +173,26 @@ class Finding:
             raise ValueError(f"certainty is 0 to 1, got {self.certainty}")
 
 
-TEXT_PATTERN = r'^[^\x00-\x1f"\\\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,%d}$'
-"""Printable text of any language: no control or direction marks, nothing to escape in JSON."""
+_PRINTABLE = r'[^\x00-\x1f"\\\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
+"""A character of any language: no control or direction mark, nothing to escape in JSON."""
+
+_RUN = 100
+"""xgrammar, the grammar library of many servers, fails on patterns that repeat more than 128 times."""
+
+
+def text_pattern(most: int) -> str:
+    """The pattern of printable text of 1 to `most` characters, for schemas.
+
+    >>> import re
+    >>> [re.fullmatch(text_pattern(300), "a" * n) is not None for n in (0, 1, 100, 101, 300, 301)]
+    [False, True, True, True, True, False]
+    """
+    if most <= _RUN:
+        return f"^{_PRINTABLE}{{1,{most}}}$"
+    if most % _RUN:
+        raise ValueError(f"the most characters are below {_RUN} or a multiple of it, got {most}")
+    return f"^({_PRINTABLE}{{{_RUN}}}){{0,{most // _RUN - 1}}}{_PRINTABLE}{{1,{_RUN}}}$"
+
 
 MAX_FINDINGS = 16
 MAX_CITED = 12
@@ -183,14 +254,14 @@ def reply_schema(
                 ),
             ]
         }
-    properties["sentence"] = {"type": "string", "pattern": TEXT_PATTERN % 300}
+    properties["sentence"] = {"type": "string", "pattern": text_pattern(300)}
     schema = _closed(
         {
             "abnormal_pictures": {"type": "array", "items": number, "maxItems": pictures},
             "findings": {"type": "array", "items": _closed(properties), "maxItems": MAX_FINDINGS},
             "impression": {
                 "type": "array",
-                "items": {"type": "string", "pattern": TEXT_PATTERN % 300},
+                "items": {"type": "string", "pattern": text_pattern(300)},
                 "minItems": 1,
                 "maxItems": 6,
             },

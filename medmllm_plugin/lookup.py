@@ -106,6 +106,39 @@ def find(text: str) -> Named | None:
     return Named(finding=finding, site=site, side=side)
 
 
+def findings_named(text: str) -> tuple[str, ...]:
+    """Keys of the findings that a longer text names, each once, in its order; words between may be any.
+
+    Whether it says them to be there or not is another matter, see `statements`.
+
+    >>> findings_named("The small nodule has grown; no pleural fluid")
+    ('nodule', 'pleural_effusion')
+    """
+    names, found = _names(), []
+    words, _ = _words(text, longest=None)
+    longest = max(map(len, names))
+    start = 0
+    while start < len(words):
+        for end in range(min(start + longest, len(words)), start, -1):
+            rows = [row for row in names.get(words[start:end], {}).values() if isinstance(row, FindingCode)]
+            if rows:
+                found += [row.key for row in rows]
+                start = end
+                break
+        else:
+            start += 1
+    return tuple(dict.fromkeys(found))
+
+
+def sides_named(text: str) -> frozenset[str]:
+    """Values of `findings.Side` that a text names.
+
+    >>> sorted(sides_named("双侧胸腔积液"))
+    ['bilateral']
+    """
+    return frozenset(_words(text, longest=None)[1])
+
+
 _SIDES = {
     "left": "left", "leftsided": "left", "左": "left", "左侧": "left",
     "right": "right", "rightsided": "right", "右": "right", "右侧": "right",
@@ -128,12 +161,12 @@ _WORD = re.compile(
 )
 
 
-def _words(text: str) -> tuple[tuple[str, ...], set[str]]:
+def _words(text: str, *, longest: int | None = LONGEST) -> tuple[tuple[str, ...], set[str]]:
     """The words of a phrase in singular, a Chinese character being one, without small words; and its sides.
 
     Any other sign, such as a question mark, is a word of its own, which nothing is called.
     """
-    if len(text) > LONGEST:
+    if longest is not None and len(text) > longest:
         return ("",), set()
     words: list[str] = []
     sides: set[str] = set()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib.resources import files
 
-from medmllm_plugin import __version__, codes
+from medmllm_plugin import __version__, codes, page_evidence
 from medmllm_plugin.findings import Box, Finding, Side, Status
 from medmllm_plugin.geometry import plane_name
 from medmllm_plugin.page_pictures import Album, picture_links, side_words, text
@@ -59,27 +59,33 @@ _STATUS_ICONS = {
 _SUPPORT_WORDS = {True: "supported", False: "not supported", None: ""}
 
 
-def render(report: Report, slices: SliceSet, *, title: str = TITLE) -> str:
+def render(report: Report, slices: SliceSet, *, priors: Sequence[SliceSet] = (), title: str = TITLE) -> str:
     """The report as an HTML page that needs nothing but itself.
 
     Args:
         report: Its boxes name pictures of `slices`.
         slices: What the model was shown.
+        priors: What it was shown of earlier studies; the numbers of their pictures follow.
         title: Heading of the page; no patient's name belongs there.
     """
-    album = Album(slices=slices)
+    shown = (*slices.slices, *(one for prior in priors for one in prior.slices))
+    album = Album(slices=replace(slices, slices=shown))
     parts = (
         f"<h1>{text(title)}</h1>",
         f'<p class="study">{text(_study_words(report, slices))}</p>',
         _outcome(report),
+        page_evidence.answer(report),
         _impression_and_notes(report),
+        page_evidence.trust(report),
+        page_evidence.differential(report),
         _findings_table(report, album),
         album.switches(boxes=any(finding.box for finding in report.findings)),
         *(_card(album, row, finding) for row, finding in enumerate(report.findings, 1)),
         _narrative(report, album),
-        _strip(report, album),
+        _strip(report, album, first=1, last=len(slices)),
+        _strip(report, album, first=len(slices) + 1, last=len(shown)),
         _provenance(report),
-        _raw_reply(report),
+        page_evidence.heard(report.heard, report.raw_reply),
         f"<footer>Made by MedMLLM {text(__version__)}. {text(DISCLAIMER)}</footer>",
     )
     return document(
@@ -230,8 +236,10 @@ def _card(album: Album, row: int, finding: Finding) -> str:
         ("Size", "" if finding.size_mm is None else f"{finding.size_mm:.1f} mm, longer side of the box"),
         ("Certainty", _certainty(finding)),
         ("Image support", _SUPPORT_WORDS[finding.image_supported]),
+        *page_evidence.facts(finding),
         ("Centre", _center_words(finding)),
         ("Pictures", picture_links(album.cited(finding))),
+        ("Prior pictures", picture_links(finding.prior_pictures)),
         ("Image", _image_words(one.source)),
         ("Box", "" if finding.box is None else _box_words(finding.box)),
         ("Window", text(one.window)),
@@ -245,8 +253,18 @@ def _card(album: Album, row: int, finding: Finding) -> str:
         f"{where}; {text(side_words(one))}; {boxed}</figcaption></figure>"
         f'<div><h3>{row}. {text(words)}</h3><blockquote dir="auto">{text(finding.sentence)}</blockquote><dl>'
         + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
-        + f"</dl>{''.join(map(album.closeups, boxes))}</div></article>"
+        + f"</dl>{''.join(map(album.closeups, boxes))}{_before(finding, album)}</div></article>"
     )
+
+
+def _before(finding: Finding, album: Album) -> str:
+    """The first prior picture that a finding was compared with."""
+    if not finding.prior_pictures:
+        return ""
+    number = finding.prior_pictures[0]
+    alt = f"Picture {number} of the prior study"
+    view = album.view(number, boxes=(), alt=alt, small=True)
+    return f'<figure class="before">{view}<figcaption>{alt}</figcaption></figure>'
 
 
 def _narrative(report: Report, album: Album) -> str:
@@ -259,11 +277,16 @@ def _narrative(report: Report, album: Album) -> str:
     return f'<section><h2>Narrative</h2><div class="panel">{lines}</div></section>' if lines else ""
 
 
-def _strip(report: Report, album: Album) -> str:
-    """All pictures, small, each naming the findings that cite it."""
-    figures = ""
-    for number, one in enumerate(album.slices.slices, 1):
-        cited = [row for row, finding in enumerate(report.findings, 1) if number in album.cited(finding)]
+def _strip(report: Report, album: Album, *, first: int, last: int) -> str:
+    """Pictures of the study, or those of priors, small, each naming the findings that cite it."""
+    figures, prior = "", first > 1
+    for number in range(first, last + 1):
+        one = album.slices.picture(number)
+        cited = [
+            row
+            for row, finding in enumerate(report.findings, 1)
+            if number in (finding.prior_pictures if prior else album.cited(finding))
+        ]
         words = f"finding {', '.join(map(str, cited))}" if cited else ""
         boxes = [finding.box for finding in report.findings if finding.box and finding.box.picture == number]
         alt = f"Picture {number}, {side_words(one)}" + (f", cited by {words}" if words else "")
@@ -272,8 +295,11 @@ def _strip(report: Report, album: Album) -> str:
             f"{album.view(number, boxes=boxes, alt=alt, small=True)}</a>"
             f"<figcaption><b>{number}</b> {words}</figcaption></figure>"
         )
-    many = len(album.slices) > 1
-    heading = f"The {len(album.slices)} pictures" if many else "The picture"
+    if not figures:
+        return ""
+    many = last > first
+    heading = f"The {last - first + 1} pictures" if many else "The picture"
+    heading += " of the prior study" if prior else ""
     words = "In the order in which the model was shown them; choose one to enlarge it." if many else ""
     return (
         f'<section><h2>{heading}</h2><p class="quiet">{words}</p><div class="strip">{figures}</div></section>'
@@ -295,15 +321,6 @@ def _provenance(report: Report) -> str:
         if value not in (None, "")
     )
     return f'<section><h2>Provenance</h2><table class="panel provenance">{cells}</table></section>'
-
-
-def _raw_reply(report: Report) -> str:
-    if not report.raw_reply:
-        return ""
-    return (
-        "<section><h2>Raw reply</h2><details><summary>What the model said, as it came</summary>"
-        f'<pre tabindex="0">{text(report.raw_reply)}</pre></details></section>'
-    )
 
 
 def _icon(path: str, *, side: int) -> str:

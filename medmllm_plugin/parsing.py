@@ -1,30 +1,24 @@
-"""A model's reply checked and turned into findings whose place is known."""
+"""A model's reply checked and turned into what it says: findings whose place is known, answer, diagnoses."""
 
 from __future__ import annotations
 
 import json
-import re
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-import numpy as np
-
 from medmllm_plugin import codes
-from medmllm_plugin.findings import Box, Change, Finding, Measurement, Severity, Side, Status
-from medmllm_plugin.geometry import apply
+from medmllm_plugin.findings import Box, Finding, Status
 from medmllm_plugin.models import Model, Reply
-from medmllm_plugin.report import Sentence
-from medmllm_plugin.resampled import Bounds, Resampled
-from medmllm_plugin.slice import Inset, Slice
-from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.placing import UnusableReplyError as UnusableReplyError
+from medmllm_plugin.placing import box_of, finding_of, one_line
+from medmllm_plugin.reply_forms import MODALITIES, UNCLEAR, YES_NO, choice_keys
+from medmllm_plugin.report import Answer, Diagnosis, Likelihood, Sentence
+from medmllm_plugin.request import Request
 from medmllm_plugin.source import ImageRef
-
-
-class UnusableReplyError(ValueError):
-    """Why a reply can't be used, in words that a model can be told."""
+from medmllm_plugin.tasks import common_words
+from medmllm_plugin.token_odds import certainties, choice_probability
+from medmllm_plugin.token_odds import status_probabilities as status_probabilities
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,45 +27,62 @@ class Parsed:
 
     findings: tuple[Finding, ...]
     narrative: tuple[Sentence, ...]
+    """The findings' sentences, then the reasons where the task asks for them."""
     impression: tuple[str, ...]
+    """Where the task asks for none: its answer, or its diagnoses."""
     notes: tuple[str, ...]
     """What was left out of the reply, and why."""
+    answer: Answer | None = None
+    differential: tuple[Diagnosis, ...] = ()
+    abnormal: tuple[int, ...] = ()
+    """The pictures that the model marked as abnormal, or as those that matter, rising."""
 
 
-def parse(reply: Reply, *, schema: dict[str, Any], slices: SliceSet, model: Model) -> Parsed:
-    """Findings, narrative and impression of a reply.
+def parse(reply: Reply, *, request: Request, schema: dict[str, Any], model: Model) -> Parsed:
+    """What a reply says.
 
     Args:
         reply: As the model gave it.
-        schema: What it was asked to satisfy (`findings.reply_schema`).
-        slices: The pictures it was shown.
+        request: What it was asked.
+        schema: What it was asked to satisfy (`reply_forms.schema_for`).
         model: Whose convention its boxes have.
 
     Raises:
         UnusableReplyError: If it is not JSON, breaks the schema, or contradicts itself (a side that its site
-            can't have, a finding that can't be where it says).
+            can't have, a finding that can't be where it says, a finding both resolved and present).
     """
-    data = _checked(reply.text, schema)
-    notes: list[str] = []
-    marked = sorted({int(number) for number in data["abnormal_pictures"]})
-    if marked and all(said["status"] == Status.ABSENT for said in data["findings"]):
-        numbers = ", ".join(map(str, marked))
+    data, notes = _checked(reply.text, schema), list[str]()
+    findings = _findings(reply, data.get("findings", []), request=request, model=model, notes=notes)
+    abnormal = tuple(sorted({int(number) for number in data.get("abnormal_pictures", [])}))
+    if request.task.whole and abnormal and all(one.status is Status.ABSENT for one in findings):
+        numbers = ", ".join(map(str, abnormal))
         notes.append(
             f"the model marked pictures as abnormal ({numbers}) but reported no finding that is there"
         )
-    certainties = _certainties(reply, len(data["findings"]))
-    findings = []
-    for index, said in enumerate(data["findings"]):
-        findings.append(
-            _finding(index, said, slices=slices, model=model, certainty=certainties[index], notes=notes)
-        )
+    boxes = _located(data.get("locations", []), request=request, model=model, notes=notes)
+    answer = None
+    if "answer" in data:
+        answer = _answer(data["answer"], reply, request=request, boxes=boxes, notes=notes)
+    elif "modality" in data:
+        answer = _modality(data["modality"], request=request, notes=notes)
+    listed = [data["diagnosis"]] if "diagnosis" in data else data.get("differential", [])
+    differential = _differential(listed, request=request, notes=notes)
+    reasons = [_sentence(one, request=request) for one in data.get("reasons", [])]
+    if "impression" in data:
+        impression = tuple(one_line(text, "the impression") for text in data["impression"])
+    else:
+        impression = _in_short(answer, differential, language=request.language)
     return Parsed(
         findings=tuple(findings),
-        narrative=tuple(
-            Sentence(sentence=one.sentence, images=one.images, pictures=one.pictures) for one in findings
+        narrative=(
+            *(Sentence(sentence=one.sentence, images=one.images, pictures=one.pictures) for one in findings),
+            *reasons,
         ),
-        impression=tuple(_one_line(text, "the impression") for text in data["impression"]),
+        impression=impression,
         notes=tuple(notes),
+        answer=answer,
+        differential=differential,
+        abnormal=abnormal,
     )
 
 
@@ -92,198 +103,116 @@ def _checked(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _finding(
-    index: int,
-    said: dict[str, Any],
-    *,
-    slices: SliceSet,
-    model: Model,
-    certainty: float | None,
-    notes: list[str],
-) -> Finding:
-    finding, site = said["finding"], said["site"]
-    label = f"finding {index + 1} ({codes.finding(finding).words})"
-    if not codes.site_allowed(finding, site):
-        raise UnusableReplyError(f"{label} can't be at the site {site}.")
-    side = _side(said, label, notes)
-    numbers = sorted({int(number) for number in said["pictures"]})
-    absent = said["status"] == Status.ABSENT
-    box = _box(said.get("box"), label, absent=absent, slices=slices, model=model, notes=notes)
-    if box is not None and box.picture not in numbers:
-        numbers = sorted({*numbers, box.picture})
-    center, size = (None, None) if box is None else _measured(*slices.picture(box.picture).showing(box))
-    return Finding(
-        finding=finding,
-        site=site,
-        side=side,
-        status=Status(said["status"]),
-        sentence=_one_line(said["sentence"], f"the sentence of {label}"),
-        images=_images(slices, numbers, box),
-        pictures=tuple(numbers),
-        tracking_uid=_tracking_uid(slices, index, finding, site, side, numbers),
-        certainty=certainty,
-        box=box,
-        center_mm=center,
-        size_mm=size,
-        measurements=() if size is None else (Measurement(code="long_axis", value=size, unit="mm"),),
-        severity=None if said["severity"] is None else Severity(said["severity"]),
-        change=None if said.get("change") is None else Change(said["change"]),
-    )
-
-
-def _side(said: dict[str, Any], label: str, notes: list[str]) -> Side:
-    """The side said, if its site can have it; a site without sides loses it, a contradiction is refused."""
-    side, site = Side(said["side"]), codes.site(said["site"])
-    if side.value in site.allowed_sides:
-        return side
-    if site.sides in (codes.Sides.UNPAIRED, codes.Sides.MIDLINE):
-        notes.append(f"{label}: the model said {side.value}, left out because {site.words} has no sides")
-        return Side.NONE
-    raise UnusableReplyError(f"{label} is said to be {side.value}, which {site.words} can't be.")
-
-
-def _box(
-    said: dict[str, Any] | None, label: str, *, absent: bool, slices: SliceSet, model: Model, notes: list[str]
-) -> Box | None:
-    if said is None:
-        return None
-    if absent:
-        notes.append(f"{label}: said to be absent, so its box was left out")
-        return None
-    number = int(said["picture"])
-    one = slices.picture(number)
-    rows, columns = one.pixels.shape[:2]
-    left, top, right, bottom = model.box_to_picture(tuple(said["bbox_2d"]), rows=rows, columns=columns)
-    left, right = max(0.0, min(left, right)), min(float(columns), max(left, right))
-    top, bottom = max(0.0, min(top, bottom)), min(float(rows), max(top, bottom))
-    if right - left < 0.5 or bottom - top < 0.5:
-        notes.append(f"{label}: its box {said['bbox_2d']} is empty or outside the picture and was left out")
-        return None
-    drawn = (left, top, right, bottom)
-    outlines = one.outlines(drawn)
-    inset = one.inset_of(drawn)
-    if inset is None or not outlines:
-        notes.append(f"{label}: its box {said['bbox_2d']} lies outside of the images and was left out")
-        return None
-    if sum(other.meets(drawn) for other in one.insets) > 1:
-        notes.append(
-            f"{label}: its box {said['bbox_2d']} lies over several slices of picture {number} and was cut to "
-            "the one in which its centre lies"
-        )
-    on = outlines[0]
-    return Box(
-        picture=number,
-        image=on.image,
-        column_min=on.column_min,
-        row_min=on.row_min,
-        column_max=on.column_max,
-        row_max=on.row_max,
-        in_picture=_cut_to_plane(inset, drawn) if isinstance(inset.shown.source, Resampled) else None,
-    )
-
-
-def _cut_to_plane(inset: Inset, drawn: Bounds) -> Bounds:
-    """What of a box in a picture lies on the plane of a slice in it, for a picture may be padded."""
-    column_min, row_min, column_max, row_max = inset.shown.box_in_source(inset.from_picture(drawn))
-    return inset.to_picture(
-        inset.shown.box_from_source(
-            column_min=column_min, row_min=row_min, column_max=column_max, row_max=row_max
-        )
-    )
-
-
-def _images(slices: SliceSet, numbers: list[int], box: Box | None) -> tuple[ImageRef, ...]:
-    """The images that a finding cites.
-
-    Of its pictures all, but of a montage that its box is drawn in only the slice with the box. Where that is
-    drawn in a reformat or slab: the images that the box passes through, also when it is moved straight
-    through the patient to the other pictures cited.
-    """
-    if box is None:
-        return tuple(dict.fromkeys(image for number in numbers for image in slices.picture(number).images))
-    boxed, bounds = slices.picture(box.picture).showing(box)
-    if box.in_picture is None:
-        shown = [boxed if number == box.picture else slices.picture(number) for number in numbers]
-        return tuple(dict.fromkeys(image for one in shown for image in one.images))
-    others = [number for number in numbers if number != box.picture]
-    shown = [boxed, *(inset.shown for number in others for inset in slices.picture(number).insets)]
-    return tuple(dict.fromkeys(on.image for one in shown for on in one.outlines(_moved(bounds, boxed, one))))
-
-
-def _moved(bounds: Bounds, one: Slice, other: Slice) -> Bounds:
-    """A box of a slice moved straight through the patient to another one; both have a place there."""
-    assert one.to_patient is not None
-    assert other.to_patient is not None
-    (left, top), (right, bottom) = np.reshape(bounds, (2, 2)) - 0.5
-    corners = apply(one.to_patient, [(left, top, 0.0), (right, bottom, 0.0)])
-    there = apply(np.linalg.inv(other.to_patient), corners)[:, :2] + 0.5
-    low, high = there.min(axis=0), there.max(axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _measured(one: Slice, bounds: Bounds) -> tuple[tuple[float, float, float] | None, float | None]:
-    """Centre (LPS mm) and longer side (mm) of a box of a slice; None without a place in the patient."""
-    if one.to_patient is None:
-        return None, None
-    left, top, right, bottom = bounds
-    xy = np.array([(left, top), (right, top), (left, bottom)]) - 0.5
-    placed = apply(one.to_patient, np.column_stack([xy, np.zeros(3)]))
-    middle = (placed[1] + placed[2]) / 2
-    size = max(float(np.linalg.norm(placed[k] - placed[0])) for k in (1, 2))
-    x, y, z = (round(float(v), 2) for v in middle)
-    return (x, y, z), round(size, 1)
-
-
-def _certainties(reply: Reply, count: int) -> list[float | None]:
-    """For each finding the joint probability that the model gave to its finding, site, side and status.
-
-    It is the product over the tokens from the value of `finding` to the value of `status`; None where the
-    model gave no probabilities or the reply doesn't say these in that order.
-    """
-    if not reply.token_probabilities:
-        return [None] * count
-    spans = list(_spans(reply.text))
-    if len(spans) != count:
-        return [None] * count
-    ends, at = [], 0
-    for text in reply.token_texts:
-        at += len(text)
-        ends.append(at)
-    starts = [0, *ends[:-1]]
+def _findings(
+    reply: Reply, said: list[dict[str, Any]], *, request: Request, model: Model, notes: list[str]
+) -> list[Finding]:
+    sure = certainties(reply, len(said))
+    odds = status_probabilities(reply)
+    told = odds if len(odds) == len(said) else [None] * len(said)
     return [
-        round(
-            prod(
-                probability
-                for start, end, probability in zip(starts, ends, reply.token_probabilities, strict=True)
-                if end > first and start < last
-            ),
-            4,
+        finding_of(
+            index,
+            one,
+            request=request,
+            model=model,
+            certainty=sure[index],
+            probabilities=told[index],
+            notes=notes,
         )
-        for first, last in spans
+        for index, one in enumerate(said)
     ]
 
 
-def _spans(text: str) -> Iterator[tuple[int, int]]:
-    key = r'"{}"\s*:\s*"([^"]*)"'
-    pattern = key.format("finding") + r"(?:[^{}\[\]]*?)" + key.format("status")
-    for match in re.finditer(pattern, text):
-        yield match.start(1), match.end(2)
+def _cited(said: Mapping[str, Any], request: Request) -> tuple[tuple[int, ...], tuple[ImageRef, ...]]:
+    """The pictures of the study that something rests on, rising, and their images."""
+    numbers = tuple(sorted({int(number) for number in said.get("pictures", ())}))
+    images = (image for number in numbers for image in request.slices.picture(number).images)
+    return numbers, tuple(dict.fromkeys(images))
 
 
-def _tracking_uid(
-    slices: SliceSet, index: int, finding: str, site: str, side: Side, numbers: list[int]
-) -> str:
-    """The same for the same finding of the same reading, so a second run makes the same report."""
-    study = slices.study
-    key = [study.study_instance_uid, study.series_instance_uid, index, finding, site, side.value, numbers]
-    first = slices.slices[0].source.to_json()
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([key, first])).int}"
+def _sentence(said: Mapping[str, Any], *, request: Request) -> Sentence:
+    pictures, images = _cited(said, request)
+    return Sentence(sentence=one_line(said["sentence"], "a reason"), images=images, pictures=pictures)
 
 
-def _one_line(text: str, what: str) -> str:
-    line = " ".join(text.split())
-    if not line:
-        raise UnusableReplyError(f"{what} is blank.")
-    if not line.isascii() and re.search("[\ud800-\udfff]", line):
-        raise UnusableReplyError(f"{what} has half a character (a lone surrogate).")
-    return line
+def _located(
+    said: Iterable[dict[str, Any]], *, request: Request, model: Model, notes: list[str]
+) -> tuple[Box, ...]:
+    drawn = (
+        box_of(one, f"place {number}", slices=request.slices, model=model, notes=notes)
+        for number, one in enumerate(said, 1)
+    )
+    return tuple(dict.fromkeys(box for box in drawn if box is not None))
+
+
+def _answer(
+    said: Mapping[str, Any], reply: Reply, *, request: Request, boxes: tuple[Box, ...], notes: list[str]
+) -> Answer:
+    pictures, images = _cited(said, request)
+    pictures = tuple(sorted({*pictures, *(box.picture for box in boxes)}))
+    images = tuple(dict.fromkeys([*(box.image for box in boxes), *images]))
+    keys = choice_keys(request.choices) if request.choices else {one: one for one in YES_NO}
+    key: str | None = said["choice"]
+    if request.task.needs_boxes and (key == "yes") != bool(boxes):
+        notes.append(
+            f"the model answered {key or 'neither yes nor no'}, and drew {len(boxes)} boxes of what was asked"
+        )
+    why = said.get("why")
+    return Answer(
+        text=one_line(said["text"], "the answer"),
+        choice=None if key is None else keys.get(key, key),
+        certainty=choice_probability(reply, [*dict.fromkeys([*keys, UNCLEAR])]),
+        why=None if why is None else one_line(why, "why"),
+        images=images,
+        pictures=pictures,
+        boxes=boxes,
+    )
+
+
+def _modality(said: Mapping[str, str], *, request: Request, notes: list[str]) -> Answer:
+    """What the pictures are, as an answer; a modality that the header contradicts is noted."""
+    names, kind = common_words(request.language)["names"], said["modality"]
+    site = codes.site(said["region"])
+    region = site.zh[0] if request.language == "zh" and site.zh else site.words
+    header = request.slices.study.modality
+    if any(header in known for known in MODALITIES.values()) and header not in MODALITIES[kind]:
+        notes.append(f"the model took the pictures for {kind}, their header says {header}")
+    comma = common_words(request.language)["comma"]
+    return Answer(
+        text=comma.join([names[kind], names[said["plane"]], region]),
+        choice=kind,
+        pictures=tuple(range(1, len(request.slices) + 1)),
+        images=tuple(dict.fromkeys(image for one in request.slices.slices for image in one.images)),
+    )
+
+
+def _differential(
+    said: Sequence[Mapping[str, Any]], *, request: Request, notes: list[str]
+) -> tuple[Diagnosis, ...]:
+    """The diagnoses in the order said, each once."""
+    found: dict[str, Diagnosis] = {}
+    for number, one in enumerate(said, 1):
+        name = one_line(one["name"], f"diagnosis {number}")
+        if name.casefold() in found:
+            notes.append(f"diagnosis {number}: named before, so it was left out")
+            continue
+        pictures, images = _cited(one, request)
+        found[name.casefold()] = Diagnosis(
+            name=name,
+            likelihood=Likelihood(one["likelihood"]),
+            why=one_line(one["why"], f"why of diagnosis {number}"),
+            images=images,
+            pictures=pictures,
+        )
+    return tuple(found.values())
+
+
+def _in_short(answer: Answer | None, differential: Sequence[Diagnosis], *, language: str) -> tuple[str, ...]:
+    """The impression of a reply that has none."""
+    if answer is not None:
+        return (answer.text,)
+    words = common_words(language)
+    return tuple(
+        words["likely"].format(name=one.name, likelihood=words["likelihoods"][one.likelihood], why=one.why)
+        for one in differential
+    )

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from medmllm_plugin import engine, page, pictures, registry
-from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.models import Model
+from pydicom.dataset import Dataset
+
+from medmllm_plugin import engine, page, pictures
+from medmllm_plugin.config import Settings
+from medmllm_plugin.coverage import coverage_of
+from medmllm_plugin.errors import TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.models import Cancel, Model
+from medmllm_plugin.opening import Opened, Progress, fewer, open_study
+from medmllm_plugin.priors import tracked
 from medmllm_plugin.report import Report
+from medmllm_plugin.request import Context, Exchange, Request
 from medmllm_plugin.sliceset import SliceSet, picture_name
-from medmllm_plugin.tasks import TASKS, Task
-from medmllm_plugin.transforms.reading import read_volume
-from medmllm_plugin.transforms.recipes import settings_of
-from medmllm_plugin.transforms.slices import SlicePlan
-from medmllm_plugin.transforms.window import PRESETS
+from medmllm_plugin.strategies import Strategy
+from medmllm_plugin.strategies.names import strategy as strategy_of
+from medmllm_plugin.tasks import task as task_of
+from medmllm_plugin.views import Views
+from medmllm_plugin.views import plan_for as plan_for
+from medmllm_plugin.views import plans_for as plans_for
+from medmllm_plugin.views import shown_to as shown_to
 from medmllm_plugin.volume import Volume
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); stages are `reading`, `pictures`, `model`, `thinking`, `report`."""
-
 
 NO_SR = "no DICOM SR is written: the input is not DICOM, so it names no patient and study to write one for"
 """The note on a reading of a NIfTI, NRRD or MetaImage file."""
+
+REDUCTIONS = 2
+"""How often fewer pictures are shown to a model that finds them too many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -34,138 +41,200 @@ class Reading:
 
     report: Report
     slices: SliceSet
-    volume: Volume
+    """Of the study itself: the pictures that findings cite."""
+    volumes: tuple[Volume, ...]
+    """The series of the study that were shown."""
+    priors: tuple[SliceSet, ...] = ()
+    """The pictures of an earlier study, whose numbers follow."""
+    exchange: Exchange | None = field(default=None, repr=False)
+    """The question and its answer, for the next question on the study; None where none was asked."""
+
+    @property
+    def volume(self) -> Volume:
+        """The first series that was shown."""
+        return self.volumes[0]
+
+    @property
+    def headers(self) -> list[Dataset]:
+        """One header for each instance of all series shown; empty if they are not DICOM."""
+        return [header for volume in self.volumes for header in volume.headers]
 
 
 def read(
     paths: Sequence[Path | str] | Path | str,
     *,
-    task: str = "report",
+    task: str | None = None,
     question: str | None = None,
+    choices: Sequence[str] = (),
+    context: Context | None = None,
+    language: str = "en",
     model: str | Model = "embedded",
+    strategy: str | Strategy = "single",
     series: str | None = None,
     volume: int | str | None = None,
     modality: str | None = None,
     count: int | None = None,
     plan: str | None = None,
+    study: bool = False,
+    prior: Path | str | None = None,
+    prior_report: Path | None = None,
+    settings: Settings | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> Reading:
     """Read a study: a folder, files, a DICOMDIR, a zip, or a NIfTI, NRRD or MetaImage file.
 
     Args:
         paths: What to read, one study.
-        task: A name of `tasks.TASKS`.
-        question: The user's own question, for the task `question`.
-        model: A name that `registry.open_model` knows, or a model.
-        series: Which series: its UID, the end of it, or its number; None chooses and says why.
-        volume: Of a series or file of several volumes which one, as `read_volume` takes it.
-        modality: What a NIfTI, NRRD or MetaImage file shows, such as CT, since it doesn't say.
-        count: Most pictures; None for what suits the model.
-        plan: How pictures are chosen and made, as `transforms.recipes.settings_of` takes it; None for what
-            suits the model.
+        task: A name that `tasks.task` knows; None for what fits: `question` where one is asked, `compare`
+            where there is a prior study, else `report`.
+        question: As `ask`.
+        choices: As `ask`.
+        context: As `ask`.
+        language: As `ask`.
+        model: As `open_study`.
+        strategy: As `ask`.
+        series: As `open_study`.
+        volume: As `open_study`.
+        modality: As `open_study`.
+        count: As `open_study`.
+        plan: As `open_study`.
+        study: As `open_study`.
+        prior: As `open_study`.
+        prior_report: As `open_study`.
+        settings: As `open_study`.
+        seed: As `ask`.
+        progress: Called as the work goes on.
+        cancel: As `ask`.
+
+    Raises:
+        MedMLLMError: One of its branches, see `errors`.
+    """
+    task_of(task or "report")
+    opened = open_study(
+        paths,
+        model=model,
+        series=series,
+        volume=volume,
+        modality=modality,
+        count=count,
+        plan=plan,
+        study=study,
+        prior=prior,
+        prior_report=prior_report,
+        settings=settings,
+        progress=progress,
+    )
+    return ask(
+        opened,
+        task=task,
+        question=question,
+        choices=choices,
+        context=context,
+        language=language,
+        strategy=strategy,
+        seed=seed,
+        progress=progress,
+        cancel=cancel,
+    )
+
+
+def ask(
+    opened: Opened,
+    *,
+    task: str | None = None,
+    question: str | None = None,
+    choices: Sequence[str] = (),
+    history: Sequence[Exchange] = (),
+    context: Context | None = None,
+    language: str = "en",
+    strategy: str | Strategy = "single",
+    seed: int = 0,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> Reading:
+    """Ask a model about a study that was opened for it.
+
+    Where the model finds the pictures too many, fewer are shown by the same plan, and the report says so.
+
+    Args:
+        opened: As `open_study` gives it.
+        task: As `read`.
+        question: The user's own question, for a task that takes one.
+        choices: Of a closed question the answers to choose from.
+        history: Earlier questions on this study, each the `exchange` of its reading.
+        context: What is known of the patient beside the images.
+        language: ISO 639-1 code of the language to ask and answer in.
+        strategy: How the study is read: what `strategies.names.strategy` takes, or a strategy.
         seed: For models that sample.
         progress: Called as the work goes on.
+        cancel: Says when to stop.
 
     Raises:
         MedMLLMError: One of its branches, see `errors`.
     """
     tell = progress or (lambda stage, done, total: None)
-    chosen = _task(task)
-    asked = settings_of(plan) if plan is not None else {}
-    tell("reading", 0, 1)
-    places = [paths] if isinstance(paths, Path | str) else paths
-    whole = read_volume([Path(path) for path in places], series=series, modality=modality, volume=volume)
-    tell("reading", 1, 1)
-    tell("model", 0, 1)
-    reader = registry.open_model(model) if isinstance(model, str) else model
-    tell("model", 1, 1)
-    slices = shown_to(
-        reader,
-        whole,
-        plans=plans_for(reader, whole, count=count, asked=asked),
-        progress=lambda done, total: tell("pictures", done, total),
+    views, model, notes = opened.views, opened.model, list[str]()
+    usual = "question" if question is not None else "compare" if views.priors else "report"
+    way = strategy_of(strategy, own_overview=not opened.planned) if isinstance(strategy, str) else strategy
+    for again in range(REDUCTIONS + 1):
+        request = Request(
+            task=task_of(task or usual),
+            slices=_noted(views, notes),
+            priors=views.priors,
+            question=question,
+            choices=tuple(choices),
+            history=tuple(history),
+            context=context,
+            language=language,
+            seed=seed,
+        )
+        try:
+            done = engine.read(
+                request, model, strategy=way, view=views.again, progress=_thinking(tell), cancel=cancel
+            )
+            break
+        except (TooManyPicturesError, TooManyTokensError) as error:
+            less = fewer(views, error)
+            if again == REDUCTIONS or less is None:
+                raise
+            notes = [f"{less.pictures} pictures were shown instead of {opened.views.pictures}: {error}"]
+            views = less
+    report = replace(done.report, coverage=coverage_of(done.slices, views.volumes))
+    if opened.earlier:
+        report = tracked(report, opened.earlier)
+    return Reading(
+        report=report,
+        slices=done.slices,
+        volumes=views.volumes,
+        priors=views.priors,
+        exchange=None if question is None else Exchange(question=question, answer=_said(report)),
     )
-    tell("pictures", len(slices), len(slices))
-    if not whole.headers:
-        slices = replace(slices, notes=(*slices.notes, NO_SR))
-    report = engine.run(
-        chosen,
-        slices,
-        reader,
-        question=question,
-        seed=seed,
-        progress=lambda done, total: tell("thinking", done, total),
-    )
-    return Reading(report=report, slices=slices, volume=whole)
 
 
-def plan_for(
-    model: Model, volume: Volume, *, count: int | None = None, asked: Mapping[str, Any] | None = None
-) -> SlicePlan:
-    """The slice plan that suits a model, as far as the volume allows it: the first of `plans_for`."""
-    return plans_for(model, volume, count=count, asked=asked)[0]
+def _noted(views: Views, notes: Sequence[str]) -> SliceSet:
+    """The pictures of a study, with what a reader must know of how they were made."""
+    slices = views.slices
+    more = [*notes] if views.volumes[0].headers else [*notes, NO_SR]
+    prior = [note for one in views.priors for note in one.notes]
+    return replace(slices, notes=(*slices.notes, *prior, *more)) if more or prior else slices
 
 
-def plans_for(
-    model: Model, volume: Volume, *, count: int | None = None, asked: Mapping[str, Any] | None = None
-) -> tuple[SlicePlan, ...]:
-    """The slice plans that may suit a model, as far as the volume allows them.
-
-    Several where the model has plans of its own for kinds of studies of this modality and nothing says which
-    kind the volume is.
-
-    Args:
-        model: The model; its own plans and its limits of pictures and tokens count.
-        volume: What is shown.
-        count: Most pictures; None for what suits the model.
-        asked: Settings of `SlicePlan` that a user asked for; they stand before the model's own.
-
-    Raises:
-        SettingsError: If the model's own plan is not one, or the settings can't be joined to one.
-    """
-    plans = [
-        _plan(model, own, volume, count, asked or {}) for own in model.capabilities.plans_for(volume.study)
-    ]
-    return tuple(dict.fromkeys(plans))
+def _said(report: Report) -> str:
+    """The answer of a report in words, for the next question."""
+    if report.answer is not None:
+        return report.answer.text
+    return " ".join(report.impression)
 
 
-def shown_to(
-    model: Model,
-    volume: Volume,
-    *,
-    plans: Sequence[SlicePlan],
-    progress: Callable[[int, int], None] | None = None,
-) -> SliceSet:
-    """A volume as the first plan shows it that keeps it in the model's domain; if none does, as the first."""
-    first: SliceSet | None = None
-    for plan in plans:
-        slices = plan.apply(volume, progress=progress)
-        if len(plans) == 1 or model.outside_domain(slices) is None:
-            return slices
-        first = first or slices
-    if first is None:
-        raise ValueError("to show a volume needs a plan")
-    return first
+def _thinking(tell: Progress) -> Callable[[int, int, int, int], None]:
+    """Passes and tokens of a model as stages."""
 
+    def told(number: int, passes: int, done: int, most: int) -> None:
+        tell("thinking" if passes == 1 else f"thinking {number}/{passes}", done, most)
 
-def _plan(
-    model: Model, settings: Mapping[str, Any], volume: Volume, count: int | None, asked: Mapping[str, Any]
-) -> SlicePlan:
-    able, own = model.capabilities, dict(settings)
-    if own.get("window") in PRESETS and volume.unit != "HU":
-        del own["window"]
-    if able.tokens is not None:
-        own.setdefault("tokens", able.tokens)
-    joined: dict[str, Any] = {**own, **asked}
-    joined.setdefault("count", min(SlicePlan().usual_count, able.pictures))
-    if count is not None:
-        joined["count"] = count
-    try:
-        plan = SlicePlan(**joined)
-    except TypeError as error:
-        raise SettingsError(f"{model.name}: its slice plan {joined} is not one ({error})") from error
-    return plan if plan.count is not None else replace(plan, count=min(plan.usual_count, able.pictures))
+    return told
 
 
 def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, Path]:
@@ -187,7 +256,7 @@ def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, P
     """
     from medmllm_plugin.dicom_bridge import sr_profile
 
-    profile, headers = sr_profile.profile(sr), reading.volume.headers
+    profile, headers = sr_profile.profile(sr), reading.headers
     made = sr_profile.dicom_files(reading.report, headers, reading.slices, profile=profile) if headers else []
     files = {
         "report": folder / "report.json",
@@ -212,10 +281,3 @@ def write_slices(slices: SliceSet, folder: Path, *, inside: str = "") -> dict[st
         (files["pictures"] / picture_name(number)).write_bytes(pictures.png_bytes(one.pixels))
     files["slices"].write_text(json.dumps(slices.to_json(folder=inside), indent=1) + "\n", encoding="utf-8")
     return files
-
-
-def _task(name: str) -> Task:
-    try:
-        return TASKS[name]
-    except KeyError:
-        raise SettingsError(f"no task is named {name!r}; there are: {', '.join(TASKS)}") from None

@@ -1,12 +1,15 @@
-"""Models by name: those of this package, and of any installed one with entry points in `medmllm.models`."""
+"""Models by name: ours, those of installed packages (group `medmllm.models`), those of the settings."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medmllm_plugin import config
+from medmllm_plugin.config import NamedModel, Settings
 from medmllm_plugin.errors import MedMLLMError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,20 +23,33 @@ FOLDERS = "transformers"
 """The model that opens folders and hub ids given without a name."""
 
 
-def models() -> list[tuple[str, str]]:
-    """Each model's name and what it is, in a line; ours first. One that is broken says so and hides no other.
+def models(settings: Settings | None = None) -> list[tuple[str, str]]:
+    """Each model's name and what it is, in a line; ours first, the user's own last.
 
-    Loads the modules that register models, but opens none: torch stays out.
+    Loads the modules that register models, but opens none: torch stays out. One that is broken says so and
+    hides no other.
+
+    Args:
+        settings: Where models have names of the user's; None for the file that `config.load` finds.
+
+    Raises:
+        SettingsError: If the settings can't be used.
     """
-    return [(name, _summary(entry)) for name, entry in _entries().items()]
+    entries = _entries()
+    named = _named(settings, entries)
+    return [
+        *((name, _summary(entry)) for name, entry in entries.items()),
+        *((name, one.summary) for name, one in named.items()),
+    ]
 
 
-def open_model(name: str) -> Model:
+def open_model(name: str, *, settings: Settings | None = None) -> Model:
     """The model that `--model` names.
 
     Args:
-        name: `NAME` or `NAME:SPEC` of a registered model; or a folder or hub id, short for
-            `transformers:SPEC`.
+        name: `NAME` or `NAME:SPEC` of a registered model; a name of the settings; or a folder or hub id,
+            short for `transformers:SPEC`.
+        settings: As in `models`; looked at only if no registered model has the name.
 
     Raises:
         SettingsError: If there is no such model, or it can't be opened with this SPEC.
@@ -42,23 +58,54 @@ def open_model(name: str) -> Model:
     entries = _entries()
     head, _, spec = name.partition(":")
     entry = entries.get(head)
+    named: Mapping[str, NamedModel] = {}
+    if entry is None and not _is_path(name):
+        named = _named(settings, entries)
+        if name in named:
+            return _open_named(named[name], entries)
     if entry is None and _looks_like_a_place(name):
         entry, spec = entries.get(FOLDERS), name
     if entry is None:
         raise SettingsError(
-            f"model {name!r}: found no such name, expected one of {', '.join(entries) or 'none'}, "
+            f"model {name!r}: found no such name, expected one of {', '.join((*entries, *named)) or 'none'}, "
             f"a model's folder, or a hub id; {_remedy(entries)}"
         )
     opened: Model = _load(entry)(spec)
     return opened
 
 
-def _remedy(entries: dict[str, EntryPoint]) -> str:
+def _named(settings: Settings | None, entries: Mapping[str, EntryPoint]) -> Mapping[str, NamedModel]:
+    """The models that the settings name; none may take the name of a registered one."""
+    named = (config.load() if settings is None else settings).models
+    for name in named.keys() & entries.keys():
+        raise SettingsError(f"{named[name].where}: found the name of an installed model, choose another")
+    return named
+
+
+def _open_named(one: NamedModel, entries: Mapping[str, EntryPoint]) -> Model:
+    entry = entries.get(one.uses)
+    if entry is None:
+        raise SettingsError(
+            f"{one.where}.uses: found {one.uses!r}, expected one of {', '.join(entries) or 'none'}; "
+            f"{_remedy(entries)}"
+        )
+    try:
+        opened: Model = _load(entry)(one.spec)
+    except SettingsError as error:
+        raise SettingsError(f"{one.where}: {error}") from error
+    return opened
+
+
+def _remedy(entries: Mapping[str, EntryPoint]) -> str:
     return "see: medmllm models" if entries else "run: pip install medmllm-plugin"
 
 
 def _looks_like_a_place(name: str) -> bool:
-    return bool(name) and ("/" in name or "\\" in name or name.startswith("~") or Path(name).is_dir())
+    return bool(name) and (_is_path(name) or Path(name).is_dir())
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or "\\" in name or name.startswith("~")
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -8,7 +8,19 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from medmllm_plugin.findings import Box, Change, Finding, Measurement, Severity, Side, Status
+from medmllm_plugin.findings import (
+    Box,
+    Change,
+    Effect,
+    Finding,
+    Measurement,
+    Severity,
+    Side,
+    Status,
+    StatusProbabilities,
+    Trial,
+    TrialResult,
+)
 from medmllm_plugin.source import ImageRef, image_from_json
 from medmllm_plugin.volume import Study
 
@@ -55,6 +67,89 @@ class Provenance:
     dtype: str
     seconds: float
     """Wall-clock seconds that the model took, all asks together."""
+    task_version: str = ""
+    """Version of the task's words, with a hash of their file."""
+    language: str = "en"
+    """ISO 639-1 code of the language that the model was asked in."""
+    strategy: str = "single"
+    """How the study was read, see `medmllm_plugin.strategies`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The answer to a question."""
+
+    text: str
+    """In the model's own words, one or more sentences."""
+    choice: str | None = None
+    """Of a closed question: `yes`, `no`, `unclear`, or one of the choices given, as it was given."""
+    certainty: float | None = None
+    """Of the choice, 0 to 1; None if the model gave none."""
+    why: str | None = None
+    """What it rests on, where that was asked for."""
+    images: tuple[ImageRef, ...] = ()
+    pictures: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    """Where it is, where that was asked for."""
+
+
+class Likelihood(StrEnum):
+    """How likely a diagnosis is held."""
+
+    HIGH = "high"
+    MODERATE = "moderate"
+    LOW = "low"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """One line of a differential diagnosis, the likeliest first."""
+
+    name: str
+    likelihood: Likelihood
+    why: str
+    images: tuple[ImageRef, ...] = ()
+    pictures: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """How much of what was read the model really saw."""
+
+    slices_shown: int
+    """Images of the study that are part of a picture."""
+    slices_total: int
+    """Images of the series read."""
+    share: float | None
+    """Share of the volume that lies in a picture, 0 to 1; None where images have no place in the patient."""
+    smallest_mm: float | None
+    """The larger of a picture's pixel and the distance of the pictures: what is smaller may not be visible.
+    None where spacing is unknown."""
+    words: str
+    """The same as a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckResult:
+    """What a guard rail said, see `medmllm_plugin.checks`."""
+
+    name: str
+    passed: bool
+    message: str
+    """What was looked at and found, a sentence."""
+    about: int | None = None
+    """The finding it is about, from 0 in the order of the report; None for the report as a whole."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """One reply of the model, as it came."""
+
+    purpose: str
+    """Why it was asked, such as `report`, `report, asked again` or `zoom`."""
+    prompt_sha256: str
+    text: str
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +166,15 @@ class Report:
     """The model's reply, whole, as it came; the last one if it was asked again."""
     notes: tuple[str, ...] = ()
     """What a reader must know: how the input was chosen, what was left out, the model's domain."""
+    question: str | None = None
+    """The user's own question."""
+    answer: Answer | None = None
+    differential: tuple[Diagnosis, ...] = ()
+    """The likeliest first."""
+    coverage: Coverage | None = None
+    checks: tuple[CheckResult, ...] = ()
+    heard: tuple[Heard, ...] = ()
+    """Every reply of the model in the order it came; `raw_reply` is the one that the report was made from."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -92,6 +196,12 @@ class Report:
                 "impression": list(self.impression),
             },
             "notes": list(self.notes),
+            "question": self.question,
+            "answer": None if self.answer is None else _answer_to_json(self.answer),
+            "differential": [_with_images(one) for one in self.differential],
+            "coverage": None if self.coverage is None else asdict(self.coverage),
+            "checks": [asdict(one) for one in self.checks],
+            "heard": [asdict(one) for one in self.heard],
             "provenance": asdict(self.provenance),
             "raw_reply": self.raw_reply,
         }
@@ -129,12 +239,39 @@ class Report:
             provenance=Provenance(**data["provenance"]),
             raw_reply=data["raw_reply"],
             notes=tuple(data["notes"]),
+            question=data.get("question"),
+            answer=None if data.get("answer") is None else _answer_from_json(data["answer"]),
+            differential=tuple(
+                Diagnosis(**{**_images_read(one), "likelihood": Likelihood(one["likelihood"])})
+                for one in data.get("differential", ())
+            ),
+            coverage=None if data.get("coverage") is None else Coverage(**data["coverage"]),
+            checks=tuple(CheckResult(**one) for one in data.get("checks", ())),
+            heard=tuple(Heard(**one) for one in data.get("heard", ())),
         )
 
     def to_text(self) -> str:
         """The report as `report.json` holds it; half a surrogate pair, which UTF-8 can't hold, is escaped."""
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
         return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
+
+
+def _answer_to_json(answer: Answer) -> dict[str, Any]:
+    return {**_with_images(answer), "boxes": [_box_to_json(box) for box in answer.boxes]}
+
+
+def _answer_from_json(data: dict[str, Any]) -> Answer:
+    return Answer(**{**_images_read(data), "boxes": tuple(map(_box_from_json, data["boxes"]))})
+
+
+def _with_images(one: Answer | Diagnosis) -> dict[str, Any]:
+    images = [image.to_json() for image in one.images]
+    return {**asdict(one), "images": images, "pictures": list(one.pictures)}
+
+
+def _images_read(data: dict[str, Any]) -> dict[str, Any]:
+    images = tuple(map(image_from_json, data["images"]))
+    return {**data, "images": images, "pictures": tuple(data["pictures"])}
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:
@@ -148,17 +285,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
         "certainty": finding.certainty,
         "sentence": finding.sentence,
         "images": [image.to_json() for image in finding.images],
-        "box": None
-        if box is None
-        else {
-            "picture": box.picture,
-            "image": box.image.to_json(),
-            "column_min": box.column_min,
-            "row_min": box.row_min,
-            "column_max": box.column_max,
-            "row_max": box.row_max,
-            "in_picture": None if box.in_picture is None else list(box.in_picture),
-        },
+        "box": None if box is None else _box_to_json(box),
         "center_mm": None if finding.center_mm is None else list(finding.center_mm),
         "size_mm": finding.size_mm,
         "measurements": [asdict(one) for one in finding.measurements],
@@ -167,12 +294,17 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
         "tracking_uid": finding.tracking_uid,
         "pictures": list(finding.pictures),
         "image_supported": finding.image_supported,
+        "trials": [asdict(one) for one in finding.trials],
+        "probabilities": None if finding.probabilities is None else asdict(finding.probabilities),
+        "agreement": finding.agreement,
+        "prior_images": [image.to_json() for image in finding.prior_images],
+        "prior_pictures": list(finding.prior_pictures),
     }
 
 
 def finding_from_json(data: dict[str, Any]) -> Finding:
     """The finding that `finding_to_json` wrote."""
-    box, center = data["box"], data["center_mm"]
+    box, center, odds = data["box"], data["center_mm"], data.get("probabilities")
     return Finding(
         **{
             **data,
@@ -185,8 +317,28 @@ def finding_from_json(data: dict[str, Any]) -> Finding:
             "measurements": tuple(Measurement(**one) for one in data["measurements"]),
             "severity": None if data["severity"] is None else Severity(data["severity"]),
             "change": None if data["change"] is None else Change(data["change"]),
+            "trials": tuple(_trial_from_json(one) for one in data.get("trials", ())),
+            "probabilities": None if odds is None else StatusProbabilities(**odds),
+            "prior_images": tuple(map(image_from_json, data.get("prior_images", ()))),
+            "prior_pictures": tuple(data.get("prior_pictures", ())),
         }
     )
+
+
+def _trial_from_json(data: dict[str, Any]) -> TrialResult:
+    return TrialResult(trial=Trial(data["trial"]), effect=Effect(data["effect"]), certainty=data["certainty"])
+
+
+def _box_to_json(box: Box) -> dict[str, Any]:
+    return {
+        "picture": box.picture,
+        "image": box.image.to_json(),
+        "column_min": box.column_min,
+        "row_min": box.row_min,
+        "column_max": box.column_max,
+        "row_max": box.row_max,
+        "in_picture": None if box.in_picture is None else list(box.in_picture),
+    }
 
 
 def _box_from_json(data: dict[str, Any]) -> Box:

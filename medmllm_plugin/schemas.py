@@ -16,7 +16,18 @@ from types import NoneType, UnionType
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from medmllm_plugin.findings import Finding
-from medmllm_plugin.report import DISCLAIMER, SCHEMA, Outcome, Provenance, Sentence
+from medmllm_plugin.report import (
+    DISCLAIMER,
+    SCHEMA,
+    Answer,
+    CheckResult,
+    Coverage,
+    Diagnosis,
+    Heard,
+    Outcome,
+    Provenance,
+    Sentence,
+)
 from medmllm_plugin.source import ImageRef
 from medmllm_plugin.volume import Study
 
@@ -31,6 +42,7 @@ _PLAIN: dict[Any, Json] = {
 }
 _KEY = {"type": "string", "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$"}
 _FROM_0, _FROM_1 = {"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 1}
+_SHARE = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]}
 _BOUND: dict[str, Json] = {
     "finding": {**_KEY, "description": "a key of the findings of codes.toml"},
     "site": {**_KEY, "description": "a key of the sites of codes.toml"},
@@ -38,14 +50,21 @@ _BOUND: dict[str, Json] = {
     "picture": {**_FROM_1, "description": "number of the picture, in the order shown"},
     "index": _FROM_0,
     "volume": _FROM_0,
-    "certainty": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},
+    "certainty": _SHARE,
     "frame": {"anyOf": [_FROM_1, {"type": "null"}]},
     "column_min": {"type": "number", "minimum": 0},
     "row_min": {"type": "number", "minimum": 0},
     "pictures": {"type": "array", "items": _FROM_1},
+    "prior_pictures": {"type": "array", "items": _FROM_1},
+    "agreement": _SHARE,
+    "share": _SHARE,
 }
 """What is said of a field by its name, where that is more than its type says."""
-_ADDED = {"pictures", "in_picture", "volume", "tiles"}
+_ADDED = {
+    *("pictures", "in_picture", "volume", "tiles", "question", "answer", "differential", "coverage"),
+    *("checks", "heard", "trials", "probabilities", "agreement", "prior_images", "prior_pictures"),
+    *("task_version", "language", "strategy"),
+}
 """Fields that files of the same schema's number written before don't have, or that only montages have."""
 
 
@@ -78,6 +97,12 @@ def report_schema() -> Json:
             "findings": tuple[Finding, ...],
             "narrative": {"findings": tuple[Sentence, ...], "impression": tuple[str, ...]},
             "notes": tuple[str, ...],
+            "question": str | None,
+            "answer": Answer | None,
+            "differential": tuple[Diagnosis, ...],
+            "coverage": Coverage | None,
+            "checks": tuple[CheckResult, ...],
+            "heard": tuple[Heard, ...],
             "provenance": Provenance,
             "raw_reply": str,
         },

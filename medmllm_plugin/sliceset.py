@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,35 @@ from medmllm_plugin.source import ImageRef
 from medmllm_plugin.volume import Study
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """The pictures of one series among those of several that are shown together."""
+
+    pictures: int
+    """How many; they follow those of the parts before."""
+    study: Study
+    """The series that they are of."""
+    plan: str
+    """As `SliceSet.plan`."""
+    words: str = ""
+    """What sets the series apart, by coded facts only, such as `FLAIR` or `arterial phase`; may be empty."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SliceSet:
-    """What a model is shown of one volume: pictures numbered from 1 in the order of `slices`."""
+    """What a model is shown of one study: pictures numbered from 1 in the order of `slices`."""
 
     slices: tuple[Slice, ...]
     study: Study
+    """Where there are several series, that of the first."""
     plan: str
     """How the pictures were chosen and made, in words that go into the report's provenance."""
     notes: tuple[str, ...] = ()
     """What the reader of the report should know of the input."""
+    parts: tuple[Part, ...] = ()
+    """The series that the pictures are of, in their order, if there are several; else empty."""
+    days_before: int | None = None
+    """Of a prior study how many days it was made before the one it is compared with; None if not known."""
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -152,6 +171,7 @@ class SliceSet:
                 "frame_of_reference_uid": self.study.frame_of_reference_uid,
                 "plan": self.plan,
                 "notes": list(self.notes),
+                **self._series_shown(),
             },
             "slices": [
                 {
@@ -168,6 +188,21 @@ class SliceSet:
             ],
         }
 
+    def _series_shown(self) -> dict[str, Any]:
+        """What `slices.json` says where several series are shown together."""
+        shown = [
+            {
+                "pictures": part.pictures,
+                "modality": part.study.modality,
+                "series_instance_uid": part.study.series_instance_uid,
+                "frame_of_reference_uid": part.study.frame_of_reference_uid,
+                "words": part.words,
+                "plan": part.plan,
+            }
+            for part in self.parts
+        ]
+        return {"parts": shown} if shown else {}
+
     def _placed(self, number: int, shown: Slice) -> Matrix:
         if shown.to_patient is None:
             raise GeometryError(
@@ -180,6 +215,35 @@ class SliceSet:
 def _tiles(one: Slice) -> dict[str, Any]:
     """What `slices.json` says of a montage more than of other pictures."""
     return {"tiles": [inset.to_json() for inset in one.insets]} if isinstance(one.source, Montage) else {}
+
+
+def joined(sets: Sequence[SliceSet], *, words: Sequence[str] = ()) -> SliceSet:
+    """Slice sets of one study as one, their pictures numbered on.
+
+    Args:
+        sets: At least one. Sets of one series become a set of that series.
+        words: For each what sets its series apart, see `Part.words`.
+
+    Raises:
+        ValueError: If they are of several studies, or there is none.
+    """
+    if len({one.study.study_instance_uid for one in sets}) != 1:
+        raise ValueError("slice sets of one study can be joined, found several or none")
+    if len(sets) == 1:
+        return sets[0]
+    labels = words or [""] * len(sets)
+    parts = tuple(
+        part
+        for one, label in zip(sets, labels, strict=True)
+        for part in one.parts or (Part(pictures=len(one), study=one.study, plan=one.plan, words=label),)
+    )
+    return replace(
+        sets[0],
+        slices=tuple(one for each in sets for one in each.slices),
+        plan="; then ".join(dict.fromkeys(one.plan for one in sets)),
+        notes=tuple(dict.fromkeys(note for one in sets for note in one.notes)),
+        parts=parts if len({part.study.series_instance_uid for part in parts}) > 1 else (),
+    )
 
 
 def picture_name(number: int) -> str:

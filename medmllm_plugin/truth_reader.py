@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from medmllm_plugin.errors import ModelError
 from medmllm_plugin.findings import MAX_CITED, Finding, Side
 from medmllm_plugin.geometry import Matrix, apply, orientation_letters
-from medmllm_plugin.models import Capabilities, Progress, Reply
+from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply
 from medmllm_plugin.phantoms.study import PhantomStudy, mask_box
 from medmllm_plugin.prompts import Prompt
 from medmllm_plugin.scoring import Bounds, true_findings
@@ -108,20 +109,17 @@ class TruthReader:
         """The box as it is: it points in pixels of the picture."""
         return box
 
-    def reply(
-        self,
-        prompt: Prompt,
-        *,
-        schema: dict[str, Any],
-        seed: int,
-        max_tokens: int,
-        progress: Progress | None = None,
-    ) -> Reply:
-        """The truth, as far as the pictures show it and as they show it.
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """The truth, as far as the pictures show it and as they show it; see `Model.replies`.
 
         Raises:
             ModelError: If a picture shows no image of the phantom, or none shows anything.
         """
+        return [self._reply(ask.prompt) for ask in asks]
+
+    def _reply(self, prompt: Prompt) -> Reply:
         greys = {part.number: part.pixels.astype(np.float64).mean(axis=2) for part in prompt.pictures}
         seen = {
             number: self._recognised(number, grey) for number, grey in greys.items() if grey.std() > BLANK

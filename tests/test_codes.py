@@ -36,7 +36,7 @@ CONTEXT_GROUPS = {
     "laterality": {244, 245},
     "status": {240},
     "severity": {3716},
-    "change": {6002, 6134},
+    "change": {3770, 6002, 6134},
     "outcome": {6047},
     "procedure": {100},
 }

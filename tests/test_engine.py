@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medmllm_plugin import codes, engine
+from medmllm_plugin import asking, codes, engine
 from medmllm_plugin.errors import ModelError, ReplyError, SettingsError
 from medmllm_plugin.models import Capabilities, Reply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
@@ -225,4 +225,4 @@ def test_progress_is_told() -> None:
         progress=lambda done, total: told.append((done, total)),
     )
 
-    assert told == [(1, engine.MAX_TOKENS)]
+    assert told == [(1, asking.MAX_TOKENS)]

@@ -34,12 +34,45 @@ LAYERS = (
         "pictures",
     },
     {"transforms"},
-    {"tasks", "prompts", "guard", "models", "parsing", "registry", "engine"},
-    {"dicom_bridge", "fhir", "page", "page_pictures", "phantoms", "scoring"},
-    {"truth_reader", "sr_read_back", "verdicts", "pipeline"},
+    {
+        "tasks",
+        "checklists",
+        "request",
+        "prompts",
+        "quoting",
+        "described",
+        "prompting",
+        "calibration",
+        "capabilities",
+        "guard",
+        "models",
+        "reply_forms",
+        "token_odds",
+        "placing",
+        "parsing",
+        "config",
+        "registry",
+        "asking",
+        "strategies",
+        "statements",
+        "checks",
+        "engine",
+    },
+    {"dicom_bridge", "fhir", "page", "page_evidence", "page_pictures", "phantoms", "scoring"},
+    {"truth_reader", "sr_read_back", "verdicts", "coverage", "views", "priors", "opening", "pipeline"},
     {"selftest", "selftest_page"},
     {"transforms.monai_array", "transforms.monai"},
-    {"config", "console", "cli_common", "cli_pictures", "cli_selftest", "cli_sr", "cli", "__main__"},
+    {
+        "console",
+        "cli_common",
+        "cli_models",
+        "cli_pictures",
+        "cli_read",
+        "cli_selftest",
+        "cli_sr",
+        "cli",
+        "__main__",
+    },
 )
 """Modules and subpackages from the lowest layer, the values, to the highest, the command.
 
@@ -47,7 +80,7 @@ A module of a subpackage may stand in a layer of its own: MONAI's transforms lie
 of them run the whole line.
 """
 
-APART = ({"dicom_bridge"}, {"page", "page_pictures"}, {"phantoms"})
+APART = ({"dicom_bridge"}, {"page", "page_evidence", "page_pictures"}, {"phantoms"})
 """These stand in one layer and know nothing of each other."""
 
 RAS_DOORS = {f"{PACKAGE}.{name}" for name in ("transforms.nifti", "transforms.metatensor", "phantoms.nifti")}

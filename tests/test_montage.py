@@ -18,10 +18,11 @@ from medmllm_plugin.dicom_bridge.key_pictures import key_pictures
 from medmllm_plugin.dicom_bridge.sr_writer import findings_sr
 from medmllm_plugin.errors import GeometryError, SettingsError
 from medmllm_plugin.findings import Box, Finding
-from medmllm_plugin.models.scripted import ScriptedModel
+from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.pipeline import Reading
-from medmllm_plugin.prompts import build_prompt
+from medmllm_plugin.prompting import prompt_for
 from medmllm_plugin.report import Report
+from medmllm_plugin.request import Request
 from medmllm_plugin.resampled import Outline
 from medmllm_plugin.slice import Montage, Slice
 from medmllm_plugin.sliceset import SliceSet
@@ -215,7 +216,7 @@ def test_letters_hold_for_the_picture_where_all_slices_agree() -> None:
 def test_the_prompt_says_which_slices_each_picture_shows() -> None:
     slices = montages(5, count=2)
 
-    words = build_prompt(TASKS["report"], slices).text
+    words = prompt_for(Request(task=TASKS["report"], slices=slices), ANYTHING).text
 
     assert (
         "There are 2 pictures of one CT series, axial, in order towards S; the right edge of each slice"

@@ -11,7 +11,9 @@ from medmllm_plugin.findings import Side, Status, reply_schema
 from medmllm_plugin.models import Reply
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import Parsed, UnusableReplyError, parse
+from medmllm_plugin.request import Request
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.tasks import TASKS
 from tests.values import THREE_FOUR_FIVE, a_said_finding, a_said_reply, a_slice_set
 
 
@@ -33,7 +35,8 @@ def parsed(
     if not isinstance(reply, Reply):
         reply = Reply(text=reply if isinstance(reply, str) else json.dumps(reply), seconds=0.0)
     schema = reply_schema(pictures=len(shown))
-    return parse(reply, schema=schema, slices=shown, model=model or ScriptedModel([]))
+    request = Request(task=TASKS["report"], slices=shown)
+    return parse(reply, request=request, schema=schema, model=model or ScriptedModel([]))
 
 
 def an_oblique_set() -> SliceSet:

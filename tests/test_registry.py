@@ -10,8 +10,10 @@ import pytest
 
 from medmllm_plugin import registry
 from medmllm_plugin.errors import ModelError, SettingsError
+from medmllm_plugin.models import Ask
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.models.transformers import TransformersModel
+from medmllm_plugin.prompts import Prompt
 from tests.tiny_model import tiny_folder, with_card
 
 OTHERS = '''"""A package from outside."""
@@ -116,7 +118,8 @@ def test_a_model_from_outside_is_found() -> None:
     model = registry.open_model("echo:a:b")
 
     assert ("echo", "Echoes its SPEC.") in registry.models()
-    assert model.reply(prompt=None, schema={}, seed=0, max_tokens=1).text == "a:b"  # type: ignore[arg-type]
+    ask = Ask(prompt=Prompt(system="", parts=()), schema=None)
+    assert [reply.text for reply in model.replies([ask])] == ["a:b"]
 
 
 @pytest.mark.usefixtures("outsiders")

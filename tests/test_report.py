@@ -12,10 +12,28 @@ from hypothesis import strategies as st
 
 from medmllm_plugin import codes
 from medmllm_plugin.errors import CodeError
-from medmllm_plugin.findings import Box, Change, Finding, Measurement, Severity, Side, Status
+from medmllm_plugin.findings import (
+    Box,
+    Change,
+    Effect,
+    Finding,
+    Measurement,
+    Severity,
+    Side,
+    Status,
+    StatusProbabilities,
+    Trial,
+    TrialResult,
+)
 from medmllm_plugin.report import (
     DISCLAIMER,
     SCHEMA,
+    Answer,
+    CheckResult,
+    Coverage,
+    Diagnosis,
+    Heard,
+    Likelihood,
     Outcome,
     Provenance,
     Report,
@@ -76,6 +94,22 @@ findings = st.builds(
     change=st.none() | st.sampled_from(Change),
     pictures=st.lists(st.integers(1, 99), max_size=3).map(tuple),
     image_supported=st.none() | st.booleans(),
+    trials=st.lists(
+        st.builds(
+            TrialResult,
+            trial=st.sampled_from(Trial),
+            effect=st.sampled_from(Effect),
+            certainty=st.none() | st.floats(0, 1),
+        ),
+        max_size=2,
+    ).map(tuple),
+    probabilities=st.none()
+    | st.builds(
+        StatusProbabilities, present=st.floats(0, 1), absent=st.floats(0, 1), indeterminate=st.floats(0, 1)
+    ),
+    agreement=st.none() | st.floats(0, 1),
+    prior_images=st.lists(images, max_size=2).map(tuple),
+    prior_pictures=st.lists(st.integers(1, 99), max_size=2).map(tuple),
 )
 reports = st.builds(
     Report,
@@ -107,6 +141,50 @@ reports = st.builds(
     ),
     raw_reply=words,
     notes=st.lists(words, max_size=3).map(tuple),
+    question=st.none() | words,
+    answer=st.none()
+    | st.builds(
+        Answer,
+        text=words,
+        choice=st.none() | words,
+        certainty=st.none() | st.floats(0, 1),
+        why=st.none() | words,
+        images=st.lists(images, max_size=2).map(tuple),
+        pictures=st.lists(st.integers(1, 99), max_size=2).map(tuple),
+    ),
+    differential=st.lists(
+        st.builds(
+            Diagnosis,
+            name=words,
+            likelihood=st.sampled_from(Likelihood),
+            why=words,
+            images=st.lists(images, max_size=2).map(tuple),
+            pictures=st.lists(st.integers(1, 99), max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+    coverage=st.none()
+    | st.builds(
+        Coverage,
+        slices_shown=st.integers(0, 999),
+        slices_total=st.integers(0, 999),
+        share=st.none() | st.floats(0, 1),
+        smallest_mm=st.none() | st.floats(0, 99),
+        words=words,
+    ),
+    checks=st.lists(
+        st.builds(
+            CheckResult,
+            name=words,
+            passed=st.booleans(),
+            message=words,
+            about=st.none() | st.integers(0, 9),
+        ),
+        max_size=2,
+    ).map(tuple),
+    heard=st.lists(
+        st.builds(Heard, purpose=words, prompt_sha256=words, text=words, seconds=st.floats(0, 99)), max_size=2
+    ).map(tuple),
 )
 
 
@@ -139,15 +217,15 @@ def test_the_json_has_the_settled_fields() -> None:
     data = a_report(a_nodule(image, center_mm=(1.5, -2.5, 3.0))).to_json()
 
     assert list(data) == [
-        *("schema", "disclaimer", "outcome", "study", "findings", "narrative", "notes", "provenance"),
-        "raw_reply",
+        *("schema", "disclaimer", "outcome", "study", "findings", "narrative", "notes", "question"),
+        *("answer", "differential", "coverage", "checks", "heard", "provenance", "raw_reply"),
     ]
     assert (data["schema"], data["disclaimer"], data["outcome"]) == (SCHEMA, DISCLAIMER, "findings")
     (finding,) = data["findings"]
     assert set(finding) == {
         *("finding", "site", "side", "status", "certainty", "sentence", "images", "box", "center_mm"),
         *("size_mm", "measurements", "severity", "change", "tracking_uid", "image_supported"),
-        "pictures",
+        *("pictures", "trials", "probabilities", "agreement", "prior_images", "prior_pictures"),
     }
     assert finding["box"] == {
         "picture": 1,

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmllm_plugin.errors import ModelError
-from medmllm_plugin.findings import TEXT_PATTERN, reply_schema
+from medmllm_plugin.findings import reply_schema, text_pattern
 from medmllm_plugin.models.schema_bound import SchemaBound, Vocabulary
 from medmllm_plugin.models.transformers import open_model
 from tests.tiny_model import tiny_folder
 
-SENTENCE = {"type": "string", "pattern": TEXT_PATTERN % 300}
+SENTENCE = {"type": "string", "pattern": text_pattern(300)}
 
 
 @cache

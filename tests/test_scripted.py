@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medmllm_plugin.errors import ModelError, SettingsError
-from medmllm_plugin.models import Capabilities, Reply
+from medmllm_plugin.models import Ask, Capabilities, Reply
 from medmllm_plugin.models.scripted import ScriptedModel, open_model
 from medmllm_plugin.prompts import Prompt, TextPart
 
@@ -18,7 +18,7 @@ def test_replies_come_in_order_and_what_was_asked_is_kept() -> None:
     whole = Reply(text="c", seconds=1.5, token_texts=("c",), token_probabilities=(0.5,))
     model = ScriptedModel(["a", {"b": "\N{DEGREE SIGN}"}, whole])
 
-    replies = [model.reply(PROMPT, schema={"k": k}, seed=k, max_tokens=9) for k in range(3)]
+    replies = model.replies([Ask(prompt=PROMPT, schema={"k": k}, seed=k, max_tokens=9) for k in range(3)])
 
     assert [reply.text for reply in replies] == ["a", '{"b":"\N{DEGREE SIGN}"}', "c"]
     assert replies[2] is whole
@@ -36,7 +36,7 @@ def test_it_claims_what_it_is_told_to() -> None:
     assert model.capabilities is capabilities
     assert model.outside_domain(None) == "Not for this."  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="mine: asked 1 times, expected 0 at most"):
-        model.reply(PROMPT, schema={}, seed=0, max_tokens=1)
+        model.replies([Ask(prompt=PROMPT, schema={})])
 
 
 def test_replies_come_from_a_file(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_replies_come_from_a_file(tmp_path: Path) -> None:
 
     model = open_model(str(tmp_path / "replies.json"))
 
-    texts = [model.reply(PROMPT, schema={}, seed=0, max_tokens=1).text for _ in range(2)]
+    texts = [one.text for one in model.replies([Ask(prompt=PROMPT, schema={})] * 2)]
     assert texts == ["not json", '{"findings":[]}']
 
 

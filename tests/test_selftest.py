@@ -38,10 +38,12 @@ class SaysTheOtherSide:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def reply(self, *arguments: Any, **named: Any) -> Reply:
-        reply = self._model.reply(*arguments, **named)
+    def replies(self, *arguments: Any, **named: Any) -> list[Reply]:
+        return [self._swapped(reply) for reply in self._model.replies(*arguments, **named)]
+
+    def _swapped(self, reply: Reply) -> Reply:
         swapped = reply.text.replace('"left"', '"?"').replace('"right"', '"left"').replace('"?"', '"right"')
-        return replace(reply, text=swapped, token_texts=(), token_probabilities=())
+        return replace(reply, text=swapped, token_texts=(), token_probabilities=(), token_alternatives=())
 
 
 def a_silent_model(studies: int, **able: Any) -> ScriptedModel:

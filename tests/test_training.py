@@ -20,6 +20,8 @@ from medmllm_plugin.models.embedded import WEIGHTS
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import parse
 from medmllm_plugin.phantoms import KINDS, sample_study
+from medmllm_plugin.request import Request
+from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.reading import read_volume
 from medmllm_plugin.transforms.slices import SlicePlan
 
@@ -66,7 +68,7 @@ def test_a_target_satisfies_the_schema_and_can_be_parsed(kind: str, seed: int) -
     parsed = parse(
         Reply(text=example.target, seconds=0.0),
         schema=schema,
-        slices=SlicePlan(**LESSONS[kind].plan).apply(study.volume()),
+        request=Request(task=TASKS["report"], slices=SlicePlan(**LESSONS[kind].plan).apply(study.volume())),
         model=ScriptedModel([]),
     )
     assert parsed.notes == ()
@@ -87,7 +89,9 @@ def test_a_target_points_to_where_the_truth_is(key: str) -> None:
     (said,) = parse(
         Reply(text=make_example(study).target, seconds=0.0),
         schema=a_schema("ct-chest"),
-        slices=SlicePlan(**LESSONS["ct-chest"].plan).apply(study.volume()),
+        request=Request(
+            task=TASKS["report"], slices=SlicePlan(**LESSONS["ct-chest"].plan).apply(study.volume())
+        ),
         model=ScriptedModel([]),
     ).findings
 

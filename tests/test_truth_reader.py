@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medmllm_plugin.errors import ModelError
+from medmllm_plugin.models import Ask
 from medmllm_plugin.phantoms import PhantomStudy, sample_study
 from medmllm_plugin.phantoms.study import mask_box
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
@@ -35,7 +36,7 @@ def said(study: PhantomStudy, pictures: list[NDArray[np.uint8]], words: str = ""
         for n, one in enumerate(pictures, 1)
     ]
     prompt = Prompt(system="", parts=(*parts, TextPart(text=words)))
-    reply = TruthReader(study).reply(prompt, schema={}, seed=0, max_tokens=9)
+    (reply,) = TruthReader(study).replies([Ask(prompt=prompt, schema={})])
     return json.loads(reply.text)["findings"]
 
 

@@ -132,7 +132,7 @@ class SlicePlan:
             SettingsError: If a CT preset is asked for values that are not Hounsfield units, or the pictures
                 can't fit.
         """
-        volume = self._cut(volume)
+        volume = self.cut(volume)
         names, why = window_names(self.window, volume)
         budget, first = self._budget(), volume.planes[0]
         most = budget.most(first, available=len(volume) * len(names)) // len(names)
@@ -182,8 +182,8 @@ class SlicePlan:
     def _layout(self) -> Layout | None:
         return None if self.montage is None else Layout.of(self.montage)
 
-    def _cut(self, volume: Volume) -> Volume:
-        """The volume in the plane and the slabs that are asked for."""
+    def cut(self, volume: Volume) -> Volume:
+        """The volume in the plane and the slabs that are asked for: what slices are chosen from."""
         if self.plane is None and self.slab_mm is None:
             return volume
         from medmllm_plugin.transforms.reformat import reformat, slabs

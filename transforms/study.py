@@ -9,7 +9,7 @@ from pathlib import Path
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.transforms.attributes import text
-from medmllm_plugin.transforms.dicom_choice import Series
+from medmllm_plugin.transforms.dicom_choice import Series, choose, named_series, of_modality
 from medmllm_plugin.transforms.dicom_series import all_series, require_one_patient, volume_of
 from medmllm_plugin.transforms.entries import list_entries
 from medmllm_plugin.transforms.quiet import quiet
@@ -56,16 +56,36 @@ def read_study(
     prior: Sequence[Path] = (),
     take: Sequence[str] = (),
     leave: Sequence[str] = (),
+    single: bool = False,
+    series: str | None = None,
+    modality: str | None = None,
 ) -> list[tuple[PlannedSeries, Volume]]:
     """The series that `plan_of` takes, each with its volume, in the order to show them.
+
+    Args:
+        paths: As `plan_of`.
+        pictures: As `plan_of`.
+        prior: As `plan_of`.
+        take: As `plan_of`.
+        leave: As `plan_of`.
+        single: Of the study itself show one series only, that which `read_volume` would choose.
+        series: With `single` which one, as `read_volume` takes it.
+        modality: With `single` of which Modality (0008,0060).
 
     Raises:
         StudyError: As `plan_of`, or if a series that was taken can't be read.
         SettingsError: As `plan_of`.
     """
-    plan, found = _planned(paths, pictures, prior, take, leave)
+    which = (lambda found, where: _one(found, where, series, modality)) if single else None
+    plan, found = _planned(paths, pictures, prior, take, leave, which)
     with quiet():
         return [(one, volume_of(found[one.facts.uid], [_note(one)], stack=one.stack)) for one in plan.taken]
+
+
+def _one(found: Sequence[Series], where: str, series: str | None, modality: str | None) -> tuple[Series, str]:
+    """The one series of a study to show, and why."""
+    candidates = of_modality(list(found), modality, where)
+    return named_series(candidates, series, where) if series else choose(candidates, where)
 
 
 def study_slices(
@@ -98,12 +118,19 @@ def study_slices(
     for done, (one, volume) in enumerate(taken):
         if progress is not None:
             progress(done, len(taken))
-        made.append((one, _share(asked, one, volume, total).apply(volume)))
+        made.append((one, share(asked, one, volume, total).apply(volume)))
     return made
 
 
-def _share(plan: SlicePlan, one: PlannedSeries, volume: Volume, total: int) -> SlicePlan:
-    """The plan for one series, by its part of all pictures."""
+def share(plan: SlicePlan, one: PlannedSeries, volume: Volume, total: int) -> SlicePlan:
+    """The plan for one series of several.
+
+    Args:
+        plan: For all of them together.
+        one: The series and how many pictures it may have.
+        volume: Its volume.
+        total: Pictures of all series.
+    """
     zoomed = plan.zoom_count * one.pictures // total
     windows = (plan.window or "").split("+")
     return replace(
@@ -122,7 +149,12 @@ def _note(one: PlannedSeries) -> str:
 
 
 def _planned(
-    paths: Sequence[Path], pictures: int, prior: Sequence[Path], take: Sequence[str], leave: Sequence[str]
+    paths: Sequence[Path],
+    pictures: int,
+    prior: Sequence[Path],
+    take: Sequence[str],
+    leave: Sequence[str],
+    which: Callable[[Sequence[Series], str], tuple[Series, str]] | None = None,
 ) -> tuple[StudyPlan, dict[str, Series]]:
     with quiet():
         current = _series(paths)
@@ -143,9 +175,17 @@ def _planned(
                 where=where,
                 remedy="exchange the two, or what has grown is said to have shrunk",
             )
+        why = ""
+        if which is not None:
+            chosen, why = which(current, where)
+            current = [chosen]
+            take = [chosen.uid]
         plan = plan_study(
             all_facts(current), pictures=pictures, prior=all_facts(before), take=take, leave=leave
         )
+        if why:
+            told = (one if one.prior else replace(one, why=why) for one in plan.series)
+            plan = replace(plan, series=tuple(told))
     return plan, {one.uid: one for one in (*before, *current)}
 
 

@@ -6,67 +6,29 @@ that returns a `Model`; `spec` is what follows the colon in `--model NAME:SPEC`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from medmllm_plugin.capabilities import Capabilities as Capabilities
+from medmllm_plugin.capabilities import PlanFor as PlanFor
 from medmllm_plugin.prompts import Prompt
 from medmllm_plugin.sliceset import SliceSet
-from medmllm_plugin.volume import Study
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlanFor:
-    """A slice plan for some studies."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Ask:
+    """One prompt put to a model, and what the reply is to be like."""
 
-    names: tuple[str, ...]
-    """Which: kinds of our phantoms, and values of Modality (0008,0060)."""
-    plan: dict[str, Any]
-    """Settings of `transforms.slices.SlicePlan`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Capabilities:
-    """What a model can do; the engine asks for no more."""
-
-    pictures: int
-    """Most pictures in one prompt."""
-    boxes: bool
-    """Whether it can point with a box."""
-    schema_bound: bool
-    """Whether decoding itself is bound by the schema (replies are checked either way)."""
-    tokens: int | None = None
-    """Most tokens of all pictures together, as `SlicePlan.tokens`; None for no limit of its own."""
-    box_limit: int = 4096
-    """Largest box coordinate in its own convention."""
-    findings: tuple[str, ...] | None = None
-    """Keys of findings it knows; None for all of `codes.toml`."""
-    sites: tuple[str, ...] | None = None
-    """Keys of sites it knows; None for all of `codes.toml`."""
-    tasks: tuple[str, ...] | None = None
-    """Names of the tasks it was made for; None for any."""
-    terse: bool = False
-    """True for a small model trained on the bare prompt, without instructions or lists of keys."""
-    plan: dict[str, Any] = field(default_factory=dict)
-    """Settings of `transforms.slices.SlicePlan` that suit it, such as `count` and `size`."""
-    plans: tuple[PlanFor, ...] = ()
-    """Plans for studies that need another one than `plan`."""
-    domain: str = "any radiology images, as far as it was trained on them; not validated for any"
-    """In words, what it was made to read."""
-    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """What it reached on phantoms that it never saw: by kind, then by keys of `scoring.MEASURES`."""
-
-    def plans_for(self, study: Study) -> tuple[dict[str, Any], ...]:
-        """Settings of the plans that suit a study: of its kind if it is a phantom, else all of its modality.
-
-        More than one where kinds of one modality have plans of their own and the study doesn't say its kind.
-        `plan` alone if there is none.
-        """
-        for name in (study.phantom, study.modality):
-            found = tuple(one.plan for one in self.plans if name in one.names)
-            if found:
-                return found
-        return (self.plan,)
+    prompt: Prompt
+    schema: dict[str, Any] | None
+    """JSON schema (2020-12) that the reply should satisfy; None for free text."""
+    seed: int = 0
+    """Of the samples; without a meaning at temperature 0."""
+    max_tokens: int = 3072
+    """Most tokens of the reply."""
+    temperature: float = 0.0
+    """0 for the likeliest token each time; above, tokens are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,14 +37,27 @@ class Reply:
 
     text: str
     seconds: float
+    """Wall-clock seconds; of a batch each reply's share of it."""
     token_texts: tuple[str, ...] = ()
     """The reply cut into its tokens; joined they are `text`. Empty if the model doesn't tell."""
     token_probabilities: tuple[float, ...] = ()
     """Probability of each token, 0 to 1, beside `token_texts`."""
+    token_alternatives: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """Beside `token_texts`: the likeliest tokens at that place, the one chosen among them, each as its text
+    and its probability among the tokens that the schema allows. Empty if the model doesn't tell."""
+    first_token_seconds: float | None = None
+    """From the question to the first token; None if the model doesn't tell."""
+    finished: bool = True
+    """False if it was cut short at `max_tokens`."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know of how it was asked, such as where pictures were sent."""
 
 
 Progress = Callable[[int, int], None]
-"""Called with (tokens written, tokens at most)."""
+"""Called with (tokens written, tokens at most); of a batch the longest reply's."""
+
+Cancel = Callable[[], bool]
+"""Asked now and then while a model works; when it says True, the model stops with a `CancelledError`."""
 
 
 @runtime_checkable
@@ -112,19 +87,18 @@ class Model(Protocol):
     def outside_domain(self, slices: SliceSet) -> str | None:
         """Why these images are outside what it was made for, in a sentence; None if they are inside."""
 
-    def reply(
-        self,
-        prompt: Prompt,
-        *,
-        schema: dict[str, Any],
-        seed: int,
-        max_tokens: int,
-        progress: Progress | None = None,
-    ) -> Reply:
-        """Answer the prompt with JSON meant to satisfy the schema.
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """Answer prompts, each with what is meant to satisfy its schema; in their order.
+
+        Several together may be quicker than one after the other, and are answered the same.
 
         Raises:
+            TooManyPicturesError: If a prompt shows more pictures than it takes.
+            TooManyTokensError: If a prompt and its reply would be longer than it takes.
             ModelError: If it can't answer at all; its text is one line and says what to do.
+            CancelledError: If `cancel` said so.
         """
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.models import transformers
-from medmllm_plugin.models.folder import CARD
+from medmllm_plugin.models.card import CARD
 
 if TYPE_CHECKING:
     from medmllm_plugin.models.transformers import TransformersModel

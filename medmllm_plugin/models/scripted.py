@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmllm_plugin.errors import ModelError, SettingsError
-from medmllm_plugin.models import Capabilities, Progress, Reply
-from medmllm_plugin.prompts import Prompt
+from medmllm_plugin.errors import CancelledError, ModelError, SettingsError
+from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply
 from medmllm_plugin.sliceset import SliceSet
 
 ANYTHING = Capabilities(
@@ -19,16 +17,6 @@ ANYTHING = Capabilities(
     schema_bound=False,
     domain="nothing: its replies are written beforehand and have nothing to do with the images",
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Asked:
-    """One call of `reply`."""
-
-    prompt: Prompt
-    schema: dict[str, Any]
-    seed: int
-    max_tokens: int
 
 
 class ScriptedModel:
@@ -56,7 +44,7 @@ class ScriptedModel:
         """
         self.name = name
         self.capabilities = capabilities
-        self.asked: list[Asked] = []
+        self.asked: list[Ask] = []
         """What it was asked, in order."""
         self._replies = [_as_reply(reply) for reply in replies]
         self._outside = outside
@@ -65,29 +53,30 @@ class ScriptedModel:
         """What it was told to answer."""
         return self._outside
 
-    def reply(
-        self,
-        prompt: Prompt,
-        *,
-        schema: dict[str, Any],
-        seed: int,
-        max_tokens: int,
-        progress: Progress | None = None,
-    ) -> Reply:
-        """The next reply.
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """The next reply for each.
 
         Raises:
             ModelError: If there is none left.
+            CancelledError: If `cancel` said so.
 
+        >>> from medmllm_plugin.prompts import Prompt
         >>> model = ScriptedModel(["first"])
-        >>> prompt = Prompt(system="", parts=())
-        >>> model.reply(prompt, schema={}, seed=0, max_tokens=9).text
+        >>> ask = Ask(prompt=Prompt(system="", parts=()), schema=None)
+        >>> model.replies([ask])[0].text
         'first'
-        >>> model.reply(prompt, schema={}, seed=0, max_tokens=9)
+        >>> model.replies([ask])
         Traceback (most recent call last):
         medmllm_plugin.errors.ModelError: scripted: asked 2 times, expected 1 at most; write more replies
         """
-        self.asked.append(Asked(prompt=prompt, schema=schema, seed=seed, max_tokens=max_tokens))
+        return [self._next(ask, progress, cancel) for ask in asks]
+
+    def _next(self, ask: Ask, progress: Progress | None, cancel: Cancel | None) -> Reply:
+        if cancel is not None and cancel():
+            raise CancelledError(f"{self.name}: stopped before its reply")
+        self.asked.append(ask)
         count = len(self._replies)
         if len(self.asked) > count:
             raise ModelError(
@@ -95,7 +84,7 @@ class ScriptedModel:
             )
         reply = self._replies[len(self.asked) - 1]
         if progress is not None:
-            progress(min(max(len(reply.token_texts), 1), max_tokens), max_tokens)
+            progress(min(max(len(reply.token_texts), 1), ask.max_tokens), ask.max_tokens)
         return reply
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:

@@ -1,96 +1,71 @@
 """Vision-language models in the hub's layout, run in this process: Qwen2.5-VL, and so Lingshu, first.
 
-Decoding is greedy and bound by the schema, so the same prompt gets the same reply, and every reply that ends
-by itself satisfies the schema. torch and transformers are imported when a model is opened, not before.
+Several prompts are computed together, each reply bound to its own schema; what was computed of a study is kept
+for the next question on it. At temperature 0 the same prompt gets the same reply, alone or beside others.
+torch and transformers are imported when a model is opened, not before.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import math
+import gc
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medmllm_plugin.errors import ModelError, SettingsError
-from medmllm_plugin.guard import Guard, outside
-from medmllm_plugin.models import Capabilities, PlanFor, Progress, Reply
+from medmllm_plugin.errors import (
+    CancelledError,
+    ModelError,
+    SettingsError,
+    TooManyPicturesError,
+    TooManyTokensError,
+)
+from medmllm_plugin.guard import outside
+from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply
+from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
-from medmllm_plugin.models.qwen_inputs import model_inputs
-from medmllm_plugin.prompts import Prompt
+from medmllm_plugin.models.loading import Loaded, check_engine, load, one_line
+from medmllm_plugin.models.options import TransformersOptions, split, typed
 from medmllm_plugin.sliceset import SliceSet
 
-ENGINE = ("torch", "torchvision", "transformers", "accelerate", "llguidance")
-"""What the extra `engine` brings and this module needs."""
-
-FLOAT32_BYTES = 1 << 30
-"""Weights up to this size are computed in float32 on a CPU: faster there, and they fit anywhere."""
+if TYPE_CHECKING:
+    from medmllm_plugin.models.batches import Prepared
+    from medmllm_plugin.models.schema_bound import Row, Vocabulary
 
 SINGLE_THREAD_BYTES = 64 << 20
 """Weights up to this size are computed by one thread on a CPU: measured three times faster than by two."""
 
-BoxToPicture = Callable[[Any, tuple[float, ...], int, int], tuple[float, ...]]
-"""(image processor, box, rows, columns of the picture) to a box in pixels of the picture."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """What is the same for all models of one architecture."""
-
-    box_to_picture: BoxToPicture
-    pictures: int
-    """Most pictures in one prompt, where the model's card doesn't say."""
-
-
-def from_resized_pixels(
-    image_processor: Any, box: tuple[float, ...], rows: int, columns: int
-) -> tuple[float, ...]:
-    """A Qwen2.5-VL box, x first in pixels of the resized picture, in pixels of the picture itself."""
-    resized_rows, resized_columns = resized_shape(image_processor, rows=rows, columns=columns)
-    across, down = columns / resized_columns, rows / resized_rows
-    column_min, row_min, column_max, row_max = box
-    return column_min * across, row_min * down, column_max * across, row_max * down
-
-
-def resized_shape(image_processor: Any, *, rows: int, columns: int) -> tuple[int, int]:
-    """(rows, columns) that a Qwen image processor gives a picture: whole patches, within its limits."""
-    if not image_processor.do_resize:
-        return rows, columns
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    size = image_processor.size
-    resized: tuple[int, int] = smart_resize(
-        rows,
-        columns,
-        factor=image_processor.patch_size * image_processor.merge_size,
-        min_pixels=size["shortest_edge"],
-        max_pixels=size["longest_edge"],
-    )
-    return resized
-
-
-FAMILIES = {"qwen2_5_vl": Family(box_to_picture=from_resized_pixels, pictures=64)}
-"""By `model_type` of config.json. 64 pictures of 512 x 512 are 20,736 tokens."""
+WAIT_SECONDS = 0.2
+"""How often `cancel` is looked at while another thread's question is answered."""
 
 
 class TransformersModel:
-    """A model that was opened; its replies come one at a time, also when several threads ask."""
+    """A model that was opened; one batch is computed at a time, also when several threads ask."""
 
-    def __init__(self, folder: ModelFolder, family: Family, *, model: Any, processor: Any) -> None:
+    def __init__(self, folder: ModelFolder, loaded: Loaded, options: TransformersOptions) -> None:
         """Take what `open_model` has loaded."""
+        from medmllm_plugin.models.batches import Batches
+        from medmllm_plugin.models.prefix_memory import Memory
+        from medmllm_plugin.models.room import Room
+
         self._folder = folder
-        self._family = family
-        self._model = model
-        self._processor = processor
-        self._vocabulary: Any = None
+        self._model = loaded.model
+        self._processor = loaded.processor
+        self._family = loaded.family
+        self._context_tokens = int(loaded.model.config.get_text_config().max_position_embeddings)
+        self._capabilities = capabilities(
+            folder,
+            loaded.family,
+            processor=loaded.processor,
+            context_tokens=self._context_tokens,
+            options=options,
+        )
+        self._guard = guard_of(folder)
+        self._room = Room(loaded.model, batch=options.batch, memory=options.memory)
+        self._batches = Batches(loaded, options, memory=Memory(self._room.memory_bytes()))
+        self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
-        self._capabilities = _capabilities(folder, family)
-        named = folder.card.guard
-        self._guard = None if named is None else Guard.load(folder.path / named)
 
     @property
     def name(self) -> str:
@@ -121,205 +96,185 @@ class TransformersModel:
         """Why these images are outside its domain, by its card's phantoms and guard; see `guard.outside`."""
         return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
 
-    def reply(
-        self,
-        prompt: Prompt,
-        *,
-        schema: dict[str, Any],
-        seed: int,
-        max_tokens: int,
-        progress: Progress | None = None,
-    ) -> Reply:
-        """Answer with JSON that satisfies the schema, unless `max_tokens` cut it short.
-
-        The choice of tokens is greedy: `seed` is set, and changes nothing as long as that is so.
-
-        Raises:
-            ModelError: If there are too many pictures or words, or the memory doesn't suffice.
-        """
-        import torch
-
-        from medmllm_plugin.models.schema_bound import SchemaBound, Vocabulary
-
-        with self._lock:
-            started = time.perf_counter()
-            inputs = self._inputs(prompt, max_tokens)
-            if self._vocabulary is None:
-                self._vocabulary = Vocabulary(
-                    self._processor.tokenizer,
-                    size=self._model.get_output_embeddings().out_features,
-                    ends=self._model.generation_config.eos_token_id,
-                )
-            bound = SchemaBound(self._vocabulary, schema, max_tokens=max_tokens, progress=progress)
-            length = inputs["input_ids"].shape[1]
-            try:
-                cuda = [self._model.device] if self._model.device.type == "cuda" else []
-                with _threads_for(self._folder), torch.random.fork_rng(devices=cuda), torch.inference_mode():
-                    torch.manual_seed(seed)
-                    output = self._model.generate(
-                        **inputs, logits_processor=[bound], max_new_tokens=max_tokens
-                    )
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    f"{self.name}: found too little memory for {len(prompt.pictures)} pictures "
-                    f"({length} tokens); show fewer or smaller pictures"
-                ) from error
-            tokens = output[0, length:].tolist()
-            while tokens and tokens[-1] in self._vocabulary.ends:
-                tokens.pop()
-            probabilities = bound.probabilities[: len(tokens)]
-            if not all(map(math.isfinite, probabilities)):
-                raise ModelError(
-                    f"{self.name}: its scores in {self.dtype} are not numbers; copy the model again"
-                )
-            texts = self._vocabulary.texts(tokens)
-            return Reply(
-                text="".join(texts),
-                seconds=time.perf_counter() - started,
-                token_texts=texts,
-                token_probabilities=probabilities,
-            )
-
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
         """A box by the family's convention as (column_min, row_min, column_max, row_max) of the picture."""
-        return self._family.box_to_picture(self._processor.image_processor, box, rows, columns)
+        return self._family.box_to_picture(box, rows=rows, columns=columns, processor=self._processor)
 
-    def _inputs(self, prompt: Prompt, max_tokens: int) -> Any:
-        most = self._capabilities.pictures
-        if len(prompt.pictures) > most:
-            raise ModelError(
-                f"{self.name}: found {len(prompt.pictures)} pictures, expected {most} at most; show fewer"
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """Answer prompts with JSON that satisfies their schemas, unless `max_tokens` cuts it short.
+
+        They are computed together as far as there is room. At a temperature above 0 tokens are drawn, by each
+        ask's own seed.
+
+        Raises:
+            TooManyPicturesError: If a prompt shows more pictures than the model takes.
+            TooManyTokensError: If a prompt and its reply would be longer than the model takes.
+            ModelError: If a picture can't be shown, a schema can't bind, or the memory doesn't suffice.
+            CancelledError: If `cancel` said so.
+        """
+        if not asks:
+            return []
+        import torch
+
+        work = _Work(progress=progress, cancel=cancel, most=max(ask.max_tokens for ask in asks))
+        found: dict[int, Reply] = {}
+        with self._turn(work), _threads_for(self._folder), torch.inference_mode():
+            prepared = [self._prepared(ask) for ask in asks]
+            order = sorted(range(len(asks)), key=lambda number: len(prepared[number]))
+            for size in self._room.groups([prepared[number] for number in order]):
+                group, order = order[:size], order[size:]
+                replies = self._answered([prepared[number] for number in group], work)
+                found |= dict(zip(group, replies, strict=True))
+        return [found[number] for number in range(len(asks))]
+
+    @contextmanager
+    def _turn(self, work: _Work) -> Iterator[None]:
+        """Wait until no other thread's question is being answered."""
+        while not self._lock.acquire(timeout=WAIT_SECONDS):
+            work.check()
+        try:
+            work.check()
+            yield
+        finally:
+            self._lock.release()
+
+    def _prepared(self, ask: Ask) -> Prepared:
+        found, limit = len(ask.prompt.pictures), self._capabilities.pictures
+        if found > limit:
+            raise TooManyPicturesError(
+                f"{self.name}: found {found} pictures, expected {limit} at most; show fewer", limit=limit
             )
         try:
-            inputs = model_inputs(self._processor, prompt)
+            prepared = self._batches.prepare(ask)
         except ValueError as error:
-            raise ModelError(f"{self.name}: these pictures can't be prepared: {_one_line(error)}") from error
-        length = inputs["input_ids"].shape[1]
-        room = self._model.config.get_text_config().max_position_embeddings
-        if length + max_tokens > room:
-            raise ModelError(
-                f"{self.name}: found {length} tokens of prompt and {max_tokens} for the reply, expected "
-                f"{room} at most; show fewer or smaller pictures"
+            raise ModelError(f"{self.name}: these pictures can't be prepared: {one_line(error)}") from error
+        tokens, limit = len(prepared) + ask.max_tokens, self._context_tokens
+        if tokens > limit:
+            raise TooManyTokensError(
+                f"{self.name}: found {len(prepared)} tokens of prompt and {ask.max_tokens} for the reply, "
+                f"expected {limit} at most; show fewer or smaller pictures",
+                found=tokens,
+                limit=limit,
             )
-        return inputs.to(self._model.device)
+        return prepared
+
+    def _answered(self, rows: Sequence[Prepared], work: _Work) -> list[Reply]:
+        """The replies to prompts computed together; in halves where the memory doesn't suffice for all."""
+        try:
+            return self._generated(rows, work)
+        except RuntimeError as error:
+            if not _is_lack_of_memory(error):
+                raise
+        kept = self._batches.memory.held
+        self._batches.memory.forget()
+        _give_back()
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return self._answered(rows[:half], work) + self._answered(rows[half:], work)
+        if kept:
+            return self._answered(rows, work)
+        raise ModelError(
+            f"{self.name}: found too little memory for {len(rows[0].hashes)} pictures "
+            f"({len(rows[0])} tokens); show fewer or smaller pictures"
+        )
+
+    def _generated(self, rows: Sequence[Prepared], work: _Work) -> list[Reply]:
+        from medmllm_plugin.models.schema_bound import Chooser, NotNumbersError
+
+        begun = time.perf_counter()
+        asks = [row.ask for row in rows]
+        most = max(ask.max_tokens for ask in asks)
+        chooser = Chooser(self._words(), asks, step=work.written)
+        self._batches.share(rows, check=work.check)
+        inputs = self._batches.inputs(rows, room=self._room.reply_tokens(most), check=work.check)
+        try:
+            self._model.generate(
+                **inputs,
+                logits_processor=[chooser],
+                stopping_criteria=[chooser.ended],
+                max_new_tokens=most,
+            )
+        except NotNumbersError as error:
+            raise ModelError(
+                f"{self.name}: its scores in {self.dtype} are not numbers; copy the model again"
+            ) from error
+        self._batches.remember(rows, inputs, [row.tokens for row in chooser.rows])
+        share = (time.perf_counter() - begun) / len(rows)
+        first = None if chooser.first_choice is None else chooser.first_choice - work.started
+        return [self._reply(row, seconds=share, first=first) for row in chooser.rows]
+
+    def _reply(self, row: Row, *, seconds: float, first: float | None) -> Reply:
+        words = self._words()
+        texts = words.texts(row.tokens)
+        return Reply(
+            text="".join(texts),
+            seconds=seconds,
+            token_texts=texts,
+            token_probabilities=tuple(row.probabilities),
+            token_alternatives=tuple(
+                tuple((words.text(token), chance) for token, chance in places) for places in row.alternatives
+            ),
+            first_token_seconds=first,
+            finished=row.finished,
+        )
+
+    def _words(self) -> Vocabulary:
+        """The vocabulary, made when first needed."""
+        if self._vocabulary is None:
+            from medmllm_plugin.models.schema_bound import Vocabulary
+
+            self._vocabulary = Vocabulary(
+                self._processor.tokenizer,
+                size=self._model.get_output_embeddings().out_features,
+                ends=self._model.generation_config.eos_token_id,
+            )
+        return self._vocabulary
+
+
+class _Work:
+    """One call of `replies`: since when, who is told of its progress, and who may stop it."""
+
+    def __init__(self, *, progress: Progress | None, cancel: Cancel | None, most: int) -> None:
+        self.started = time.perf_counter()
+        self._progress = progress
+        self._cancel = cancel
+        self._most = most
+        self._told = 0
+
+    def check(self) -> None:
+        """Stop if that was asked for."""
+        if self._cancel is not None and self._cancel():
+            raise CancelledError("stopped while the model was answering")
+
+    def written(self, tokens: int) -> None:
+        """Tell how many tokens the longest reply has, and stop if that was asked for."""
+        self.check()
+        if self._progress is not None and tokens > self._told:
+            self._told = tokens
+            self._progress(tokens, self._most)
 
 
 def open_model(spec: str) -> TransformersModel:
-    """A local folder or a hub id of the Qwen2.5-VL family, such as Lingshu-7B: `transformers:SPEC`.
+    """A local folder or a hub id, such as that of Lingshu-7B: `transformers:PLACE?key=value&key=value`.
 
-    On a GPU it computes in bfloat16, with flash attention where that is installed; on a CPU in float32 if it
-    is small, else in the type its weights are stored in.
+    See `options.TransformersOptions` for the keys and `families.FAMILIES` for what can be opened.
 
     Raises:
-        SettingsError: If the engine is not installed, or `spec` names no model of a supported family.
+        SettingsError: If the engine is not installed, an option is not one, or there is no such model of a
+            supported family.
         ModelError: If the model is there but can't be loaded.
     """
     check_engine()
-    if not spec:
+    place, settings = split(spec)
+    if not place:
         raise SettingsError(
             "transformers: found no model, expected transformers:FOLDER or transformers:HUB_ID"
         )
-    folder = open_folder(spec)
-    family = FAMILIES.get(folder.model_type)
-    if family is None:
-        raise SettingsError(
-            f"{spec}: found a model of type {folder.model_type!r}, expected one of {', '.join(FAMILIES)}; "
-            "open another model, or serve this one and open it over HTTP"
-        )
-    try:
-        with _quiet():
-            model, processor = _load(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{folder.name}: can't be loaded: {_one_line(error)}; copy the model again"
-        ) from error
-    return TransformersModel(folder, family, model=model, processor=processor)
-
-
-def check_engine() -> None:
-    """See that what the extra `engine` brings is installed, importing nothing.
-
-    Raises:
-        SettingsError: If something is missing.
-    """
-    missing = [name for name in ENGINE if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SettingsError(
-            f"this model needs {', '.join(missing)}, not installed here; "
-            'run: pip install "medmllm-plugin[engine]"'
-        )
-
-
-def _load(folder: ModelFolder) -> tuple[Any, Any]:
-    from medmllm_plugin.models import torchvision_shim
-
-    torchvision_shim.ensure()
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
-    from transformers.utils import is_flash_attn_2_available
-
-    cuda = torch.cuda.is_available()
-    if cuda:
-        dtype: Any = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    else:
-        dtype = torch.float32 if folder.weights_bytes <= FLOAT32_BYTES else "auto"
-    processor = AutoProcessor.from_pretrained(folder.path, local_files_only=True)
-    # Some folders keep the template with the tokenizer.
-    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
-    if not processor.chat_template:
-        raise ValueError("it has no chat template")
-    try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            folder.path,
-            dtype=dtype,
-            device_map="auto" if cuda else None,
-            attn_implementation="flash_attention_2" if cuda and is_flash_attn_2_available() else "sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except SafetensorError as error:
-        raise ValueError(f"its weights are damaged ({error})") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            one = sorted(map(str, info[problem]))[0]
-            raise ValueError(
-                f"its weights don't fit its config.json: {len(info[problem])} {problem}, such as {one}"
-            )
-    found, expected = processor.image_token_id, model.config.image_token_id
-    if found != expected:
-        raise ValueError(f"its tokenizer doesn't fit: a picture is token {found}, in config.json {expected}")
-    # The folder's own settings ask for sampling and penalties; what we run is greedy.
-    stored = model.generation_config
-    ends = stored.eos_token_id if stored.eos_token_id is not None else processor.tokenizer.eos_token_id
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=list(ends) if isinstance(ends, list) else [ends],
-        pad_token_id=processor.tokenizer.pad_token_id,
-    )
-    return model.eval(), processor
-
-
-def _capabilities(folder: ModelFolder, family: Family) -> Capabilities:
-    card = folder.card
-    said = {
-        "pictures": card.pictures or family.pictures,
-        "boxes": card.boxes,
-        "box_limit": card.box_limit,
-        "findings": card.findings,
-        "sites": card.sites,
-        "tasks": card.tasks,
-        "terse": card.terse,
-        "plan": card.plan,
-        "plans": None
-        if card.plans is None
-        else tuple(PlanFor(names=tuple(one["for"]), plan=one["plan"]) for one in card.plans),
-        "domain": card.domain,
-        "measured": card.measured,
-    }
-    known: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-    return Capabilities(**{"boxes": True, "schema_bound": True, **known})
+    options = typed(TransformersOptions, settings, where=place)
+    folder = open_folder(place, adapter=options.adapter, local_files_only=options.local_files_only)
+    return TransformersModel(folder, load(folder, options), options)
 
 
 @contextmanager
@@ -338,23 +293,17 @@ def _threads_for(folder: ModelFolder) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep warnings meant for developers of the libraries, and their progress bars, away from the user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers.utils import logging
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU or the computer has too little memory; torch has no type of its own for the latter."""
+    import torch
 
-        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(level)
-            if bars:
-                logging.enable_progress_bar()
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
+def _give_back() -> None:
+    """Free what nobody holds any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

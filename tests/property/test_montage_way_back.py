@@ -16,8 +16,10 @@ from medmllm_plugin.findings import Finding, reply_schema
 from medmllm_plugin.models import Reply
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import parse
+from medmllm_plugin.request import Request
 from medmllm_plugin.slice import Inset
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.volume import Volume
 from tests.values import a_rotation, a_said_finding, a_said_reply, a_volume
@@ -81,7 +83,9 @@ def read(slices: SliceSet, number: int, box: list[int]) -> Finding:
     """A finding with a box as parsed."""
     said = a_said_finding(pictures=[number], box={"picture": number, "bbox_2d": box})
     reply = Reply(text=json.dumps(a_said_reply(said)), seconds=0.0)
-    parsed = parse(reply, schema=reply_schema(pictures=len(slices)), slices=slices, model=ScriptedModel([]))
+    request = Request(task=TASKS["report"], slices=slices)
+    schema = reply_schema(pictures=len(slices))
+    parsed = parse(reply, request=request, schema=schema, model=ScriptedModel([]))
     (finding,) = parsed.findings
     return finding
 

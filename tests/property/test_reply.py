@@ -13,9 +13,12 @@ from medmllm_plugin.findings import Side, Status, reply_schema
 from medmllm_plugin.models import Reply
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import UnusableReplyError, parse
+from medmllm_plugin.request import Request
+from medmllm_plugin.tasks import TASKS
 from tests.values import OBLIQUE_SET
 
 SCHEMA = reply_schema(pictures=len(OBLIQUE_SET))
+REQUEST = Request(task=TASKS["report"], slices=OBLIQUE_SET)
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -54,7 +57,10 @@ def test_what_a_reply_places_lies_in_an_image_that_was_shown(reply: dict[str, An
     shown = OBLIQUE_SET
     try:
         parsed = parse(
-            Reply(text=json.dumps(reply), seconds=0.0), schema=SCHEMA, slices=shown, model=ScriptedModel([])
+            Reply(text=json.dumps(reply), seconds=0.0),
+            request=REQUEST,
+            schema=SCHEMA,
+            model=ScriptedModel([]),
         )
     except UnusableReplyError:
         event("refused")
@@ -91,7 +97,7 @@ def test_what_a_reply_places_lies_in_an_image_that_was_shown(reply: dict[str, An
 )
 def test_anything_else_is_refused(text: str) -> None:
     try:
-        parse(Reply(text=text, seconds=0.0), schema=SCHEMA, slices=OBLIQUE_SET, model=ScriptedModel([]))
+        parse(Reply(text=text, seconds=0.0), request=REQUEST, schema=SCHEMA, model=ScriptedModel([]))
     except UnusableReplyError:
         return
 

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
-from medmllm_plugin.prompts import build_prompt
+from medmllm_plugin.prompting import prompt_for
+from medmllm_plugin.request import Request
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
 from tools.training.examples import make_example
@@ -83,7 +85,8 @@ def terse_messages(kind: str = "ct-chest") -> list[dict[str, object]]:
     """The chat of the report task as the transformers engine builds it for a terse model."""
     lesson = LESSONS[kind]
     shown = SlicePlan(**lesson.plan).apply(lesson.study(0).volume())
-    prompt = build_prompt(TASKS["report"], shown, terse=True)
+    able = Capabilities(pictures=len(shown), boxes=True, schema_bound=True, terse=True)
+    prompt = prompt_for(Request(task=TASKS["report"], slices=shown), able)
     content: list[dict[str, object]] = [
         {"type": "text", "text": part.text} if hasattr(part, "text") else {"type": "image"}
         for part in prompt.parts

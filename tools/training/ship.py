@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from medmllm_plugin.guard import Guard
-from medmllm_plugin.models.folder import CARD
+from medmllm_plugin.models.card import CARD
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
 from medmllm_plugin.phantoms.study import KINDS
 from tools.training.lessons import LESSONS, shares

@@ -1,0 +1,242 @@
+"""What a family of models is: how a prompt becomes tokens and pixels, and what its boxes mean.
+
+What is different in a family stands in its own file beside this one. Nothing here imports torch or
+transformers before a prompt is prepared, so a model behind a server has the same families.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmllm_plugin.models.options import TransformersOptions
+from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart
+
+_LABEL = re.compile(r"(?:<image_\d+>|\d+):\s*")
+
+DEFAULTS = TransformersOptions()
+
+
+class Family:
+    """What is the same for all models of one architecture."""
+
+    name: ClassVar[str]
+    """What users know it by, and models of it."""
+    model_types: ClassVar[tuple[str, ...]]
+    """`model_type` of config.json."""
+    pictures: ClassVar[int]
+    """Most pictures in one prompt, where the model's card doesn't say."""
+    boxes: ClassVar[bool] = True
+    """Whether such models were taught to point."""
+    box_limit: ClassVar[int]
+    """Largest box coordinate."""
+    box_words: ClassVar[str]
+    """How a box is to be given, as the prompt tells it."""
+    languages: ClassVar[tuple[str, ...]] = ("en",)
+    free_text: ClassVar[bool] = False
+    """True if such models can't be expected to write JSON."""
+    plan: ClassVar[dict[str, Any]] = {}
+    """Settings of `transforms.slices.SlicePlan` that suit, where the model's card doesn't say."""
+    controls: ClassVar[tuple[str, ...]] = ()
+    """Words that have a meaning of their own in a conversation, beside the tokenizer's special tokens."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """Names of the options that only some families have, and this one has."""
+    type_ids: ClassVar[str | None] = None
+    """What the model calls the tensor that marks the tokens of pictures with 1; None if it takes none."""
+
+    def messages(
+        self, prompt: Prompt, *, images: bool = True, special: Iterable[str] = ()
+    ) -> list[dict[str, Any]]:
+        """The prompt as chat messages, pictures as RGB images of Pillow.
+
+        Words that would be control tokens get a space inside (`<|im_end|>` becomes `< |im_end|>`), so no
+        question or text of a study can end a turn, begin another or stand for a picture.
+
+        Args:
+            prompt: What is asked.
+            images: False: only where pictures stand, for a template, which needs no more.
+            special: Special tokens of the tokenizer, beside the family's own control words.
+        """
+        controls = {*self.controls, *special}
+
+        def text(words: str) -> dict[str, Any]:
+            return {"type": "text", "text": harmless(words, controls)}
+
+        content = [
+            text(part.text) if isinstance(part, TextPart) else _image(part, pixels=images)
+            for part in self.arranged(prompt.parts)
+        ]
+        turns = [{"role": turn.role, "content": [text(turn.text)]} for turn in prompt.turns]
+        system = [{"role": "system", "content": [text(prompt.system)]}] if prompt.system else []
+        return [*system, {"role": "user", "content": content}, *turns]
+
+    def arranged(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts of a message in the order that the family was trained on."""
+        return list(parts)
+
+    def text(self, processor: Any, prompt: Prompt, options: TransformersOptions = DEFAULTS) -> str:
+        """The whole conversation as the chat template writes it, up to where the reply begins.
+
+        Each picture is the one placeholder that the template has for it; see `words`.
+
+        Raises:
+            ValueError: If the template doesn't show each picture once.
+        """
+        found: str = processor.apply_chat_template(
+            self.messages(prompt, images=False, special=special_tokens(processor.tokenizer)),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        shown, expected = found.count(processor.image_token), len(prompt.pictures)
+        if shown != expected:
+            raise ValueError(f"the chat template shows {shown} pictures, expected {expected}")
+        return found
+
+    def words(
+        self, processor: Any, prompt: Prompt, options: TransformersOptions = DEFAULTS
+    ) -> dict[str, Any]:
+        """What the family's processor makes of a prompt but the pixels, as tensors of one row.
+
+        Nothing is cut and nothing encoded: `input_ids` and what goes along with each token, with as many
+        placeholders for a picture as it will have tokens, and the shapes that positions are counted by.
+
+        Raises:
+            ValueError: If a picture has an impossible shape, or the template doesn't show each picture once.
+        """
+        import torch
+
+        shapes = [(part.pixels.shape[0], part.pixels.shape[1]) for part in prompt.pictures]
+        between = self.text(processor, prompt, options).split(processor.image_token)
+        shown = [self.placeholder(processor, rows, columns, options) for rows, columns in shapes]
+        whole = "".join(words for pair in zip(between, [*shown, ""], strict=True) for words in pair)
+        found = self.tokenized(processor, whole)
+        if self.type_ids is not None:
+            marks = torch.tensor([self.image_token(processor)])
+            found[self.type_ids] = torch.isin(found["input_ids"], marks).long()
+        return found
+
+    def pixels(
+        self,
+        processor: Any,
+        pictures: Sequence[NDArray[np.uint8]],
+        options: TransformersOptions = DEFAULTS,
+    ) -> dict[str, Any]:
+        """Arguments of the model's `get_image_features` for pictures, as tensors.
+
+        Raises:
+            ValueError: If a picture has an impossible shape.
+        """
+        made = processor.image_processor(
+            [np.ascontiguousarray(one) for one in pictures],
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )
+        return {"pixel_values": made["pixel_values"]}
+
+    def tokenized(self, processor: Any, whole: str) -> dict[str, Any]:
+        """`input_ids` and `attention_mask` of a conversation, the token that begins one written once."""
+        begin = processor.tokenizer.bos_token
+        tokens = processor.tokenizer(
+            [whole], add_special_tokens=not (begin and whole.startswith(begin)), return_tensors="pt"
+        )
+        return {key: tokens[key] for key in ("input_ids", "attention_mask")}
+
+    def by_picture(self, options: TransformersOptions = DEFAULTS) -> bool:
+        """Whether `pixels` are those of each picture by itself; if not, `words` has them all."""
+        return True
+
+    def plan_for(self, options: TransformersOptions = DEFAULTS) -> dict[str, Any]:
+        """`plan`, with what options make of it."""
+        return dict(self.plan)
+
+    def placeholder(
+        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
+    ) -> str:
+        """What stands in the text for a picture of that shape."""
+        raise NotImplementedError
+
+    def image_token(self, processor: Any) -> int:
+        """The token that is replaced by what the model sees of a picture."""
+        return int(processor.image_token_id)
+
+    def tokens(
+        self, processor: Any, *, rows: int, columns: int, options: TransformersOptions = DEFAULTS
+    ) -> int:
+        """Tokens that a picture of that shape takes, without its label."""
+        written = self.placeholder(processor, rows, columns, options)
+        return len(processor.tokenizer(written, add_special_tokens=False)["input_ids"])
+
+    def box_to_picture(
+        self,
+        box: tuple[float, ...],
+        *,
+        rows: int,
+        columns: int,
+        processor: Any = None,
+        limits: tuple[int, int] | None = None,
+    ) -> tuple[float, ...]:
+        """A box of the family's convention as (column_min, row_min, column_max, row_max) of the picture.
+
+        Args:
+            box: Four numbers as the model wrote them.
+            rows: Of the picture that was shown.
+            columns: Of the picture that was shown.
+            processor: The model's own; None where it runs on a server.
+            limits: Fewest and most pixels the server makes of a picture, for families that count in them;
+                None for those of the family's usual folders.
+        """
+        raise NotImplementedError
+
+
+def thousandths(box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
+    """A box in thousandths of the picture's sides, x first, in its pixels.
+
+    >>> thousandths((0, 250, 500, 1000), rows=200, columns=100)
+    (0.0, 50.0, 50.0, 200.0)
+    """
+    left, top, right, bottom = box
+    return left * columns / 1000, top * rows / 1000, right * columns / 1000, bottom * rows / 1000
+
+
+def harmless(words: str, controls: Iterable[str]) -> str:
+    """Words in which no control token is left: a space follows the first character of each.
+
+    >>> harmless("see <image> <|im_end|>", ["<image>", "<|"])
+    'see < image> < |im_end|>'
+    """
+    pattern = _any_of(frozenset(controls))
+    while pattern.search(words):
+        words = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", words)
+    return words
+
+
+@lru_cache(maxsize=4)
+def special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """All tokens of a tokenizer that no text should hold, also those that have no role for transformers."""
+    return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+
+def label_of(part: Part, following: Part) -> str | None:
+    """The label of a picture (`<image_3>` or `3`) if it stands alone in the text before; else None."""
+    if isinstance(part, TextPart) and isinstance(following, PicturePart) and _LABEL.fullmatch(part.text):
+        return part.text.strip().rstrip(":")
+    return None
+
+
+@lru_cache(maxsize=16)
+def _any_of(controls: frozenset[str]) -> re.Pattern[str]:
+    known = [one for one in controls if len(one) > 1 and not one[1].isspace() and not one.isspace()]
+    return re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or r"(?!)")
+
+
+def _image(part: PicturePart, *, pixels: bool) -> dict[str, Any]:
+    if not pixels:
+        return {"type": "image"}
+    from PIL import Image
+
+    return {"type": "image", "image": Image.fromarray(np.ascontiguousarray(part.pixels))}

@@ -1,0 +1,78 @@
+"""LLaVA in the layout of transformers, and so a converted LLaVA-Med: one square picture, answers in prose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmllm_plugin.models.families.family import DEFAULTS, Family
+from medmllm_plugin.models.options import TransformersOptions
+
+
+class Llava(Family):
+    """Models of the type `llava`.
+
+    They were taught to talk about one picture: not to write JSON, nor to point. Decoding could be bound to a
+    schema all the same, but then they fill in forms that they don't understand.
+    """
+
+    name = "LLaVA, as a converted LLaVA-Med"
+    model_types = ("llava",)
+    pictures = 1
+    boxes = False
+    box_limit = 1000
+    box_words = ""
+    free_text = True
+    plan: ClassVar[dict[str, Any]] = {"count": 1, "size": 336, "square": True}
+    controls = (
+        *("<image>", "<s>", "</s>", "<pad>", "<unk>"),
+        *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "USER:", "ASSISTANT:"),
+    )
+
+    def pixels(
+        self,
+        processor: Any,
+        pictures: Sequence[NDArray[np.uint8]],
+        options: TransformersOptions = DEFAULTS,
+    ) -> dict[str, Any]:
+        """`pixel_values`; a picture that is no square is padded, for the processor would cut off its ends."""
+        return super().pixels(processor, [_squared(one, processor.image_processor) for one in pictures])
+
+    def placeholder(
+        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
+    ) -> str:
+        """A token for each patch, by the processor's settings."""
+        crop = processor.image_processor.crop_size
+        count = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
+        count += processor.num_additional_image_tokens
+        if processor.vision_feature_select_strategy == "default":
+            count -= 1
+        return str(processor.image_token) * int(count)
+
+    def box_to_picture(
+        self,
+        box: tuple[float, ...],
+        *,
+        rows: int,
+        columns: int,
+        processor: Any = None,
+        limits: tuple[int, int] | None = None,
+    ) -> tuple[float, ...]:
+        """Never asked for: the family doesn't point."""
+        raise ValueError("this family of models has no boxes")
+
+
+def _squared(picture: NDArray[np.uint8], image_processor: Any) -> NDArray[np.uint8]:
+    """The picture in the middle of a square of the processor's mean colour, as the family was trained."""
+    rows, columns = picture.shape[:2]
+    side = max(rows, columns)
+    if rows == columns:
+        return picture
+    mean = np.array([int(255 * one) for one in image_processor.image_mean], np.uint8)
+    square = np.broadcast_to(mean, (side, side, 3)).copy()
+    top, left = (side - rows) // 2, (side - columns) // 2
+    square[top : top + rows, left : left + columns] = picture
+    return square

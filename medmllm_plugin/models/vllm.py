@@ -1,0 +1,231 @@
+"""Vision-language models in the hub's layout, run by vLLM in this process: for a GPU and many studies.
+
+The same folders, families and replies as `models/transformers.py`; vLLM computes prompts together, and keeps
+what it computed of a study for the next question on it. vLLM is imported when a model is opened, not before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medmllm_plugin.errors import ModelError, SettingsError, TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.guard import outside
+from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply
+from medmllm_plugin.models.abilities import capabilities, guard_of
+from medmllm_plugin.models.families import family_of
+from medmllm_plugin.models.families.family import Family
+from medmllm_plugin.models.folder import ModelFolder, open_folder
+from medmllm_plugin.models.options import split, typed
+from medmllm_plugin.models.vllm_engine import (
+    ALTERNATIVES,
+    CONTEXT,
+    VllmEngine,
+    VllmOptions,
+    Written,
+    check_installed,
+    one_line,
+    start,
+)
+from medmllm_plugin.models.weight_files import tensors
+from medmllm_plugin.sliceset import SliceSet
+
+if TYPE_CHECKING:
+    from medmllm_plugin.models.schema_bound import Vocabulary
+
+
+class VllmModel:
+    """A model that was opened; when several threads ask, one after the other is answered."""
+
+    def __init__(
+        self, folder: ModelFolder, family: Family, *, able: Capabilities, engine: VllmEngine, processor: Any
+    ) -> None:
+        """Take what `open_model` has started."""
+        self._folder = folder
+        self._family = family
+        self._engine = engine
+        self._processor = processor
+        self._vocabulary: Vocabulary | None = None
+        self._lock = threading.Lock()
+        self._guard = guard_of(folder)
+        self._capabilities = able
+
+    @property
+    def name(self) -> str:
+        """The name on its card, else its hub id or folder's name."""
+        return self._folder.name
+
+    @property
+    def version(self) -> str:
+        """The version on its card, else its commit on the hub, else the empty string."""
+        return self._folder.version
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash over the weight files; see `ModelFolder.weights_sha256`. The first use reads them all."""
+        return self._folder.weights_sha256()
+
+    @property
+    def dtype(self) -> str:
+        """Number type it computes in."""
+        return self._engine.dtype
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its card says, else what its family can."""
+        return self._capabilities
+
+    def outside_domain(self, slices: SliceSet) -> str | None:
+        """Why these images are outside its domain, by its card's phantoms and guard; see `guard.outside`."""
+        return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
+
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """Answer prompts, computed together.
+
+        Raises:
+            TooManyPicturesError: If a prompt shows more pictures than it was opened for.
+            TooManyTokensError: If a prompt and its reply would be longer than it was opened for.
+            ModelError: If vLLM refuses a prompt or a schema, or the memory doesn't suffice.
+            CancelledError: If `cancel` said so.
+        """
+        if not asks:
+            return []
+        with self._lock:
+            started = time.perf_counter()
+            prompts = [self._prompt(ask) for ask in asks]
+            written = self._engine.write(prompts, asks, progress=progress, cancel=cancel)
+            seconds = (time.perf_counter() - started) / len(asks)
+            return [self._reply(one, started=started, seconds=seconds) for one in written]
+
+    def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
+        """A box by the family's convention as (column_min, row_min, column_max, row_max) of the picture."""
+        return self._family.box_to_picture(box, rows=rows, columns=columns, processor=self._processor)
+
+    def _prompt(self, ask: Ask) -> Mapping[str, Any]:
+        """The prompt as vLLM takes it: the chat template's text, and the pictures."""
+        from PIL import Image
+
+        prompt, most = ask.prompt, self._capabilities.pictures
+        if len(prompt.pictures) > most:
+            raise TooManyPicturesError(
+                f"{self.name}: found {len(prompt.pictures)} pictures, expected {most} at most; show fewer, "
+                "or open it with a larger max_pictures",
+                limit=most,
+            )
+        try:
+            length = self._family.words(self._processor, prompt)["input_ids"].shape[1]
+            text = self._family.text(self._processor, prompt)
+        except ValueError as error:
+            raise ModelError(f"{self.name}: these pictures can't be prepared: {one_line(error)}") from error
+        room = self._engine.context_tokens
+        if length + ask.max_tokens > room:
+            raise TooManyTokensError(
+                f"{self.name}: found {length} tokens of prompt and {ask.max_tokens} for the reply, expected "
+                f"{room} at most; show fewer or smaller pictures, or open it with a larger max_model_len",
+                found=length + ask.max_tokens,
+                limit=room,
+            )
+        pictures = [Image.fromarray(np.ascontiguousarray(part.pixels)) for part in prompt.pictures]
+        return {"prompt": text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
+
+    def _reply(self, written: Written, *, started: float, seconds: float) -> Reply:
+        if written.reason not in ("stop", "length"):
+            raise ModelError(
+                f"{self.name}: vLLM gave its reply up ({written.reason or 'no reason told'}); ask for less"
+            )
+        # vLLM tells the token that ends a reply too.
+        said = len(written.tokens) - (written.reason == "stop")
+        tokens, places = written.tokens[:said], written.places[:said]
+        chances = [math.exp(place[token]) for token, place in zip(tokens, places, strict=True)]
+        if not all(map(math.isfinite, chances)):
+            raise ModelError(f"{self.name}: its scores in {self.dtype} are not numbers; copy the model again")
+        vocabulary = self._tokens()
+        texts = vocabulary.texts(tokens)
+        return Reply(
+            text="".join(texts),
+            seconds=seconds,
+            token_texts=texts,
+            token_probabilities=tuple(chances),
+            token_alternatives=tuple(
+                tuple((vocabulary.text(one), chance) for one, chance in likeliest(place, token))
+                for token, place in zip(tokens, places, strict=True)
+            ),
+            first_token_seconds=None if written.first_token is None else written.first_token - started,
+            finished=written.reason == "stop",
+        )
+
+    def _tokens(self) -> Vocabulary:
+        if self._vocabulary is None:
+            from medmllm_plugin.models.schema_bound import Vocabulary
+
+            tokenizer = self._processor.tokenizer
+            self._vocabulary = Vocabulary(
+                tokenizer, size=self._engine.vocabulary_size, ends=[tokenizer.eos_token_id]
+            )
+        return self._vocabulary
+
+
+def likeliest(place: Mapping[int, float], token: int) -> list[tuple[int, float]]:
+    """The likeliest tokens of a place with their probabilities, falling, and the chosen one among them.
+
+    Args:
+        place: Natural logarithms of the probabilities, by token; of impossible ones minus infinity.
+        token: The chosen one, which is among them.
+
+    >>> likeliest({7: -0.5, 3: -1.0, 5: -math.inf}, 3)
+    [(7, 0.6065306597126334), (3, 0.36787944117144233)]
+    """
+    falling = sorted(((one, math.exp(chance)) for one, chance in place.items()), key=lambda one: -one[1])
+    kept = falling[:ALTERNATIVES]
+    if token not in dict(kept):
+        kept[-1] = (token, math.exp(place[token]))
+    return [one for one in kept if one[1] > 0]
+
+
+def open_model(spec: str) -> VllmModel:
+    """A local folder or a hub id of a vision-language model, run by vLLM in this process: `vllm:SPEC`.
+
+    Raises:
+        SettingsError: If vLLM or a device for it is not there, or `spec` names no model of a family of ours.
+        ModelError: If the model is there but vLLM can't open it.
+    """
+    place, settings = split(spec)
+    options = typed(VllmOptions, settings, where=f"vllm:{spec}")
+    if not place:
+        raise SettingsError("vllm: found no model, expected vllm:FOLDER or vllm:HUB_ID")
+    check_installed()
+    folder = open_folder(place, adapter=options.adapter, local_files_only=options.local_files_only)
+    family = family_of(folder.model_type, where=place)
+    for path in folder.weights:
+        deque(tensors(path), maxlen=0)  # damaged ones are told in our words
+    processor = _processor(folder)
+    context = options.max_model_len or min(_context(folder.config), CONTEXT)
+    able = capabilities(folder, family, processor=processor, context_tokens=context)
+    if options.max_pictures is not None:
+        able = dataclasses.replace(able, pictures=options.max_pictures)
+    engine = start(folder, options, context=context, pictures=able.pictures)
+    return VllmModel(folder, family, able=able, engine=engine, processor=processor)
+
+
+def _processor(folder: ModelFolder) -> Any:
+    from medmllm_plugin.models.loading import load_processor
+
+    return load_processor(folder)
+
+
+def _context(config: Mapping[str, Any]) -> int:
+    """How many tokens the model was made for; what we take at most where its config.json doesn't say."""
+    text = config.get("text_config")
+    for one in (text if isinstance(text, dict) else {}, config):
+        if isinstance(most := one.get("max_position_embeddings"), int):
+            return most
+    return CONTEXT

@@ -1,0 +1,112 @@
+"""A study gone through organ by organ, as a checklist has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from medmllm_plugin.asking import Answered, ask
+from medmllm_plugin.checklists import Step, steps_for
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.findings import Finding, Status
+from medmllm_plugin.models import Cancel, Model
+from medmllm_plugin.parsing import Parsed
+from medmllm_plugin.request import Request
+from medmllm_plugin.strategies import Looked, Stages, View
+from medmllm_plugin.strategies.merging import groups, medoid, narrative, told_apart
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Organs:
+    """Asks about the organs one by one, all on the same pictures, and puts the replies together."""
+
+    region: str | None = None
+    """The part of the body, as `checklists.regions` names it; None for all that the modality shows."""
+
+    name = "organs"
+    summary = "organ by organ through a checklist, on the same pictures"
+
+    def read(
+        self,
+        request: Request,
+        model: Model,
+        *,
+        view: View | None = None,
+        progress: Stages | None = None,
+        cancel: Cancel | None = None,
+    ) -> Looked:
+        """Ask about each organ; see `Strategy.read`.
+
+        Raises:
+            SettingsError: If the task is about one thing only, the model takes no words of ours, or there is
+                no checklist for the modality or region.
+        """
+        if not request.task.whole:
+            raise SettingsError(
+                f"the task {request.task.name} asks one thing, so it isn't gone through organ by organ; "
+                "leave out --strategy"
+            )
+        if model.capabilities.terse:
+            raise SettingsError(
+                f"{model.name} was trained on one short prompt and can't be asked about single organs; "
+                "use --strategy single or consistency, or name another model"
+            )
+        modality = request.slices.study.modality
+        steps = steps_for(modality, region=self.region, sites=model.capabilities.sites)
+        if not steps:
+            raise SettingsError(
+                f"there is no checklist for {modality} that {model.name} could be led through; "
+                "use another --strategy"
+            )
+        tell = None if progress is None else lambda done, most: progress(1, 1, done, most)
+        answered = ask(
+            [replace(request, focus=step.sites) for step in steps],
+            model,
+            purpose="organ",
+            progress=tell,
+            cancel=cancel,
+        )
+        return _together(request, steps, answered, model)
+
+
+def _together(request: Request, steps: Sequence[Step], answered: Sequence[Answered], model: Model) -> Looked:
+    replies = [one.usable(model) for one in answered]
+    joined = groups([one.findings for one in replies])
+    findings = told_apart(_one_of([one for _, one in group]) for group in joined)
+    doubled = sum(len(group) - 1 for group in joined)
+    notes = [f"read organ by organ in {len(steps)} steps: {', '.join(step.name for step in steps)}"]
+    if doubled:
+        notes.append(f"{doubled} findings were given in more than one step and are stated once")
+    return Looked(
+        parsed=Parsed(
+            findings=findings,
+            narrative=narrative(findings),
+            impression=_impression(steps, replies),
+            notes=tuple(dict.fromkeys(note for one in replies for note in one.notes)),
+        ),
+        request=request,
+        heard=tuple(one for each in answered for one in each.heard),
+        notes=(*notes, *dict.fromkeys(note for one in answered for note in one.notes)),
+    )
+
+
+def _one_of(members: Sequence[Finding]) -> Finding:
+    """Of the same finding in several steps the one that sees it, rather than one that doesn't."""
+    for status in (Status.PRESENT, Status.INDETERMINATE):
+        seen = [one for one in members if one.status is status]
+        if seen:
+            return medoid(seen)
+    return members[0]
+
+
+def _impression(steps: Sequence[Step], replies: Sequence[Parsed]) -> tuple[str, ...]:
+    """What was concluded where something was found, and in one sentence where nothing was."""
+    found, nothing = list[str](), list[str]()
+    for step, reply in zip(steps, replies, strict=True):
+        if any(one.status is not Status.ABSENT for one in reply.findings):
+            found += reply.impression
+        else:
+            nothing.append(step.name)
+    if nothing:
+        found.append(f"No abnormality was reported of: {', '.join(nothing)}.")
+    return tuple(dict.fromkeys(found))

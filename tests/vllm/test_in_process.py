@@ -1,0 +1,260 @@
+"""vLLM in this process answers as transformers does: the real one, on the CPU, with a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+import numpy as np
+import pytest
+
+from medmllm_plugin.errors import (
+    CancelledError,
+    ModelError,
+    SettingsError,
+    TooManyPicturesError,
+    TooManyTokensError,
+)
+from medmllm_plugin.findings import reply_schema
+from medmllm_plugin.models import Ask, transformers
+from medmllm_plugin.models.vllm_engine import Written
+from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
+from tests.tiny_model import tiny_folder
+from tests.vllm import opened
+
+opened.vllm()
+
+CLOSE = 1e-4
+"""Two libraries add up float32 in different orders."""
+
+BLOCK = 128
+"""vLLM remembers whole blocks of so many tokens, on a CPU."""
+
+
+def a_prompt(
+    *, seed: int = 0, pictures: int = 2, words: str = "Report.", turns: tuple[Turn, ...] = ()
+) -> Prompt:
+    generator = np.random.default_rng(seed)
+    parts: list[TextPart | PicturePart] = []
+    for number in range(1, pictures + 1):
+        pixels = generator.integers(0, 256, (84, 112, 3), dtype=np.uint8)
+        parts += [TextPart(text=f"<image_{number}>: "), PicturePart(number=number, pixels=pixels)]
+    return Prompt(system="You read phantoms.", parts=(*parts, TextPart(text=words)), turns=turns)
+
+
+def an_ask(*, pictures: int = 2, seed: int = 0, **options: Any) -> Ask:
+    prompt = a_prompt(seed=seed, pictures=pictures)
+    return Ask(**{"prompt": prompt, "schema": reply_schema(pictures=max(pictures, 1)), **options})
+
+
+@cache
+def by_transformers() -> Any:
+    return transformers.open_model(str(tiny_folder(seed=1)))
+
+
+def test_a_batch_is_answered_as_by_transformers() -> None:
+    asks = [an_ask(pictures=pictures, seed=pictures) for pictures in (1, 3, 2, 8)]
+
+    found = opened.tiny().replies(asks)
+
+    expected = by_transformers().replies(asks)
+    assert [reply.text for reply in found] == [reply.text for reply in expected]
+    for one, other, ask in zip(found, expected, asks, strict=True):
+        jsonschema.validate(json.loads(one.text), ask.schema or {})
+        assert one.finished
+        assert one.token_texts == other.token_texts
+        assert one.token_probabilities == pytest.approx(other.token_probabilities, abs=CLOSE)
+
+
+def test_alternatives_are_those_that_transformers_tells() -> None:
+    ask = an_ask(schema={"enum": ["present", "absent", "indeterminate"]})
+
+    (found,), (expected,) = (model.replies([ask]) for model in (opened.tiny(), by_transformers()))
+
+    assert len(found.token_alternatives) == len(found.token_texts)
+    for ours, theirs, text in zip(
+        found.token_alternatives, expected.token_alternatives, found.token_texts, strict=True
+    ):
+        assert text in dict(ours)
+        assert [one for one, _ in ours] == [one for one, _ in theirs]
+        assert [chance for _, chance in ours] == pytest.approx([chance for _, chance in theirs], abs=CLOSE)
+
+
+def test_free_text_is_what_transformers_says() -> None:
+    ask = an_ask(schema=None, max_tokens=40)
+
+    (found,), (expected,) = (model.replies([ask]) for model in (opened.tiny(), by_transformers()))
+
+    assert found.text == expected.text
+    assert not found.finished
+    assert len(found.token_texts) == 40
+
+
+def test_a_conversation_without_pictures_is_answered_as_by_transformers() -> None:
+    turns = (Turn(role="assistant", text="Nodule."), Turn(role="user", text="Which side?"))
+    ask = Ask(prompt=a_prompt(pictures=0, turns=turns), schema=None, max_tokens=12)
+
+    (found,), (expected,) = (model.replies([ask]) for model in (opened.tiny(), by_transformers()))
+
+    assert found.token_texts == expected.token_texts
+
+
+def written(model: Any, ask: Ask) -> Written:
+    """What vLLM's engine tells of one prompt."""
+    (found,) = model._engine.write([model._prompt(ask)], [ask])
+    return cast("Written", found)
+
+
+def tokens_of(model: Any, ask: Ask) -> list[int]:
+    """The tokens that transformers computes."""
+    found: list[int] = model._family.words(model._processor, ask.prompt)["input_ids"][0].tolist()
+    return found
+
+
+def test_prompts_have_the_tokens_that_transformers_computes() -> None:
+    model, ask = opened.tiny(), an_ask(pictures=3)
+
+    assert written(model, ask).prompt == tokens_of(model, ask)
+
+
+def test_a_second_question_on_a_study_computes_its_pictures_no_more() -> None:
+    model = opened.tiny()
+    first, second = (
+        Ask(prompt=a_prompt(seed=77, pictures=40, words=words), schema=None, max_tokens=4)
+        for words in ("Report.", "Any nodule?")
+    )
+    length = len(tokens_of(model, second))
+
+    model.replies([first])
+    remembered = written(model, second).remembered
+
+    assert length - 2 * BLOCK < remembered < length
+
+
+def test_a_refused_question_leaves_its_pictures_as_they_were() -> None:
+    model, pictures = opened.tiny(), a_prompt(seed=50)
+    refused = Ask(prompt=pictures, schema={"type": "string", "pattern": "(?=a)b"})
+    sound = Ask(prompt=pictures, schema=reply_schema(pictures=2))
+
+    with pytest.raises(ModelError, match=r"vLLM can't answer: .*look-around"):
+        model.replies([sound, refused])
+    (reply,) = model.replies([sound])
+
+    assert reply.text == by_transformers().replies([sound])[0].text
+
+
+def test_a_sample_depends_on_its_seed_and_not_on_its_company() -> None:
+    asks = [an_ask(seed=3, schema=None, max_tokens=20, temperature=1.0) for _ in range(3)]
+    company = [
+        Ask(prompt=asks[0].prompt, schema=None, max_tokens=20, temperature=1.0, seed=n) for n in (1, 2)
+    ]
+    alone = [opened.tiny().replies([ask])[0].text for ask in company]
+
+    together = [reply.text for reply in opened.tiny().replies([*company, *company])]
+
+    assert together == alone * 2
+    assert alone[0] != alone[1]
+
+
+def test_progress_counts_the_tokens_of_the_longest_reply() -> None:
+    calls: list[tuple[int, int]] = []
+    asks = [an_ask(schema=None, max_tokens=limit) for limit in (3, 6)]
+
+    opened.tiny().replies(asks, progress=lambda *call: calls.append(call))
+
+    assert [most for _, most in calls] == [6] * len(calls)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert calls[-1] == (6, 6)
+
+
+def test_it_can_be_stopped_between_two_tokens_and_asked_again() -> None:
+    model, asks = opened.tiny(), [an_ask(), an_ask(seed=1)]
+    expected = [reply.text for reply in model.replies(asks)]
+    steps: list[int] = []
+
+    with pytest.raises(CancelledError, match="stopped before its reply was complete"):
+        model.replies(asks, progress=lambda done, most: steps.append(done), cancel=lambda: len(steps) == 5)
+
+    assert steps == [1, 2, 3, 4, 5]
+    assert [reply.text for reply in model.replies(asks)] == expected
+
+
+def test_no_question_gets_no_reply() -> None:
+    assert opened.tiny().replies([]) == []
+
+
+def test_boxes_mean_what_they_mean_to_transformers() -> None:
+    box = (28.0, 0.0, 140.0, 84.0)
+
+    found = opened.tiny().box_to_picture(box, rows=150, columns=100)
+
+    assert found == by_transformers().box_to_picture(box, rows=150, columns=100)
+
+
+def test_what_it_is_and_can_is_as_with_transformers() -> None:
+    found, expected = opened.tiny(), by_transformers()
+
+    assert found.weights_sha256 == expected.weights_sha256
+    assert (found.name, found.version, found.dtype) == (expected.name, expected.version, expected.dtype)
+    assert found.capabilities == expected.capabilities
+
+
+def test_more_pictures_than_it_takes_are_refused_with_the_limit() -> None:
+    model = opened.tiny()
+
+    with pytest.raises(TooManyPicturesError, match="found 65 pictures, expected 64 at most") as caught:
+        model.replies([an_ask(pictures=1), an_ask(pictures=65)])
+
+    assert caught.value.limit == 64
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers() -> None:
+    model = opened.tiny()
+
+    with pytest.raises(TooManyTokensError, match="expected 32768 at most") as caught:
+        model.replies([an_ask(max_tokens=32_768)])
+
+    assert caught.value.limit == 32_768
+    assert (caught.value.found or 0) > 32_768
+
+
+def test_too_little_memory_for_one_prompt_says_what_to_set() -> None:
+    with pytest.raises(ModelError, match=r"found too little memory for vLLM: .*; set max_model_len"):
+        opened.a_model(f"{tiny_folder(seed=1)}?memory=1")
+
+
+def test_a_shorter_context_and_fewer_pictures_can_be_asked_for() -> None:
+    model = opened.a_model(
+        f"{tiny_folder(seed=1)}?memory=16&max_model_len=2048&max_pictures=3&dtype=bf16&batch=2"
+    )
+
+    assert model.capabilities.pictures == 3
+    assert model.capabilities.context_tokens == 2048
+    assert model.dtype == "bfloat16"
+    with pytest.raises(TooManyPicturesError, match="or open it with a larger max_pictures"):
+        model.replies([an_ask(pictures=4)])
+    assert [reply.finished for reply in model.replies([an_ask(max_tokens=1500)] * 3)] == [True] * 3
+
+
+def test_damaged_weights_are_told_before_vllm_is_started(tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_folder(seed=1), folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.raises(ModelError, match=r"model\.safetensors: damaged, found \d+ bytes, expected \d+"):
+        opened.a_model(str(folder))
+
+
+def test_without_a_device_for_it_vllm_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import platforms
+    from vllm.platforms.interface import UnspecifiedPlatform
+
+    monkeypatch.setattr(platforms, "_current_platform", UnspecifiedPlatform())
+
+    with pytest.raises(SettingsError, match="vllm: found no GPU that the vLLM installed here was built for"):
+        opened.a_model(str(tiny_folder(seed=1)))
