@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 PIP_FLAGS ?=
 SEED ?= 500000
 WORKERS ?= 2
@@ -12,7 +13,7 @@ SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc gcc libc6
 IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check lint bench clean system-packages ohif
+.PHONY: help demo install test test-vllm check lint bench clean system-packages ohif
 
 help:  ## Show these lines
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-16s%s\n", $$1, $$2}'
@@ -34,6 +35,11 @@ install: $(VENV)/dev.stamp  ## Set up .venv with everything that developing need
 
 test: system-packages $(VENV)/dev.stamp ohif  ## Set up what the tests need and run them all
 	OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
+
+test-vllm: system-packages  ## The tests of vLLM with the real one, on the CPU, in an environment of its own
+	@$(PYTHON) tools/vllm_environment.py $(VLLM_VENV) -- $(PIP_FLAGS)
+	@if [ -e $(VLLM_VENV)/vllm.stamp ]; then \
+	  OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -rs $(PYTEST_FLAGS) tests/vllm tests/contracts/test_model.py; fi
 
 check: lint test  ## What must pass before a commit: lint, then test
 

@@ -1,14 +1,19 @@
-"""Put requests to a model: ask, parse, ask once more those whose reply can't be used, stop."""
+"""Put requests to a model: ask, parse, ask once more those whose reply can't be used, stop.
+
+A model that can't be expected to write JSON is asked for prose first, and then to put its own words, without
+the pictures, into the task's form.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from medmllm_plugin.errors import ReplyError
+from medmllm_plugin.capabilities import Capabilities
+from medmllm_plugin.errors import ReplyError, SettingsError
 from medmllm_plugin.models import Ask, Cancel, Model, Progress, Reply
 from medmllm_plugin.parsing import Parsed, UnusableReplyError, parse
-from medmllm_plugin.prompting import prompt_for
+from medmllm_plugin.prompting import coding_prompt, prompt_for
 from medmllm_plugin.reply_forms import schema_for
 from medmllm_plugin.report import Heard
 from medmllm_plugin.request import Request
@@ -71,49 +76,104 @@ def ask(
         cancel: Says when to stop.
 
     Raises:
+        SettingsError: If the task can't be put to this model, or its prose is refused.
         ModelError: If the model can't answer.
         CancelledError: If `cancel` said so.
     """
     able = model.capabilities
     answered = [Answered(request=one, parsed=None, problem=None, heard=(), notes=()) for one in requests]
+    prose = _prose(answered, model, purpose, temperature, progress, cancel) if able.free_text else None
     for again in range(asks):
         open_ones = [number for number, one in enumerate(answered) if one.parsed is None]
-        if not open_ones:
-            break
-        put = []
+        put: dict[int, Ask] = {}
         for number in open_ones:
-            request = answered[number].request
-            put.append(
-                Ask(
-                    prompt=prompt_for(request, able, correction=answered[number].problem),
-                    schema=schema_for(request, able),
-                    seed=request.seed,
-                    max_tokens=MAX_TOKENS,
-                    temperature=temperature,
-                )
+            one = answered[number]
+            try:
+                put[number] = _ask(one, able, None if prose is None else prose[number], temperature)
+            except UnusableReplyError as error:
+                answered[number] = replace(one, problem=str(error))
+        if not put:
+            break
+        replies = model.replies(list(put.values()), progress=progress, cancel=cancel)
+        for (number, asked), reply in zip(put.items(), replies, strict=True):
+            said = f"{purpose}, coded" if prose else purpose
+            answered[number] = _heard(
+                answered[number], asked, reply, purpose=f"{said}, asked again" if again else said
             )
-        replies = model.replies(put, progress=progress, cancel=cancel)
-        for number, one, reply in zip(open_ones, put, replies, strict=True):
-            said = f"{purpose}, asked again" if again else purpose
-            answered[number] = _heard(answered[number], one, reply, model, purpose=said)
+            answered[number] = _parsed(answered[number], asked, reply, model)
     return answered
 
 
-def _heard(before: Answered, put: Ask, reply: Reply, model: Model, *, purpose: str) -> Answered:
+def _ask(one: Answered, able: Capabilities, prose: str | None, temperature: float) -> Ask:
+    """What is put to the model: the request, or what it said to that in prose.
+
+    Raises:
+        UnusableReplyError: If the prose says nothing.
+    """
+    request = one.request
+    if prose is None:
+        prompt = prompt_for(request, able, correction=one.problem)
+    else:
+        prompt = coding_prompt(request, prose, able, correction=one.problem)
+    return Ask(
+        prompt=prompt,
+        schema=schema_for(request, able, prose=prose),
+        seed=request.seed,
+        max_tokens=MAX_TOKENS,
+        temperature=temperature if prose is None else 0.0,
+    )
+
+
+def _prose(
+    answered: list[Answered],
+    model: Model,
+    purpose: str,
+    temperature: float,
+    progress: Progress | None,
+    cancel: Cancel | None,
+) -> list[str]:
+    """What a model that can't write JSON says in its own words; kept in `answered`.
+
+    Raises:
+        SettingsError: If a request refuses that.
+    """
+    if not all(one.request.second_pass for one in answered):
+        raise SettingsError(
+            f"{model.name}: found a model that answers in prose, expected one that writes JSON; name another "
+            "model, or allow a second pass that turns its words into findings"
+        )
+    put = [
+        Ask(
+            prompt=prompt_for(one.request, model.capabilities),
+            schema=None,
+            seed=one.request.seed,
+            max_tokens=MAX_TOKENS,
+            temperature=temperature,
+        )
+        for one in answered
+    ]
+    replies = model.replies(put, progress=progress, cancel=cancel)
+    for number, (asked, reply) in enumerate(zip(put, replies, strict=True)):
+        answered[number] = _heard(answered[number], asked, reply, purpose=f"{purpose}, in prose")
+    return [reply.text for reply in replies]
+
+
+def _heard(before: Answered, put: Ask, reply: Reply, *, purpose: str) -> Answered:
     heard = Heard(
         purpose=purpose,
         prompt_sha256=put.prompt.sha256,
         text=reply.text,
         seconds=round(reply.seconds, 3),
     )
-    after = replace(
-        before,
-        heard=(*before.heard, heard),
-        notes=tuple(dict.fromkeys((*before.notes, *reply.notes))),
-    )
+    notes = dict.fromkeys((*before.notes, *reply.notes))
+    return replace(before, heard=(*before.heard, heard), notes=tuple(notes))
+
+
+def _parsed(before: Answered, put: Ask, reply: Reply, model: Model) -> Answered:
     assert put.schema is not None
     try:
         parsed = parse(reply, request=before.request, schema=put.schema, model=model)
     except UnusableReplyError as error:
-        return replace(after, problem=str(error))
-    return replace(after, parsed=parsed, problem=None)
+        cut = "" if reply.finished else f" It was cut short at {put.max_tokens} tokens."
+        return replace(before, problem=f"{error}{cut}")
+    return replace(before, parsed=parsed, problem=None)

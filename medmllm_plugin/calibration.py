@@ -1,62 +1,74 @@
-"""What a model's certainties are worth: a curve from the score of its tokens to how often it was right.
+"""What a model's certainties are worth: from the score of its tokens to how often it was right.
 
-A curve is fitted on studies whose truth is known, see `medmllm calibrate`, and kept in a small JSON file
-beside the weights that the model's card names. It holds for those weights and studies like those, no others.
+It is fitted on studies whose truth is known, see `medmllm calibrate`, and kept in a small JSON file beside the
+weights, which the model's card names. It holds for those weights and studies like those, no others.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import asdict, dataclass, field
+from math import exp, isfinite, log
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from medmllm_plugin.errors import SettingsError
 
 SCHEMA = "medmllm-calibration/1"
 
+EXTREME = 0.001
+"""Scores are taken as no nearer to 0 and 1 than this: the odds of what lies beyond mean nothing."""
+
+
+def log_odds(score: float) -> float:
+    """The logarithm of the odds of a raw score.
+
+    >>> round(log_odds(0.9), 3), round(log_odds(1.0), 3)
+    (2.197, 6.907)
+    """
+    held = min(max(score, EXTREME), 1 - EXTREME)
+    return log(held / (1 - held))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """A rising way from a raw score to a probability, straight between its points.
+class Odds:
+    """The odds that a finding is there, as a sum of what is known of it (logistic regression).
 
-    >>> Curve(scores=(0.2, 0.6), probabilities=(0.1, 0.9)).probability(0.3)
-    0.3
+    After Platt, Probabilistic Outputs for Support Vector Machines (1999), with a term for each finding.
+
+    >>> Odds(slope=1.0, intercept=0.0).probability("nodule", 0.7)
+    0.7
     """
 
-    scores: tuple[float, ...]
-    """Raw scores, 0 to 1, rising."""
-    probabilities: tuple[float, ...]
-    """How often findings of that score were right, 0 to 1, not falling. Beyond its ends a curve is level."""
+    slope: float
+    """What a step in the log odds of the raw score adds, not below 0."""
+    intercept: float
+    findings: Mapping[str, float] = field(default_factory=dict)
+    """What it adds that it is this finding, by key."""
+    unsupported: float = 0.0
+    """What it adds that the evidence pass did not find it image-supported."""
 
     def __post_init__(self) -> None:
-        scores, shares = self.scores, self.probabilities
-        if not scores or len(scores) != len(shares):
-            raise ValueError(f"a curve has as many probabilities as scores, got {len(scores)}, {len(shares)}")
-        if not all(isfinite(one) and 0 <= one <= 1 for one in (*scores, *shares)):
-            raise ValueError("scores and probabilities of a curve are 0 to 1")
-        if any(a >= b for a, b in zip(scores, scores[1:], strict=False)):
-            raise ValueError("scores of a curve rise from point to point")
-        if any(a > b for a, b in zip(shares, shares[1:], strict=False)):
-            raise ValueError("probabilities of a curve don't fall from point to point")
+        terms = (self.slope, self.intercept, self.unsupported, *self.findings.values())
+        if not all(map(isfinite, terms)) or self.slope < 0:
+            raise ValueError("the terms of odds are numbers, and the slope is not below 0")
 
-    def probability(self, score: float) -> float:
-        """How often a finding of this score is right."""
-        return round(float(np.interp(score, self.scores, self.probabilities)), 4)
+    def probability(self, finding: str, score: float, *, supported: bool | None = None) -> float:
+        """How probable it is that a finding of this raw score is there, 0 to 1."""
+        sum_ = self.intercept + self.slope * log_odds(score) + self.findings.get(finding, 0.0)
+        sum_ += self.unsupported if supported is False else 0.0
+        return round(1 / (1 + exp(-min(max(sum_, -30.0), 30.0))), 4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
     """What the certainties of one model were worth on studies whose truth is known."""
 
-    curve: Curve
-    """For findings that have no curve of their own."""
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    """By key of the finding, where there were enough."""
+    plain: Odds
+    """Of findings as they are read."""
+    tried: Odds | None = None
+    """Of findings that the evidence pass has judged; None if that was not measured."""
     abstain_below: float = 0.5
     """A finding below this probability is reported as indeterminate."""
     basis: str = ""
@@ -68,9 +80,16 @@ class Calibration:
         if not 0 <= self.abstain_below <= 1:
             raise ValueError(f"abstain_below is 0 to 1, got {self.abstain_below}")
 
-    def probability(self, finding: str, score: float) -> float:
-        """How probable it is that a finding of this raw score is there, 0 to 1."""
-        return self.curves.get(finding, self.curve).probability(score)
+    def probability(self, finding: str, score: float, *, supported: bool | None = None) -> float:
+        """How probable it is that a finding is there, 0 to 1.
+
+        Args:
+            finding: Its key.
+            score: Its raw certainty.
+            supported: The verdict of the evidence pass; None if there is none.
+        """
+        odds = self.plain if supported is None or self.tried is None else self.tried
+        return odds.probability(finding, score, supported=supported)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `calibration.json`."""
@@ -79,8 +98,8 @@ class Calibration:
             "basis": self.basis,
             "weights_sha256": self.weights_sha256,
             "abstain_below": self.abstain_below,
-            "curve": _points(self.curve),
-            "curves": {key: _points(curve) for key, curve in self.curves.items()},
+            "plain": asdict(self.plain),
+            "tried": None if self.tried is None else asdict(self.tried),
         }
 
     @classmethod
@@ -95,13 +114,13 @@ class Calibration:
             if not isinstance(content, dict) or content.get("schema") != SCHEMA:
                 raise ValueError(f"it is no {SCHEMA}")
             return cls(
-                curve=_curve(content["curve"]),
-                curves={key: _curve(points) for key, points in content["curves"].items()},
+                plain=_odds(content["plain"]),
+                tried=None if content["tried"] is None else _odds(content["tried"]),
                 abstain_below=float(content["abstain_below"]),
                 basis=str(content["basis"]),
                 weights_sha256=str(content["weights_sha256"]),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise SettingsError(
                 f"{path}: found no usable calibration ({why}), expected what medmllm calibrate writes; "
@@ -109,10 +128,10 @@ class Calibration:
             ) from error
 
 
-def _points(curve: Curve) -> list[list[float]]:
-    return [list(point) for point in zip(curve.scores, curve.probabilities, strict=True)]
-
-
-def _curve(points: Any) -> Curve:
-    scores, probabilities = zip(*points, strict=True)
-    return Curve(scores=tuple(map(float, scores)), probabilities=tuple(map(float, probabilities)))
+def _odds(content: Any) -> Odds:
+    return Odds(
+        slope=float(content["slope"]),
+        intercept=float(content["intercept"]),
+        findings={str(key): float(term) for key, term in content["findings"].items()},
+        unsupported=float(content["unsupported"]),
+    )

@@ -25,6 +25,7 @@ from medmllm_plugin.cli_common import (
     print_named,
     seed_option,
 )
+from medmllm_plugin.cli_models import models_command
 from medmllm_plugin.cli_pictures import series_command, slices_command
 from medmllm_plugin.cli_read import read_command
 from medmllm_plugin.cli_selftest import selftest_command
@@ -79,6 +80,7 @@ def medmllm(context: click.Context) -> None:
 
 
 medmllm.add_command(read_command)
+medmllm.add_command(models_command)
 medmllm.add_command(slices_command)
 medmllm.add_command(series_command)
 medmllm.add_command(selftest_command)
@@ -164,15 +166,6 @@ def phantom_command(
             f"Findings: {', '.join(found) or 'none'}",
         ]
     )
-
-
-@medmllm.command("models")
-@json_option
-def models_command(as_json: bool) -> None:
-    """List the models that --model takes."""
-    from medmllm_plugin import registry
-
-    print_named(registry.models(), as_json=as_json)
 
 
 @medmllm.command("tasks")

@@ -49,7 +49,7 @@ class ReadCommand(Grouped):
             "Which images": (
                 *("series", "volume", "modality", "study", "prior", "prior_report", "count", "plan"),
             ),
-            "How it is read": ("model", "config", "strategy", "samples", "seed"),
+            "How it is read": ("model", "config", "strategy", "samples", "evidence", "second_pass", "seed"),
             "What is written": ("out", "sr_profile", "with_fhir", "as_json"),
         }
     )
@@ -103,6 +103,15 @@ class ReadCommand(Grouped):
 @click.option(
     "--samples", type=click.IntRange(2, 32), metavar="N", help="Of --strategy consistency; 5 usually."
 )
+@click.option(
+    "--evidence", is_flag=True, help="Ask again with changed pictures: does each finding rest on them?"
+)
+@click.option(
+    "--second-pass/--no-second-pass",
+    default=True,
+    show_default=True,
+    help="Turn the prose of a model that can't write JSON into findings by asking it again.",
+)
 @seed_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
 @click.option(
@@ -120,6 +129,9 @@ def read_command(
     questions: tuple[str, ...],
     choices: tuple[str, ...],
     context: tuple[str, ...],
+    config: Path | None,
+    strategy: str | None,
+    samples: int | None,
     out: Path | None,
     sr_profile: str,
     with_fhir: bool,
@@ -150,14 +162,23 @@ def read_command(
     check(probe, kind="report", inputs=inputs)
     if choices and len(questions) > 1:
         raise SettingsError("--choice goes with one question, found several: ask them in turn")
-    told = _context(context)
+    told, way = _context(context), _strategy(strategy, samples)
     from medmllm_plugin import pipeline
+    from medmllm_plugin.config import load
 
     with shown_progress(hidden=as_json) as progress:
         try:
             with _stoppable(progress) as (show, cancel):
-                readings = _read(
-                    paths, questions, choices=choices, context=told, progress=show, cancel=cancel, **asked
+                readings = pipeline.read_each(
+                    paths,
+                    questions=questions,
+                    choices=choices,
+                    context=told,
+                    strategy=way,
+                    settings=None if config is None else load(config),
+                    progress=show,
+                    cancel=cancel,
+                    **asked,
                 )
         except ReplyError as error:
             raise _replies_kept(error, probe) from error
@@ -185,54 +206,6 @@ def read_command(
     return 3 if any(one.report.outcome == "failed" for one in readings) else 0
 
 
-def _read(
-    paths: Sequence[Path],
-    questions: Sequence[str],
-    *,
-    task: str | None,
-    choices: Sequence[str],
-    context: Context | None,
-    language: str,
-    strategy: str | None,
-    samples: int | None,
-    seed: int,
-    config: Path | None,
-    progress: Callable[[str, int, int], None],
-    cancel: Callable[[], bool],
-    **images: Any,
-) -> list[Reading]:
-    """A reading for each question, or one where none is asked."""
-    from medmllm_plugin import opening, pipeline
-    from medmllm_plugin.config import load
-    from medmllm_plugin.strategies.names import strategy as strategy_of
-    from medmllm_plugin.tasks import task as task_of
-
-    task_of(task or "report")
-    spec = strategy or ("single" if samples is None else "consistency")
-    planned = images["plan"] is not None or images["count"] is not None
-    way = strategy_of(spec, samples=samples, own_overview=not planned)
-    settings = None if config is None else load(config)
-    opened = opening.open_study(paths, settings=settings, progress=progress, **images)
-    readings: list[Reading] = []
-    for question in questions or (None,):
-        readings.append(
-            pipeline.ask(
-                opened,
-                task=task,
-                question=question,
-                choices=choices,
-                history=[one.exchange for one in readings if one.exchange is not None],
-                context=context,
-                language=language,
-                strategy=way,
-                seed=seed,
-                progress=progress,
-                cancel=cancel,
-            )
-        )
-    return readings
-
-
 def _context(pairs: Sequence[str]) -> Context | None:
     """What `--context` says.
 
@@ -250,6 +223,19 @@ def _context(pairs: Sequence[str]) -> Context | None:
             )
         found[key] = value.strip()
     return Context(**found) if found else None
+
+
+def _strategy(name: str | None, samples: int | None) -> str:
+    """What `--strategy` and `--samples` ask for, in one word.
+
+    Raises:
+        SettingsError: If samples are asked of another strategy, or said twice.
+    """
+    if samples is None:
+        return name or "single"
+    if name not in (None, "consistency"):
+        raise SettingsError(f"--samples goes with --strategy consistency, found {name!r}; leave out either")
+    return f"consistency:{samples}"
 
 
 @contextmanager

@@ -35,6 +35,8 @@ _FILES = {
     "fhir": "the report as a FHIR R4 Bundle",
     "slices": "where each picture comes from",
     "pictures": "what the model was shown",
+    "prior_slices": "where each picture of the earlier study comes from",
+    "prior_pictures": "what it was shown of that",
 }
 """What the files of a reading are, by the names of `pipeline.write`."""
 
@@ -74,6 +76,7 @@ def _bars() -> Iterator[ShowProgress]:
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
     )
     tasks: dict[str, TaskID] = {}
@@ -83,14 +86,18 @@ def _bars() -> Iterator[ShowProgress]:
             if stage not in tasks:
                 for before in tasks.values():
                     progress.update(before, total=1, completed=1)
-                tasks[stage] = progress.add_task(_words(stage), total=None)
-            progress.update(tasks[stage], completed=done, total=total or None)
+                tasks[stage] = progress.add_task(_words(stage), total=None, count="")
+            count = f"{done} tokens" if stage.startswith("thinking") else ""
+            progress.update(tasks[stage], completed=done, total=total or None, count=count)
 
         yield show
 
 
 def _words(stage: str) -> str:
-    return STAGES.get(stage, stage)
+    """A stage in words, and which pass of several it is."""
+    name, _, part = stage.rpartition(" ")
+    number, _, passes = part.partition("/")
+    return f"{STAGES[name]}, pass {number} of {passes}" if name in STAGES else STAGES.get(stage, stage)
 
 
 def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) -> Iterator[str]:

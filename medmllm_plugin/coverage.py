@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medmllm_plugin.errors import GeometryError
 from medmllm_plugin.geometry import apply, unit_normal
 from medmllm_plugin.report import Coverage
-from medmllm_plugin.resampled import Bounds, Grid, Resampled, Source
+from medmllm_plugin.resampled import Bounds, Grid, Resampled, Source, image_of
 from medmllm_plugin.slice import Montage, Slice
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.volume import Volume
@@ -80,6 +80,7 @@ class _Look:
 
 def _look(shown: SliceSet, volume: Volume) -> _Look:
     numbers = {plane.source: k for k, plane in enumerate(volume.planes)}
+    known = {image_of(source) for source in numbers if not isinstance(source, Resampled)}
     places = _Places.of(volume)
     images = np.zeros(len(volume), np.bool_)
     seen = np.zeros(places.column.shape, np.bool_)
@@ -92,9 +93,8 @@ def _look(shown: SliceSet, volume: Volume) -> _Look:
         bounds, pixel = one.box_in_source((0, 0, columns, rows)), _pixel_mm(one, volume, numbers)
         for layer, inside in _layers(one.source, bounds):
             if isinstance(layer, Resampled):
-                passed = [numbers[part] for part in layer.parts(inside) if part in numbers]
-                if passed:
-                    images[passed] = True
+                if layer.first in known:
+                    images[places.passed(layer, inside)] = True
                     cuts[layer] = min(pixel, cuts.get(layer, np.inf))
                     seen |= places.in_cut(layer, inside)
             elif layer in numbers:
@@ -188,6 +188,16 @@ class _Places:
         column, row = self.column[k], self.row[k]
         found: NDArray[np.bool_] = (left <= column) & (column <= right) & (top <= row) & (row <= bottom)
         return found
+
+    def passed(self, cut: Resampled, bounds: Bounds) -> slice:
+        """Which images a box of a cut passes through."""
+        if self.grid is None:
+            return slice(0)
+        left, top, right, bottom = (bound - 0.5 for bound in bounds)
+        corners = [(left, top, 0), (right, top, 0), (left, bottom, 0), (right, bottom, 0)]
+        position = self.grid.to_index(apply(cut.to_patient, corners))[:, 2]
+        low, high = np.clip(np.round([position.min(), position.max()]), 0, len(self.grid) - 1)
+        return slice(int(low), int(high) + 1)
 
     def in_cut(self, cut: Resampled, bounds: Bounds) -> NDArray[np.bool_]:
         """Which places lie in a box of a cut."""

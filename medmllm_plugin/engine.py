@@ -1,4 +1,4 @@
-"""Ask a model about a study and make its report: look, weigh the evidence, say what came of it."""
+"""Ask a model about a study and make its report: look, weigh the evidence, check, say what came of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 from medmllm_plugin import __version__, checks
 from medmllm_plugin.asking import ask
+from medmllm_plugin.certainty import calibrated
 from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.evidence import examine
 from medmllm_plugin.findings import Status
 from medmllm_plugin.models import Cancel, Model
 from medmllm_plugin.parsing import Parsed
@@ -67,6 +69,7 @@ def read(
     *,
     strategy: Strategy = Single(),  # noqa: B008
     view: View | None = None,
+    evidence: bool = False,
     progress: Stages | None = None,
     cancel: Cancel | None = None,
 ) -> Read:
@@ -79,7 +82,8 @@ def read(
         request: What is asked of which pictures.
         model: Who is asked.
         strategy: How the study is read.
-        view: Makes more pictures of the same volume, for strategies that look again.
+        view: Makes more pictures of the same volume, for strategies that look again and for evidence.
+        evidence: Whether each finding is put to the test with changed pictures, see `evidence.examine`.
         progress: Called with (pass, passes, tokens written, tokens at most).
         cancel: Says when to stop.
 
@@ -101,7 +105,10 @@ def read(
         report = _report(looked, model, strategy.name, shown)
         return Read(report=_outside(report, outside), slices=request.slices)
     looked = strategy.read(request, model, view=view, progress=progress, cancel=cancel)
-    parsed, said = checks.after(looked.parsed, looked.request.slices)
+    if evidence:
+        looked = examine(looked, model, view=view, progress=progress, cancel=cancel)
+    parsed = calibrated(looked.parsed, model.capabilities.calibration)
+    parsed, said = checks.after(parsed, looked.request.slices)
     report = _report(replace(looked, parsed=parsed), model, strategy.name, (*shown, *said))
     return Read(report=report, slices=looked.request.slices)
 
@@ -134,6 +141,7 @@ def _report(looked: Looked, model: Model, strategy: str, results: tuple[CheckRes
             seed=request.seed,
             dtype=model.dtype,
             seconds=round(sum(one.seconds for one in heard), 3),
+            task_version=request.task.version_line,
             language=request.language,
             strategy=strategy,
         ),
@@ -167,6 +175,8 @@ def _check(request: Request, model: Model) -> None:
             f"{model.name} speaks {', '.join(able.languages)}, found the language {request.language!r}; "
             "ask in one of these"
         )
+    if not request.pictures and not able.text_only:
+        raise SettingsError(f"{model.name} answers about pictures only, found none; name a study")
     if request.pictures > able.pictures:
         raise SettingsError(
             f"{model.name} looks at {able.pictures} pictures at most, found {request.pictures}; "
@@ -178,7 +188,7 @@ def _outcome(task: Task, parsed: Parsed) -> Outcome:
     if any(one.status is not Status.ABSENT for one in parsed.findings):
         return Outcome.FINDINGS
     # an answer to one question says nothing of the rest of the study
-    return Outcome.NOT_ASSESSED if task.takes_question else Outcome.NO_FINDINGS
+    return Outcome.NO_FINDINGS if task.whole else Outcome.NOT_ASSESSED
 
 
 def _unreadable(report: Report) -> Report:

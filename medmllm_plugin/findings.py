@@ -99,6 +99,10 @@ class Trial(StrEnum):
     """What the finding cites was covered."""
     MIRRORED = "mirrored"
     """Left and right were exchanged; the side must follow."""
+    SHIFTED = "shifted"
+    """The pictures were moved by a few pixels; nothing may change."""
+    BETWEEN = "between"
+    """The slices between those shown before were shown."""
     SHUFFLED = "shuffled"
     """The pictures came in another order."""
 

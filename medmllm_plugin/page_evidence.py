@@ -10,6 +10,8 @@ _TRIAL_WORDS = {
     Trial.MASKED: "with its pictures covered",
     Trial.MIRRORED: "with left and right exchanged",
     Trial.SHUFFLED: "with the pictures in another order",
+    Trial.SHIFTED: "with the pictures moved by a few pixels",
+    Trial.BETWEEN: "with the slices between them",
 }
 _EFFECT_WORDS = {
     Effect.GONE: "gone",

@@ -98,7 +98,10 @@ def _checked(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     errors = jsonschema.Draft202012Validator(schema).iter_errors(data)
     worst = jsonschema.exceptions.best_match(errors)
     if worst is not None:
-        raise UnusableReplyError(f"at {worst.json_path} {worst.message[:300]}.")
+        wrong = worst.message[:300]
+        if worst.validator == "pattern":
+            wrong = "is blank, too long, or not one line of printable text without quotation marks"
+        raise UnusableReplyError(f"at {worst.json_path} {wrong}.")
     result: dict[str, Any] = data
     return result
 

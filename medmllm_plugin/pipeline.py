@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 from pydicom.dataset import Dataset
 
@@ -56,88 +57,98 @@ class Reading:
 
     @property
     def headers(self) -> list[Dataset]:
-        """One header for each instance of all series shown; empty if they are not DICOM."""
+        """One header for each instance of all series shown; empty if one of them can't be cited in DICOM."""
+        if not all(volume.headers for volume in self.volumes):
+            return []
         return [header for volume in self.volumes for header in volume.headers]
 
 
+class Settled(TypedDict, total=False):
+    """How a study is read: the settings of `open_study` and of `ask`, as these say."""
+
+    task: str | None
+    choices: Sequence[str]
+    context: Context | None
+    language: str
+    strategy: str | Strategy
+    second_pass: bool
+    evidence: bool
+    seed: int
+    cancel: Cancel | None
+    model: str | Model
+    series: str | None
+    volume: int | str | None
+    modality: str | None
+    count: int | None
+    plan: str | None
+    study: bool
+    prior: Path | str | None
+    prior_report: Path | None
+    settings: Settings | None
+    progress: Progress | None
+
+
+_ASKED = (
+    *(
+        "task",
+        "choices",
+        "context",
+        "language",
+        "strategy",
+        "second_pass",
+        "evidence",
+        "seed",
+        "cancel",
+        "progress",
+    ),
+)
+"""Which of them are of `ask`; `progress` is of both."""
+
+
 def read(
-    paths: Sequence[Path | str] | Path | str,
-    *,
-    task: str | None = None,
-    question: str | None = None,
-    choices: Sequence[str] = (),
-    context: Context | None = None,
-    language: str = "en",
-    model: str | Model = "embedded",
-    strategy: str | Strategy = "single",
-    series: str | None = None,
-    volume: int | str | None = None,
-    modality: str | None = None,
-    count: int | None = None,
-    plan: str | None = None,
-    study: bool = False,
-    prior: Path | str | None = None,
-    prior_report: Path | None = None,
-    settings: Settings | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    cancel: Cancel | None = None,
+    paths: Sequence[Path | str] | Path | str, *, question: str | None = None, **how: Unpack[Settled]
 ) -> Reading:
     """Read a study: a folder, files, a DICOMDIR, a zip, or a NIfTI, NRRD or MetaImage file.
 
     Args:
         paths: What to read, one study.
-        task: A name that `tasks.task` knows; None for what fits: `question` where one is asked, `compare`
-            where there is a prior study, else `report`.
-        question: As `ask`.
-        choices: As `ask`.
-        context: As `ask`.
-        language: As `ask`.
-        model: As `open_study`.
-        strategy: As `ask`.
-        series: As `open_study`.
-        volume: As `open_study`.
-        modality: As `open_study`.
-        count: As `open_study`.
-        plan: As `open_study`.
-        study: As `open_study`.
-        prior: As `open_study`.
-        prior_report: As `open_study`.
-        settings: As `open_study`.
-        seed: As `ask`.
-        progress: Called as the work goes on.
-        cancel: As `ask`.
+        question: The user's own question, for a task that takes one.
+        how: Settings of `open_study` and of `ask`: `model`, `series`, `plan`, `task`, `strategy` and so on.
 
     Raises:
         MedMLLMError: One of its branches, see `errors`.
     """
-    task_of(task or "report")
-    opened = open_study(
-        paths,
-        model=model,
-        series=series,
-        volume=volume,
-        modality=modality,
-        count=count,
-        plan=plan,
-        study=study,
-        prior=prior,
-        prior_report=prior_report,
-        settings=settings,
-        progress=progress,
-    )
-    return ask(
-        opened,
-        task=task,
-        question=question,
-        choices=choices,
-        context=context,
-        language=language,
-        strategy=strategy,
-        seed=seed,
-        progress=progress,
-        cancel=cancel,
-    )
+    (reading,) = read_each(paths, questions=() if question is None else (question,), **how)
+    return reading
+
+
+def read_each(
+    paths: Sequence[Path | str] | Path | str, *, questions: Sequence[str] = (), **how: Unpack[Settled]
+) -> list[Reading]:
+    """Read a study and answer questions about it, each asked with those before and their answers.
+
+    Args:
+        paths: What to read, one study.
+        questions: The user's own, in turn; none for a task that takes none.
+        how: As `read`.
+
+    Returns:
+        A reading for each question, or one.
+
+    Raises:
+        MedMLLMError: One of its branches, see `errors`.
+    """
+    task_of(how.get("task") or "report")
+    put: dict[str, Any] = {name: value for name, value in how.items() if name in _ASKED}
+    shown: dict[str, Any] = {
+        name: value for name, value in how.items() if name not in _ASKED or name == "progress"
+    }
+    opened = open_study(paths, **shown)
+    readings: list[Reading] = []
+    for question in questions or (None,):
+        history = [one.exchange for one in readings if one.exchange is not None]
+        readings.append(ask(opened, question=question, history=history, **put))
+    return readings
 
 
 def ask(
@@ -150,6 +161,8 @@ def ask(
     context: Context | None = None,
     language: str = "en",
     strategy: str | Strategy = "single",
+    second_pass: bool = True,
+    evidence: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
@@ -160,13 +173,16 @@ def ask(
 
     Args:
         opened: As `open_study` gives it.
-        task: As `read`.
+        task: A name that `tasks.task` knows; None for what fits: `question` where one is asked, `compare`
+            where there is a prior study, else `report`.
         question: The user's own question, for a task that takes one.
         choices: Of a closed question the answers to choose from.
         history: Earlier questions on this study, each the `exchange` of its reading.
         context: What is known of the patient beside the images.
         language: ISO 639-1 code of the language to ask and answer in.
         strategy: How the study is read: what `strategies.names.strategy` takes, or a strategy.
+        second_pass: As `Request.second_pass`.
+        evidence: Whether each finding is put to the test with changed pictures, see `evidence.examine`.
         seed: For models that sample.
         progress: Called as the work goes on.
         cancel: Says when to stop.
@@ -188,11 +204,18 @@ def ask(
             history=tuple(history),
             context=context,
             language=language,
+            second_pass=second_pass,
             seed=seed,
         )
         try:
             done = engine.read(
-                request, model, strategy=way, view=views.again, progress=_thinking(tell), cancel=cancel
+                request,
+                model,
+                strategy=way,
+                view=views.again,
+                evidence=evidence,
+                progress=_thinking(tell),
+                cancel=cancel,
             )
             break
         except (TooManyPicturesError, TooManyTokensError) as error:
@@ -246,7 +269,8 @@ def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, P
         sr: Which DICOM objects: a name of `sr_profile.PROFILES`.
 
     Returns:
-        Paths by what they are: `report`, `page`, `slices`, `pictures` (a folder); for DICOM input also
+        Paths by what they are: `report`, `page`, `slices`, `pictures` (a folder); with a prior study
+        `prior_slices` and `prior_pictures` (a folder), whose numbers follow; for DICOM input also
         `findings_sr` (TID 1500), `report_sr` (TID 2000), where findings cite images `key_images` (TID 2010),
         and as the profile has it `points_sr` and `key_pictures` (a folder).
 
@@ -263,8 +287,15 @@ def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, P
         "page": folder / "report.html",
         **write_slices(reading.slices, folder, inside="pictures/"),
     }
+    if reading.priors:
+        (folder / "prior").mkdir()
+        (before,) = reading.priors
+        shown = write_slices(before, folder / "prior", inside="pictures/", first=len(reading.slices) + 1)
+        files |= {"prior_slices": shown["slices"], "prior_pictures": shown["pictures"]}
     files["report"].write_text(reading.report.to_text(), encoding="utf-8")
-    files["page"].write_text(page.render(reading.report, reading.slices), encoding="utf-8")
+    files["page"].write_text(
+        page.render(reading.report, reading.slices, priors=reading.priors), encoding="utf-8"
+    )
     for one in made:
         path = folder / one.name
         path.parent.mkdir(exist_ok=True)
@@ -273,11 +304,19 @@ def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, P
     return files
 
 
-def write_slices(slices: SliceSet, folder: Path, *, inside: str = "") -> dict[str, Path]:
-    """Write `slices.json` into an empty folder, and the pictures beside it or `inside` a folder there."""
+def write_slices(slices: SliceSet, folder: Path, *, inside: str = "", first: int = 1) -> dict[str, Path]:
+    """Write `slices.json` into an empty folder, and the pictures beside it or `inside` a folder there.
+
+    Args:
+        slices: The pictures.
+        folder: Where to.
+        inside: A folder in it for the pictures, with a slash at its end.
+        first: The number of the first picture.
+    """
     files = {"slices": folder / "slices.json", "pictures": folder / inside}
     files["pictures"].mkdir(exist_ok=True)
-    for number, one in enumerate(slices.slices, 1):
+    for number, one in enumerate(slices.slices, first):
         (files["pictures"] / picture_name(number)).write_bytes(pictures.png_bytes(one.pixels))
-    files["slices"].write_text(json.dumps(slices.to_json(folder=inside), indent=1) + "\n", encoding="utf-8")
+    listed = slices.to_json(folder=inside, first=first)
+    files["slices"].write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     return files

@@ -14,8 +14,8 @@ from medmllm_plugin.checklists import regions, steps_for
 from medmllm_plugin.described import Words, describe, earlier
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart, Turn
-from medmllm_plugin.quoting import QUESTION_LENGTH, own_text, plain, quoted
-from medmllm_plugin.reply_forms import choice_keys, vocabulary
+from medmllm_plugin.quoting import QUESTION_LENGTH, own_text, plain, quoted, wrong
+from medmllm_plugin.reply_forms import UNCLEAR, choice_keys, vocabulary
 from medmllm_plugin.request import Context, Request
 from medmllm_plugin.tasks import common_words
 
@@ -44,9 +44,9 @@ def prompt_for(request: Request, able: Capabilities, *, correction: str | None =
     first = _beginning(request, able, words)
     asked = [*(one.question for one in request.history), request.question]
     # what is said last belongs to the last message, so that all before it stays the same
-    last = list(_question(asked[-1], words, request))
+    last = list(_question(asked[-1], words, request, prose=able.free_text))
     if correction is not None:
-        last.append(words["again"].format(correction=correction))
+        last.append(words["again"].format(correction=wrong(correction)))
     if not request.history:
         return Prompt(system=_system(request, able, words), parts=(*first[:-1], _joined(first[-1], last)))
     opened = (*first[:-1], _joined(first[-1], list(_question(asked[0], words, None))))
@@ -78,7 +78,7 @@ def coding_prompt(
         *_question(request.question, words, request),
     ]
     if correction is not None:
-        lines.append(words["again"].format(correction=correction))
+        lines.append(words["again"].format(correction=wrong(correction)))
     system = words["space"].join([words["coder"], words["data"], words["json"]])
     return Prompt(system=system, parts=(TextPart(text="\n".join(lines)),))
 
@@ -99,7 +99,9 @@ def _terse(request: Request, correction: str | None) -> Prompt:
     if request.question is not None:
         last.append(f"Question: {plain(request.question, longest=QUESTION_LENGTH)}")
     if correction is not None:
-        last.append(f"Your reply before could not be used: {correction} Answer again, as one JSON object.")
+        last.append(
+            f"Your reply before could not be used: {wrong(correction)} Answer again, as one JSON object."
+        )
     return Prompt(system=TERSE_SYSTEM, parts=(*parts, TextPart(text="\n".join(last))))
 
 
@@ -121,7 +123,8 @@ def _check(request: Request, able: Capabilities) -> None:
 
 def _system(request: Request, able: Capabilities, words: Words) -> str:
     who = words["reader" if request.task.needs_pictures else "physician"]
-    return words["space"].join([who, words["data"], words["prose" if able.free_text else "json"]])
+    system: str = words["space"].join([who, words["data"], words["prose" if able.free_text else "json"]])
+    return system
 
 
 def _beginning(request: Request, able: Capabilities, words: Words) -> list[Part]:
@@ -200,7 +203,9 @@ def _context(context: Context | None, words: Words) -> Iterator[str]:
         yield words["context"].format(facts=words["semicolon"].join(told))
 
 
-def _question(question: str | None, words: Words, request: Request | None) -> Iterator[str]:
+def _question(
+    question: str | None, words: Words, request: Request | None, *, prose: bool = False
+) -> Iterator[str]:
     """The question, and the choices of the request where it is that one's."""
     if question is not None:
         yield words["question"].format(question=plain(question, longest=QUESTION_LENGTH))
@@ -209,7 +214,8 @@ def _question(question: str | None, words: Words, request: Request | None) -> It
     keys = choice_keys(request.choices)
     listed = [key if key == choice else f"{key}. {choice}" for key, choice in keys.items()]
     said = [plain(one, longest=QUESTION_LENGTH) for one in listed]
-    yield words["choices"].format(choices=words["semicolon"].join(said), keys=", ".join([*keys, "unclear"]))
+    form = words["choices_prose" if prose else "choices"]
+    yield form.format(choices=words["semicolon"].join(said), keys=", ".join([*keys, UNCLEAR]))
 
 
 def _joined(part: Part, lines: list[str]) -> Part:

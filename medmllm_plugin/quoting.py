@@ -11,6 +11,9 @@ CONTEXT_LENGTH = 2000
 QUESTION_LENGTH = 8000
 """Most characters of a question or an answer before it."""
 
+CORRECTION_LENGTH = 600
+"""Most characters of what was wrong with a reply."""
+
 PROSE_LENGTH = 20_000
 """Most characters of a model's own text that it is shown again."""
 
@@ -22,6 +25,9 @@ _OPENS = re.compile(r"<(?![\s\d=.])")
 
 _BRACKETED = re.compile(r"\[(\s*/?\s*[A-Z_]{3,}\s*)\]")
 """Marks like `[INST]` and `[/INST]`."""
+
+_ROLES = re.compile(r"(USER|ASSISTANT|SYSTEM|HUMAN):")
+"""How templates without tokens of their own begin a turn."""
 
 
 def plain(text: str, *, longest: int, lines: bool = False) -> str:
@@ -40,14 +46,21 @@ def plain(text: str, *, longest: int, lines: bool = False) -> str:
     >>> plain("a" * 9, longest=5)
     'aaaa…'
     """
-    parts = (_visible(line) for line in (re.split(r"[\r\n\u2028\u2029]+", text) if lines else [text]))
-    kept = "\n".join(filter(None, parts))
-    return kept if len(kept) <= longest else kept[: longest - 1].rstrip() + "…"
+    cut = re.split(r"[\r\n\u2028\u2029]+", text) if lines else [text]
+    kept = "\n".join(filter(None, map(_visible, cut)))
+    if len(kept) > longest:
+        kept = kept[: longest - 1].rstrip() + "…"
+    return _ROLES.sub(r"\1：", _BRACKETED.sub(r"(\1)", _OPENS.sub("‹", kept)))
 
 
 def quoted(text: str) -> str:
     """`plain` of a fact on the patient, as it stands between `<data>` and `</data>`."""
     return plain(text, longest=CONTEXT_LENGTH)
+
+
+def wrong(correction: str) -> str:
+    """`plain` of what was wrong with a reply, which may repeat some of it."""
+    return plain(correction, longest=CORRECTION_LENGTH)
 
 
 def own_text(prose: str) -> str:
@@ -56,9 +69,8 @@ def own_text(prose: str) -> str:
 
 
 def _visible(text: str) -> str:
-    kept = "".join(" " if one.isspace() else one for one in text if one.isspace() or _shows(one))
-    kept = kept.translate(_WIDE)
-    return " ".join(_BRACKETED.sub(r"(\1)", _OPENS.sub("‹", kept)).split())
+    kept = "".join(one for one in text if one.isspace() or _shows(one))
+    return " ".join(kept.translate(_WIDE).split())
 
 
 def _shows(character: str) -> bool:

@@ -101,7 +101,7 @@ def _remedy(entries: Mapping[str, EntryPoint]) -> str:
 
 
 def _looks_like_a_place(name: str) -> bool:
-    return bool(name) and (_is_path(name) or Path(name).is_dir())
+    return bool(name) and (_is_path(name) or Path(name.partition("?")[0]).is_dir())
 
 
 def _is_path(name: str) -> bool:

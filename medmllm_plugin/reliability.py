@@ -1,4 +1,4 @@
-"""How far scores can be believed: calibration error, its spread by chance, and curves that correct it."""
+"""How far scores can be believed: calibration error, its spread by chance, and odds that correct it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.calibration import Curve
+from medmllm_plugin.calibration import Odds, log_odds
 
 BINS = 10
 """Bins of equal width from 0 to 1."""
 
 DRAWS = 2000
 """Samples drawn for an interval."""
+
+SPREAD = 1.5
+"""Standard deviation of the terms of single findings, in log odds, before anything is seen."""
+
+STEPS = 60
+"""Of Newton's method; each changes no term by more than 1, so it can't run away."""
 
 Floats = NDArray[np.float64]
 
@@ -113,6 +119,63 @@ def estimate(
     ]
     low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
     return Estimate(value=_of(filled, figure), low=low, high=high)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """A finding that a model said to be present, and whether it is."""
+
+    finding: str
+    """Its key."""
+    score: float
+    """Its raw certainty, 0 to 1."""
+    right: bool
+    supported: bool | None = None
+    """The verdict of the evidence pass; None if there was none or it can't say."""
+
+
+def fit(findings: Sequence[Scored], *, tried: bool) -> Odds:
+    """The odds that fit findings best, by Newton's method on the penalised likelihood.
+
+    The terms of single findings, and that of the evidence pass, are pulled towards 0 (normal prior of standard
+    deviation `SPREAD`), so a finding that was always right a few times is not held to be always right.
+
+    Args:
+        findings: What was said, and whether it was right.
+        tried: Whether the verdict of the evidence pass counts.
+
+    Raises:
+        ValueError: If they are all right or all wrong, from which nothing can be learnt.
+    """
+    if len({one.right for one in findings}) < 2:
+        raise ValueError(f"found {len(findings)} findings of which none is right, or none is wrong")
+    keys = sorted({one.finding for one in findings})
+    rows = [
+        [
+            log_odds(one.score),
+            1.0,
+            *(float(one.finding == key) for key in keys),
+            float(tried and one.supported is False),
+        ]
+        for one in findings
+    ]
+    design, right = np.array(rows), np.array([one.right for one in findings], np.float64)
+    pull = np.diag([1e-3, 1e-3, *[SPREAD**-2] * (len(keys) + 1)])
+    terms = np.zeros(design.shape[1])
+    terms[0] = 1.0
+    for _ in range(STEPS):
+        likely = 1 / (1 + np.exp(-np.clip(design @ terms, -30, 30)))
+        slope = design.T @ (right - likely) - pull @ terms
+        bend = (design * (likely * (1 - likely))[:, None]).T @ design + pull
+        step = np.linalg.solve(bend, slope)
+        terms = terms + step / max(1.0, float(np.abs(step).max()))
+    values = [round(float(one), 4) for one in terms]
+    return Odds(
+        slope=max(values[0], 0.0),
+        intercept=values[1],
+        findings=dict(zip(keys, values[2:-1], strict=True)),
+        unsupported=values[-1],
+    )
 
 
 def _of(

@@ -71,7 +71,7 @@ def choice_keys(choices: Sequence[str]) -> Mapping[str, str]:
         raise SettingsError(
             f"found {len(said)} choices, expected at most {MAX_CHOICES} that differ and none of them blank"
         )
-    if all(re.fullmatch(r"[^\W\d_]{2,16}", one) for one in said):
+    if all(re.fullmatch(r"[^\W\d_]{1,16}", one) for one in said):
         return dict(zip(said, choices, strict=True))
     return dict(zip(ascii_uppercase, choices, strict=False))
 
@@ -150,8 +150,9 @@ def sentences(prose: str) -> tuple[str, ...]:
     ('A nodule of 5.5 mm (image 3).', "No 'effusion'.", 'Heart: normal')
     """
     flat = re.sub(r"[*#`_]{1,3}", "", prose.replace('"', "'").replace("\\", "/"))
-    cut = re.split(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\s*[\r\n]+\s*", flat)
-    found = (" ".join(re.sub(r"^\s*(?:[-•]|\d{1,2}[.)])\s+", "", one).split()) for one in cut)
+    lines = (re.sub(r"^\s*(?:[-•]|\d{1,2}[.)])\s+", "", line) for line in re.split(r"[\r\n]+", flat))
+    cut = (one for line in lines for one in re.split(r"(?<=[.!?])\s+|(?<=[。！？])\s*", line))
+    found = (" ".join(one.split()) for one in cut)
     return tuple(dict.fromkeys(one for one in found if re.search(r"\w", one)))
 
 

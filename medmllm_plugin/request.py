@@ -54,6 +54,9 @@ class Request:
     """ISO 639-1 code of the language to ask and answer in."""
     seed: int = 0
     """For models that draw their tokens."""
+    second_pass: bool = True
+    """Whether the prose of a model that can't write JSON is turned into the task's form by asking it once
+    more, about its words alone; if not, such a model is refused."""
     focus: tuple[str, ...] = ()
     """Keys of sites of `codes.toml` that alone are asked about; empty for everything."""
 

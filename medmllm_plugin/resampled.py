@@ -178,10 +178,6 @@ class Resampled:
         found = self._outlines(box, apply(self.to_patient, middle))
         return tuple(outline(part, b) for part, (_, b) in sorted(found.items(), key=lambda one: one[1][0]))
 
-    def parts(self, bounds: Bounds) -> tuple[ImageRef | Tile, ...]:
-        """The images or tiles that a box on this plane passes through, each once."""
-        return tuple(self._outlines(bounds, self.to_patient[:3, 3]))
-
     def to_json(self) -> dict[str, Any]:
         """The `source` of `slices.json`."""
         return {

@@ -155,12 +155,13 @@ class SliceSet:
             if any(inset.shown.image in wanted for inset in one.insets)
         ]
 
-    def to_json(self, *, folder: str = "") -> dict[str, Any]:
+    def to_json(self, *, folder: str = "", first: int = 1) -> dict[str, Any]:
         """The content of `slices.json`.
 
         Args:
             folder: Where the pictures lie seen from that file, with a slash at its end; they are named
                 001.png and so on.
+            first: The number of the first picture: those of a prior study follow those of the study.
         """
         return {
             "schema": "medmllm-slices/1",
@@ -184,7 +185,7 @@ class SliceSet:
                     "window": one.window,
                     **_tiles(one),
                 }
-                for number, one in enumerate(self.slices, 1)
+                for number, one in enumerate(self.slices, first)
             ],
         }
 

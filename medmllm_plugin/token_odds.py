@@ -15,9 +15,10 @@ from math import prod
 from medmllm_plugin.findings import Status, StatusProbabilities
 from medmllm_plugin.models import Reply
 
-_KEY = r'"{}"\s*:\s*"([^"]*)"'
-_FINDING = re.compile(_KEY.format("finding") + r"(?:[^{}\[\]]*?)" + _KEY.format("status"))
-_CHOICE = re.compile(_KEY.format("choice"))
+_VALUE = r'("?[\s\]]*[,{{]\s*"{}"\s*:\s*")([^"]*)"'
+"""Two groups: what must stand there since the value before, and the value."""
+_FINDING = re.compile(r'"finding"\s*:\s*"([^"]*)(?=")[^{}\[\]]*?' + _VALUE.format("status"))
+_CHOICE = re.compile(_VALUE.format("choice"))
 
 
 def certainties(reply: Reply, count: int) -> list[float | None]:
@@ -41,7 +42,7 @@ def certainties(reply: Reply, count: int) -> list[float | None]:
                 for start, text, probability in zip(
                     starts, reply.token_texts, reply.token_probabilities, strict=True
                 )
-                if start + len(text) > span.start(1) and start < span.end(2)
+                if start + len(text) > span.start(1) and start < span.end(3)
             ),
             4,
         )
@@ -52,9 +53,9 @@ def certainties(reply: Reply, count: int) -> list[float | None]:
 def status_probabilities(reply: Reply) -> list[StatusProbabilities | None]:
     """For each finding how probable each status was, after all that was written before it.
 
-    They sum to 1, less what the model gave to tokens from which the status can't be told; None where the
-    model doesn't tell its alternatives. Of those that are not among the likeliest nothing is known: they
-    count as not there.
+    They sum to 1, less what the model gave to tokens from which the status can't be told and that it did not
+    choose; None where it doesn't tell its alternatives. Those that are not among the likeliest count as not
+    there.
 
     >>> tokens = ('[{"finding":"nodule","status":"', "pres", 'ent"}]')
     >>> odds = ((), (("pres", 0.75), ("absent", 0.15), ("indeter", 0.1)), (('ent"}]', 1.0),))
@@ -64,7 +65,7 @@ def status_probabilities(reply: Reply) -> list[StatusProbabilities | None]:
     """
     found: list[StatusProbabilities | None] = []
     for span in _FINDING.finditer(reply.text):
-        odds = value_probabilities(reply, span.span(2), [one.value for one in Status])
+        odds = value_probabilities(reply, (span.start(2), span.start(3)), [one.value for one in Status])
         found.append(None if odds is None else StatusProbabilities(**dict(zip(Status, odds, strict=True))))
     return found
 
@@ -72,20 +73,21 @@ def status_probabilities(reply: Reply) -> list[StatusProbabilities | None]:
 def choice_probability(reply: Reply, keys: Sequence[str]) -> float | None:
     """How probable the choice of the answer was among the keys; None if none was made or it isn't told."""
     span = _CHOICE.search(reply.text)
-    if span is None or span[1] not in keys:
+    if span is None or span[2] not in keys:
         return None
-    odds = value_probabilities(reply, span.span(1), keys)
-    return None if odds is None else odds[keys.index(span[1])]
+    odds = value_probabilities(reply, (span.start(1), span.start(2)), keys)
+    return None if odds is None else odds[keys.index(span[2])]
 
 
 def value_probabilities(
-    reply: Reply, span: tuple[int, int], values: Sequence[str]
+    reply: Reply, place: tuple[int, int], values: Sequence[str]
 ) -> tuple[float, ...] | None:
-    """How probable each value was at a place of the reply, after all that was written before it.
+    """How probable each value was at a place of the reply, among them and after all that was written before.
 
     Args:
         reply: As the model gave it, with its alternatives.
-        span: Where one of the values stands in the text, without its quotation marks.
+        place: Where in the text the value before ends and where one of the values begins: what stands
+            between the two must stand there, but the tokens of it can tell the value already.
         values: All that could stand there.
 
     Returns:
@@ -93,41 +95,40 @@ def value_probabilities(
     """
     if len(reply.token_alternatives) != len(reply.token_texts) or not reply.token_texts:
         return None
+    since, begin = place
     # the closing mark tells "no" from "none"
-    ends = [f'{value}"' for value in values]
-    sums, reached, first = [0.0] * len(values), 1.0, True
-    for start, text, alternatives in _from(reply, span[0]):
-        if not alternatives:
-            return None
-        before = reply.text[min(start, span[0]) : span[0]]
-        written = reply.text[span[0] : start]
+    wholes = [f'{reply.text[since:begin]}{value}"' for value in values]
+    sums, reached = [0.0] * len(values), 1.0
+    for start, text, alternatives in _from(reply, since):
+        before, written = reply.text[min(start, since) : since], reply.text[since:start]
+        if not alternatives and start + len(text) <= begin:
+            alternatives = ((text, 1.0),)
         fitting = [
-            (other, share, _meant(other, before, written, ends))
+            (other == text, share, meant)
             for other, share in alternatives
-            if other.startswith(before) or before.startswith(other)
+            if (meant := _meant(other, before, written, wholes))
         ]
-        # before the first letter other words could have been written; of those this asks nothing
-        total = sum(share for *_, share, _ in fitting) if first else 1.0
+        total = sum(share for _, share, _ in fitting)
         if total <= 0:
             return None
-        chosen = 0.0
-        for other, share, meant in fitting:
-            if other == text and len(meant) > 1:
-                chosen += share
-            elif len(meant) == 1:
+        going_on = 0.0
+        for chosen, share, meant in fitting:
+            if len(meant) == 1:
                 sums[meant[0]] += reached * share / total
-        if not chosen:
+            elif chosen:
+                going_on += share
+        if not going_on:
             break
-        reached, first = reached * chosen / total, False
-        if start + len(text) > span[1]:
-            break
+        reached *= going_on / total
     return tuple(round(one, 4) for one in sums)
 
 
-def _meant(token: str, before: str, written: str, ends: Sequence[str]) -> list[int]:
-    """The values that can still come of a token: all of those whose beginning it fits."""
-    text = written + token[len(before) :] if len(token) > len(before) else written
-    return [k for k, end in enumerate(ends) if end.startswith(text) or text.startswith(end)]
+def _meant(token: str, before: str, written: str, wholes: Sequence[str]) -> list[int]:
+    """The values that can still come of a token where `before` and `written` are given."""
+    if not (token.startswith(before) or before.startswith(token)):
+        return []
+    text = written + token[len(before) :]
+    return [k for k, whole in enumerate(wholes) if whole.startswith(text) or text.startswith(whole)]
 
 
 def _from(reply: Reply, place: int) -> Iterator[tuple[int, str, tuple[tuple[str, float], ...]]]:

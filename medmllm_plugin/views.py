@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 from medmllm_plugin.errors import SettingsError
@@ -41,6 +42,8 @@ class Views:
     """All series that are shown, those of the study before those of its prior."""
 
     series: tuple[Shown, ...]
+    most: int | None = None
+    """How many pictures the model turned out to take, a prior's included; None while it took all."""
 
     @property
     def current(self) -> tuple[Shown, ...]:
@@ -76,8 +79,9 @@ class Views:
 
         Args:
             settings: Of `SlicePlan`, in place of those of the series' own plans; `count` is for all series
-                together. Two more: `sources`, the slices to show (`Slice.source` of pictures shown before;
-                of a slab all that it is made of), and `neighbours`, how many beside each on both sides.
+                together. Three more: `sources`, the slices to show (`Slice.source` of pictures shown before;
+                of a slab all that it is made of); `neighbours`, how many beside each on both sides; and
+                `between`, to show in place of each source the slice half way to the next, where there is one.
                 Where these are more than `count`, the first sources are shown.
 
         Raises:
@@ -86,6 +90,10 @@ class Views:
         """
         asked = dict(settings)
         sources, beside = asked.pop("sources", None), asked.pop("neighbours", 0)
+        between = asked.pop("between", False)
+        if self.most is not None:
+            room = self.most - sum(map(len, self.priors))
+            asked["count"] = min(asked.get("count") or room, room)
         made = []
         for one, count in zip(self.current, _shares(asked.get("count"), self.current), strict=True):
             plan = _changed(one, {**asked, "count": count})
@@ -94,8 +102,14 @@ class Views:
                 chosen = _numbers(plan, one.volume, sources, beside=beside, most=wide)
                 if not chosen:
                     continue
+                chosen = _half_way(chosen) if between else chosen
                 pictures = len(chosen) * len(window_names(plan.window, one.volume)[0])
-                plan = replace(plan, select="numbers:" + "/".join(map(str, chosen)), count=pictures)
+                plan = replace(
+                    plan,
+                    select="numbers:" + "/".join(map(str, chosen)),
+                    count=pictures,
+                    zoom=None if plan.zoom_count >= pictures else plan.zoom,
+                )
             made.append(replace(one, plan=plan, slices=plan.apply(one.volume)))
         if not made:
             raise ValueError("none of the slices asked for is of the study")
@@ -111,15 +125,17 @@ class Views:
             raise SettingsError(
                 f"{len(self.series)} series are to be shown, but {pictures} pictures are allowed; show fewer"
             )
-        counts = [max(1, len(one.slices) * pictures // self.pictures) for one in self.series]
-        while sum(counts) > pictures:
-            counts[counts.index(max(counts))] -= 1
+        counts = [1] * len(self.series)
+        for _ in range(min(pictures, self.pictures) - len(counts)):
+            shares = [len(one.slices) / count for one, count in zip(self.series, counts, strict=True)]
+            counts[shares.index(max(shares))] += 1
         plans = [_changed(one, {"count": count}) for one, count in zip(self.series, counts, strict=True)]
         return Views(
             series=tuple(
                 replace(one, plan=plan, slices=plan.apply(one.volume))
                 for one, plan in zip(self.series, plans, strict=True)
-            )
+            ),
+            most=pictures,
         )
 
 
@@ -279,6 +295,15 @@ def _numbers(
     near = [k + side * step for step in range(1, beside + 1) for k in wanted for side in (-1, 1)]
     chosen = list(dict.fromkeys([*wanted, *(k for k in near if 1 <= k <= len(numbers))]))
     return sorted(chosen[: max(1, most // len(window_names(plan.window, volume)[0]))])
+
+
+def _half_way(numbers: Sequence[int]) -> list[int]:
+    """Each of rising numbers moved half way to the next; the last stays, as do those with none between.
+
+    >>> _half_way([1, 5, 6, 9])
+    [3, 5, 7, 9]
+    """
+    return [*(k + (after - k) // 2 for k, after in pairwise(numbers)), numbers[-1]]
 
 
 def _parts(source: Source) -> Iterator[Source]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import io
 import json
 import math
+import select
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from medmllm_plugin.models import Ask, Model, Reply
+from medmllm_plugin.errors import CancelledError
+from medmllm_plugin.models import Ask, Cancel, Model, Reply, transformers
+from medmllm_plugin.models.chat_http import ChatModel, open_model
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
+from tests.tiny_model import tiny_folder
 
 NOTHING_FOUND = '{"abnormal_pictures":[],"findings":[],"impression":["No finding."]}'
 
@@ -41,6 +49,7 @@ class ChatServer(ThreadingHTTPServer):
         without: tuple[str, ...] = (),
         owner: str = "vllm",
         models: tuple[str, ...] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Take what it serves.
 
@@ -54,8 +63,12 @@ class ChatServer(ThreadingHTTPServer):
             without: Fields of a request that it refuses.
             owner: What kind of server it says it is.
             models: More names on its list.
+            tls: Its certificate, for https.
         """
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.say, self.name, self.pictures, self.key = say, name, pictures, key
         self.context_tokens, self.forms, self.without, self.owner = context_tokens, forms, without, owner
         self.models = (name, *models)
@@ -77,7 +90,7 @@ class ChatServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left is no error."""
@@ -96,6 +109,16 @@ def serving(**settings: Any) -> Iterator[ChatServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@cache
+def tiny_over_http() -> ChatModel:
+    """The tiny model behind a server, both made once and there until the tests have ended."""
+    running = ExitStack()
+    atexit.register(running.close)
+    tiny = transformers.open_model(str(tiny_folder(seed=1)))
+    server = running.enter_context(serving(say=tiny, name="tiny", context_tokens=None))
+    return open_model(f"{server.url}?family=qwen2_5_vl")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -178,6 +201,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.close_connection = True
 
+    def left(self) -> bool:
+        """Whether the client has closed the connection."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+
     def _refused_key(self) -> bool:
         key = self.server.key
         if not key or self.headers.get("Authorization") == f"Bearer {key}":
@@ -203,12 +231,18 @@ def answer(handler: Handler, asked: dict[str, Any]) -> None:
         return handler.refuse(400, str(error.args[0]))
     if len(prompt.pictures) > server.pictures:
         return handler.refuse(400, f"At most {server.pictures} image(s) may be provided in one prompt.")
-    reply = reply_to(asked, prompt, server.say)
+    try:
+        reply = reply_to(asked, prompt, server.say, handler.left)
+    except CancelledError:
+        handler.close_connection = True
+        return None
     return send_reply(handler, asked, reply)
 
 
-def reply_to(asked: dict[str, Any], prompt: Prompt, say: str | Model | Callable[[Prompt], str]) -> Reply:
-    """The reply of a model, or one that is written, in tokens of four characters."""
+def reply_to(
+    asked: dict[str, Any], prompt: Prompt, say: str | Model | Callable[[Prompt], str], left: Cancel
+) -> Reply:
+    """The reply of a model, which stops if the client has left; or one that is written, in tokens of four."""
     if isinstance(say, Model):
         form = asked.get("response_format") or {}
         schema = form["json_schema"]["schema"] if form.get("type") == "json_schema" else None
@@ -219,7 +253,7 @@ def reply_to(asked: dict[str, Any], prompt: Prompt, say: str | Model | Callable[
             max_tokens=asked["max_tokens"],
             temperature=asked["temperature"],
         )
-        return say.replies([ask])[0]
+        return say.replies([ask], cancel=left)[0]
     text = say if isinstance(say, str) else say(prompt)
     texts = tuple(text[at : at + 4] for at in range(0, len(text), 4))
     kept = texts[: asked.get("max_tokens", len(texts))]

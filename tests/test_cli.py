@@ -26,6 +26,7 @@ from medmllm_plugin.cli import medmllm
 from medmllm_plugin.errors import ModelError, OutputError, ReplyError, StudyError
 from medmllm_plugin.findings import Box, Finding, Side, Status
 from medmllm_plugin.report import DISCLAIMER, Outcome, Provenance, Report
+from medmllm_plugin.request import Context
 from medmllm_plugin.sliceset import Slice, SliceSet
 from medmllm_plugin.source import DicomImage
 from medmllm_plugin.transforms.recipes import RECIPES
@@ -100,14 +101,19 @@ class Line:
     """Stands for the whole line from study to files, to see what the command makes of how it ends."""
 
     def __init__(
-        self, *, outcome: Outcome = Outcome.FINDINGS, fails: Callable[[], None] | None = None
+        self,
+        *,
+        outcome: Outcome = Outcome.FINDINGS,
+        fails: Callable[[], None] | None = None,
+        readings: int = 1,
     ) -> None:
         self.asked: dict[str, Any] = {}
         self.sr = ""
         self.outcome = outcome
         self.fails = fails
+        self.readings = readings
 
-    def read(self, paths: object, *, progress: Callable[[str, int, int], None], **asked: Any) -> Any:
+    def read_each(self, paths: object, *, progress: Callable[[str, int, int], None], **asked: Any) -> Any:
         self.asked = {"paths": paths, **asked}
         for stage in ("reading", "model", "pictures", "thinking"):
             progress(stage, 0, 2)
@@ -115,7 +121,7 @@ class Line:
         if self.fails is not None:
             self.fails()
         report, slices = a_report(outcome=self.outcome)
-        return types.SimpleNamespace(report=report, slices=slices, volume=None)
+        return [types.SimpleNamespace(report=report, slices=slices, volume=None)] * self.readings
 
     def write(self, reading: Any, folder: Path, *, sr: str) -> dict[str, Path]:
         self.sr = sr
@@ -130,7 +136,7 @@ def line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Line]
     def put(**settings: Any) -> Line:
         stand_in = Line(**settings)
         module = types.ModuleType("medmllm_plugin.pipeline")
-        vars(module).update(read=stand_in.read, write=stand_in.write)
+        vars(module).update(read_each=stand_in.read_each, write=stand_in.write)
         monkeypatch.setitem(sys.modules, "medmllm_plugin.pipeline", module)
         monkeypatch.setattr("medmllm_plugin.pipeline", module, raising=False)
         return stand_in
@@ -226,25 +232,93 @@ def test_options_reach_the_reading(line: Callable[..., Line]) -> None:
     asked = line()
 
     source = ["--series", "1.2", "--modality", "MR", "--volume", "3"]
-    run("read", "a", "b", "-o", "out", "--ask", "Why?", "--model", "m", *source)
-    with_question = asked.asked
-    run("read", "a", "-o", "out", "--slices", "7", "--seed", "3", "--plan", "radfm")
+    words = ["--ask", "Why?", "--ask", "And then?", "--context", "age=64 years", "--context", "sex=female"]
+    run("read", "a", "b", "-o", "out", *words, "--model", "m", "--samples", "7", *source)
+    with_questions = asked.asked
+    run("read", "a", "-o", "out", "--slices", "7", "--seed", "3", "--plan", "radfm", "--language", "zh")
     plain = asked.asked
+    compared = ["--prior", "before", "--prior-report", "before.json", "--study", "--strategy", "zoom"]
+    run("read", "a", "-o", "out", *compared)
+    with_prior = asked.asked
 
-    assert with_question == {
+    told = with_questions.pop("cancel")
+    assert not told()
+    assert with_questions == {
         "paths": (Path("a"), Path("b")),
-        "task": "question",
-        "question": "Why?",
+        "task": None,
+        "questions": ("Why?", "And then?"),
+        "choices": (),
+        "context": Context(age="64 years", sex="female"),
+        "language": "en",
         "model": "m",
+        "settings": None,
+        "strategy": "consistency:7",
+        "evidence": False,
+        "second_pass": True,
         "series": "1.2",
         "volume": "3",
         "modality": "MR",
+        "study": False,
+        "prior": None,
+        "prior_report": None,
         "count": None,
         "plan": None,
         "seed": 0,
     }
-    assert (plain["task"], plain["model"], plain["count"], plain["seed"]) == ("report", "embedded", 7, 3)
-    assert plain["plan"] == "radfm"
+    assert (plain["model"], plain["count"], plain["seed"], plain["plan"]) == ("embedded", 7, 3, "radfm")
+    assert (plain["questions"], plain["context"], plain["language"]) == ((), None, "zh")
+    assert (with_prior["prior"], with_prior["prior_report"]) == (Path("before"), Path("before.json"))
+    assert (with_prior["study"], with_prior["strategy"]) == (True, "zoom")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--context", "name=Doe"], "found 'name=Doe', expected KEY=TEXT"),
+        (["--context", "age"], "found 'age', expected KEY=TEXT"),
+        (["--context", "age=1", "--context", "age=2"], "found 'age=2'"),
+        (["--samples", "3", "--strategy", "zoom"], "--samples goes with --strategy consistency"),
+        (["--ask", "A?", "--ask", "B?", "--choice", "yes"], "--choice goes with one question"),
+    ],
+)
+def test_options_that_contradict_are_refused_before_anything_is_read(
+    line: Callable[..., Line], options: list[str], words: str
+) -> None:
+    asked = line()
+
+    result = run("read", "a", "-o", "out", *options)
+
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert asked.asked == {}
+
+
+def test_several_questions_get_a_folder_each(line: Callable[..., Line]) -> None:
+    line(readings=2)
+
+    told = run("read", "a", "-o", "out", "--ask", "One?", "--ask", "Two?")
+    as_json = run("read", "a", "-o", "out", "--ask", "One?", "--ask", "Two?", "--json")
+
+    assert told.exit_code == 0
+    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("report.json")} == {
+        "1/report.json",
+        "2/report.json",
+    }
+    assert "Question 2:" in told.stdout
+    assert [one["files"]["report"] for one in json.loads(as_json.stdout)] == [
+        str(Path("out", "1", "report.json")),
+        str(Path("out", "2", "report.json")),
+    ]
+
+
+def test_an_earlier_study_can_not_hold_the_output(line: Callable[..., Line], tmp_path: Path) -> None:
+    line()
+    (tmp_path / "before" / "images").mkdir(parents=True)
+
+    result = run("read", "a", "-o", "before", "--prior", "before/images")
+
+    assert result.exit_code == 2
+    assert "holds the input" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -635,16 +709,24 @@ INTERRUPTED = """
     import sys, time, types
     from pathlib import Path
 
-    def read(paths, **asked):
-        return types.SimpleNamespace()
+    def read_each(paths, *, progress, cancel, **asked):
+        if THINKING:
+            progress("thinking 2/5", 1, 9)
+            print("thinking", flush=True)
+            while not cancel():
+                time.sleep(0.01)
+            from medmllm_plugin.errors import CancelledError
+            raise CancelledError("stopped between two tokens")
+        return [types.SimpleNamespace()]
 
     def write(reading, folder, sr):
         (folder / "report.json").write_text("half")
         print("writing", flush=True)
-        time.sleep(60)
+        for _ in range(6000):  # a signal just before a long sleep would go unseen till its end
+            time.sleep(0.01)
 
     module = types.ModuleType("medmllm_plugin.pipeline")
-    module.read, module.write = read, write
+    module.read_each, module.write = read_each, write
     sys.modules["medmllm_plugin.pipeline"] = module
     import medmllm_plugin
     medmllm_plugin.pipeline = module
@@ -654,12 +736,15 @@ INTERRUPTED = """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_an_interrupted_program_leaves_neither_half_an_output_nor_litter(tmp_path: Path, name: str) -> None:
+def test_an_interrupted_program_leaves_neither_half_an_output_nor_litter(
+    tmp_path: Path, name: str, thinking: bool
+) -> None:
     command = [
         sys.executable,
         "-c",
-        textwrap.dedent(INTERRUPTED),
+        f"THINKING = {thinking}\n{textwrap.dedent(INTERRUPTED)}",
         "read",
         "study",
         "-o",

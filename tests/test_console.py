@@ -49,3 +49,26 @@ def test_a_stage_that_is_not_known_is_called_by_its_own_name(capsys: pytest.Capt
         show("checking", 0, 0)
 
     assert capsys.readouterr().err == "medmllm: checking\n"
+
+
+def test_of_several_passes_each_says_which_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_progress(hidden=False) as show:
+        for number in (1, 2):
+            show(f"thinking {number}/2", 0, 9)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "medmllm: the model reads, pass 1 of 2",
+        "medmllm: the model reads, pass 2 of 2",
+    ]
+
+
+def test_a_terminal_counts_the_tokens_that_a_model_wrote(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+
+    with shown_progress(hidden=False) as show:
+        show("thinking", 123, 3072)
+
+    assert "123 tokens" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medmllm_plugin.coverage import coverage_of
 from medmllm_plugin.sliceset import joined
 from medmllm_plugin.transforms.slices import SlicePlan
-from tests.values import a_moved, a_volume
+from tests.values import a_moved, a_volume, an_image
 
 
 @settings(max_examples=25, deadline=None)
@@ -138,10 +138,7 @@ def test_slabs_of_cuts_are_as_thick_as_they_are() -> None:
 
 def test_two_series_are_counted_together_by_their_size() -> None:
     small, large = a_volume(4, step=1.0), a_volume(4, step=3.0)
-    planes = tuple(
-        replace(plane, source=replace(plane.source, sop_instance_uid=f"9.{k}"))  # type: ignore[type-var]
-        for k, plane in enumerate(large.planes)
-    )
+    planes = tuple(replace(plane, source=an_image(100 + k)) for k, plane in enumerate(large.planes))
     large = replace(large, planes=planes)
     shown = joined([SlicePlan(count=4).apply(small), SlicePlan(count=1).apply(large)])
 
@@ -191,10 +188,7 @@ def test_pictures_of_something_else_show_nothing() -> None:
     shown = SlicePlan(count=3, plane="coronal", size=56).apply(other)
     strange = replace(
         other,
-        planes=tuple(
-            replace(plane, source=replace(plane.source, sop_instance_uid=f"8.{k}"))  # type: ignore[type-var]
-            for k, plane in enumerate(other.planes)
-        ),
+        planes=tuple(replace(plane, source=an_image(100 + k)) for k, plane in enumerate(other.planes)),
     )
 
     found = coverage_of(shown, [strange])

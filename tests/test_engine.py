@@ -14,7 +14,7 @@ from medmllm_plugin.models import Capabilities, Reply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.report import Outcome
 from medmllm_plugin.tasks import TASKS
-from tests.values import a_said_finding, a_said_reply, a_slice_set
+from tests.values import a_said_answer, a_said_finding, a_said_reply, a_slice_set
 
 REPORT, QUESTION = TASKS["report"], TASKS["question"]
 GOOD = a_said_reply(a_said_finding())
@@ -111,7 +111,7 @@ def model_text(reply: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(
     "reply",
-    [a_said_reply(impression=["Normal."]), a_said_reply(a_said_finding(status="absent"))],
+    [a_said_reply(impression=["Normal."]), a_said_reply(a_said_finding(status="absent", sentence="No nodule."))],
     ids=["nothing", "absent"],
 )
 def test_a_normal_study_has_no_findings(reply: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def test_a_report_takes_no_question() -> None:
 
 
 def test_an_answer_without_a_finding_says_nothing_of_the_rest_of_the_study() -> None:
-    model = ScriptedModel([a_said_reply(impression=["No nodule."])])
+    model = ScriptedModel([a_said_answer(choice="no", text="No nodule.")])
 
     report = engine.run(QUESTION, a_slice_set(3), model, question="Is there a nodule?")
 
@@ -185,7 +185,7 @@ def test_an_answer_without_a_finding_says_nothing_of_the_rest_of_the_study() -> 
 
 
 def test_a_question_reaches_the_model() -> None:
-    model = ScriptedModel([GOOD])
+    model = ScriptedModel([a_said_answer()])
 
     report = engine.run(QUESTION, a_slice_set(3), model, question="Is there a nodule?")
 

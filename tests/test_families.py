@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -17,82 +12,9 @@ from medmllm_plugin.models.families import FAMILIES, family_of
 from medmllm_plugin.models.families.family import harmless, special_tokens
 from medmllm_plugin.models.families.llava import Llava
 from medmllm_plugin.models.families.qwen2_5_vl import Qwen25VL
-from medmllm_plugin.models.families.slices_as_video import in_runs
 from medmllm_plugin.models.folder import open_folder
-from medmllm_plugin.models.loading import Loaded, load
 from medmllm_plugin.models.options import TransformersOptions
-from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
-from tests.tiny_model import TEMPLATE, hub_folder, tiny_folder
-from tests.tiny_models.gemma3 import gemma3_folder
-from tests.tiny_models.internvl import internvl_folder
-from tests.tiny_models.llava import llava_folder
-from tests.tiny_models.qwen3_vl import qwen3_vl_folder
-
-FOLDERS: dict[str, Callable[[], Path]] = {
-    "qwen2_5_vl": tiny_folder,
-    "qwen2_5_vl as on the hub": hub_folder,
-    "qwen3_vl": qwen3_vl_folder,
-    "gemma3": gemma3_folder,
-    "internvl": internvl_folder,
-    "llava": llava_folder,
-}
-WITH_VIDEO = TEMPLATE.replace(
-    "{%- endif -%}",
-    "{%- elif part.type == 'video' -%}<|vision_start|><|video_pad|><|vision_end|>{%- endif -%}",
-    1,
-)
-VIDEO = TransformersOptions(video=True)
-
-
-@cache
-def loaded(name: str) -> Loaded:
-    return load(open_folder(str(FOLDERS[name]())))
-
-
-def a_prompt(
-    *,
-    pictures: int = 2,
-    shape: tuple[int, int] = (84, 84),
-    words: str = "Report.",
-    turns: tuple[Turn, ...] = (),
-) -> Prompt:
-    generator = np.random.default_rng(pictures)
-    parts: list[TextPart | PicturePart] = []
-    for number in range(1, pictures + 1):
-        pixels = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        parts += [TextPart(text=f"<image_{number}>: "), PicturePart(number=number, pixels=pixels)]
-    return Prompt(system="You read phantoms.", parts=(*parts, TextPart(text=words)), turns=turns)
-
-
-def a_conversation(pictures: int) -> Prompt:
-    said = Turn(role="assistant", text='{"findings":[]}'), Turn(role="user", text="Where?")
-    return a_prompt(pictures=pictures, turns=said)
-
-
-def ours(of: Loaded, prompt: Prompt, options: TransformersOptions | None = None) -> dict[str, Any]:
-    options = options or TransformersOptions()
-    found = of.family.words(of.processor, prompt, options)
-    if prompt.pictures and of.family.by_picture(options):
-        found |= of.family.pixels(of.processor, [part.pixels for part in prompt.pictures], options)
-    return found
-
-
-def by_processor_alone(of: Loaded, prompt: Prompt, **images: Any) -> dict[str, torch.Tensor]:
-    inputs = of.processor.apply_chat_template(
-        of.family.messages(prompt),
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"images_kwargs": images},
-    )
-    return dict(inputs)
-
-
-def same(found: dict[str, Any], expected: dict[str, torch.Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[key].dtype == expected[key].dtype and torch.equal(found[key], expected[key]) for key in expected
-    )
+from tests.tiny_models.asked import FOLDERS, a_conversation, a_prompt, by_processor_alone, loaded, ours, same
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -285,73 +207,6 @@ def test_boxes_in_thousandths_come_back_in_the_order_of_the_family(name: str) ->
     assert ("[y1, x1, y2, x2]" in family.box_words) == (name == "gemma3")
 
 
-def test_slices_as_a_video_are_what_the_processor_makes_of_one() -> None:
-    from transformers.video_utils import VideoMetadata
-
-    of = load(open_folder(str(tiny_folder())))
-    of.processor.chat_template = WITH_VIDEO
-    of.processor.video_processor.size = {"shortest_edge": 3136, "longest_edge": 12845056}
-    prompt = a_prompt(pictures=5, shape=(56, 84))
-
-    found = ours(of, prompt, VIDEO)
-
-    text = (
-        "<|im_start|>system\nYou read phantoms.<|im_end|>\n<|im_start|>user\n<image_1> to <image_5>: "
-        "<|vision_start|><|video_pad|><|vision_end|>Report.<|im_end|>\n<|im_start|>assistant\n"
-    )
-    frames = np.stack([part.pixels for part in prompt.pictures])
-    expected = of.processor(
-        text=[text],
-        videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)],
-        video_metadata=[VideoMetadata(total_num_frames=5, fps=2, frames_indices=list(range(5)))],
-        return_tensors="pt",
-    )
-    assert found.keys() == set(expected.keys())
-    assert all(torch.equal(found[key], torch.as_tensor(expected[key])) for key in expected)
-
-
-def test_slices_as_a_video_take_half_the_tokens_and_can_be_read() -> None:
-    of = load(open_folder(str(tiny_folder())))
-    of.processor.chat_template = WITH_VIDEO
-    prompt = a_prompt(pictures=6, shape=(56, 84))
-
-    pictures, video = (ours(of, prompt, options) for options in (None, VIDEO))
-
-    with torch.inference_mode():
-        logits = of.model(**video).logits
-    seen = [int((one["mm_token_type_ids"] > 0).sum()) for one in (pictures, video)]
-    assert seen == [36, 18]
-    assert torch.isfinite(logits).all()
-    assert not of.family.by_picture(VIDEO)
-
-
-def test_pictures_beside_a_run_of_slices_stay_pictures() -> None:
-    of = load(open_folder(str(tiny_folder())))
-    of.processor.chat_template = WITH_VIDEO
-    run, alone = a_prompt(pictures=2, shape=(56, 84)), a_prompt(pictures=1, shape=(84, 84))
-    prior = TextPart(text="Earlier study: "), TextPart(text="<image_3>: "), alone.pictures[0]
-    prompt = Prompt(system="", parts=(*run.parts[:-1], *prior, TextPart(text="Compare.")))
-
-    found = ours(of, prompt, VIDEO)
-
-    text = of.processor.tokenizer.decode(found["input_ids"][0])
-    assert found["video_grid_thw"].tolist() == [[1, 4, 6]]
-    assert found["image_grid_thw"].tolist() == [[1, 6, 6]]
-    assert "<image_1> to <image_2>: <|vision_start|><|video_pad|>" in text
-    assert "Earlier study: <image_3>: <|vision_start|><|image_pad|>" in text
-    with torch.inference_mode():
-        assert torch.isfinite(of.model(**found).logits).all()
-
-
-def test_pictures_of_another_shape_begin_another_run() -> None:
-    shapes = [(28, 28), (28, 28), (28, 56), (28, 28)]
-    parts = [PicturePart(number=n, pixels=np.zeros((*one, 3), np.uint8)) for n, one in enumerate(shapes, 1)]
-
-    _, runs = in_runs(parts)
-
-    assert [[part.number for part in run.pictures] for run in runs] == [[1, 2], [3], [4]]
-
-
 @pytest.mark.parametrize(
     ("name", "context", "most"),
     [("qwen2_5_vl", 32768, 64), ("qwen2_5_vl", 8192, 16), ("gemma3", 8192, 85), ("llava", 4096, 1)],
@@ -366,14 +221,6 @@ def test_no_more_pictures_are_promised_than_the_context_has_room_for(
     assert able.pictures == most
     assert able.context_tokens == context
     assert (able.free_text, able.boxes) == ((True, False) if name == "llava" else (False, True))
-
-
-def test_twice_the_slices_are_promised_as_a_video() -> None:
-    of, folder = loaded("qwen2_5_vl"), open_folder(str(tiny_folder()))
-
-    able = capabilities(folder, of.family, processor=of.processor, context_tokens=131_072, options=VIDEO)
-
-    assert able.pictures == 2 * Qwen25VL.pictures
 
 
 @pytest.mark.parametrize(
@@ -392,3 +239,28 @@ def test_another_type_is_refused_with_what_to_do(model_type: str, remedy: str) -
 def test_llava_is_never_asked_for_boxes() -> None:
     with pytest.raises(ValueError, match="has no boxes"):
         Llava().box_to_picture((0, 0, 1, 1), rows=8, columns=8)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_pictures_are_prepared_by_a_processor_that_is_set_otherwise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, prompt = loaded(name), a_prompt(shape=(90, 120))
+    monkeypatch.setattr(of.processor.image_processor, "do_normalize", False)
+
+    found = ours(of, prompt)
+
+    assert same(found, by_processor_alone(of, prompt))
+    assert found["pixel_values"].min() >= 0
+
+
+def test_a_picture_of_gemma_gets_no_crops_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, prompt = loaded("gemma3"), a_prompt(pictures=1, shape=(56, 600))
+    for name, value in {"do_pan_and_scan": True, "pan_and_scan_max_num_crops": 4}.items():
+        monkeypatch.setattr(of.processor.image_processor, name, value)
+    monkeypatch.setattr(of.processor.image_processor, "pan_and_scan_min_crop_size", 16)
+    monkeypatch.setattr(of.processor.image_processor, "pan_and_scan_min_ratio_to_activate", 1.2)
+
+    found = ours(of, prompt)
+
+    assert len(found["pixel_values"]) == 1

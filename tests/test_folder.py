@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.models.card import Card
 from medmllm_plugin.models.folder import open_folder
 
 
@@ -73,6 +76,8 @@ def test_a_card_names_the_model(tmp_path: Path) -> None:
         ("plans", {"CT": {}}),
         ("guard", "../guard.npz"),
         ("guard", ""),
+        ("calibration", "/etc/calibration.json"),
+        ("free_text", "yes"),
         ("measured", {"ct-chest": 0.9}),
         ("measured", {"ct-chest": {"f1": "good"}}),
     ],
@@ -164,6 +169,35 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
         open_folder(str(tmp_path))
 
 
+def test_a_folder_around_a_model_is_refused_with_the_one_inside(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    inside = a_folder(tmp_path / "snapshots" / "0123")
+
+    with pytest.raises(SettingsError, match=rf"found no config\.json.*, such as {re.escape(str(inside))}$"):
+        open_folder(str(tmp_path))
+
+
+def test_what_was_measured_of_a_model_does_not_hold_with_an_adapter(tmp_path: Path) -> None:
+    card = {"version": "1", "measured": {"ct-chest": {"f1": 0.9}}, "calibration": "calibration.json"}
+    path = a_folder(tmp_path / "base", card={**card, "terse": True})
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 4, "rank_pattern": {"q_proj": 8}, "target_modules": ["q_proj"]}'
+    )
+    (adapter / "adapter_model.safetensors").write_bytes(b"adapter")
+
+    plain, adapted = open_folder(str(path)), open_folder(str(path), adapter=str(adapter))
+
+    assert adapted.adapter is not None
+    assert (adapted.adapter.rank, adapted.name, adapted.version) == (8, "base+lora", "1")
+    assert (plain.card.measured, adapted.card.measured) == (card["measured"], None)
+    assert (plain.card.calibration, adapted.card.calibration) == ("calibration.json", None)
+    assert adapted.card.terse
+    hashes = [hashlib.sha256(one).hexdigest() for one in (b"weights", b"adapter")]
+    assert adapted.weights_sha256() == hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def test_a_config_that_is_no_json_is_refused(tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "m")
     (folder / "config.json").write_bytes(b"\xff\xfe")
@@ -223,3 +257,33 @@ def test_a_hub_id_that_is_not_in_the_cache_says_why_when_offline(
         SettingsError, match=r"no.* such a model in the hub's local cache, and HF_HUB_OFFLINE is set"
     ):
         open_folder("nobody/nothing")
+
+
+def test_the_hub_is_not_asked_where_only_local_files_may_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    asked: list[bool] = []
+
+    def no_such_model(*_: object, local_files_only: bool, **__: object) -> None:
+        asked.append(local_files_only)
+        raise errors.LocalEntryNotFoundError("not there")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", no_such_model)
+
+    with pytest.raises(SettingsError, match=r"in the hub's local cache, and local_files_only is set; check"):
+        open_folder("nobody/nothing", local_files_only=True)
+
+    assert asked == [True]
+
+
+def test_each_field_of_a_card_is_described() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "engines.md").read_text("utf-8")
+    table = page.partition("### The card of a model")[2].partition("\n\nWith an adapter")[0]
+
+    cells = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
+
+    told = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(told) == sorted(field.name for field in fields(Card))

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from medmllm_plugin.errors import ModelError, SettingsError
-from medmllm_plugin.models import room
+from medmllm_plugin.models import loading
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.models.loading import Loaded, check_room, load, load_processor, quiet
 from medmllm_plugin.models.options import TransformersOptions
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
 from tests.tiny_model import hub_folder, tiny_folder
+from tests.tiny_models.adapter import an_adapter
 from tests.tiny_models.gemma3 import gemma3_folder
 from tests.tiny_models.internvl import internvl_folder
 from tests.tiny_models.llava import llava_folder
@@ -43,23 +44,6 @@ def logits(of: Loaded) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = of.model(**inputs).logits[0, -1]
     return found
-
-
-def an_adapter(
-    into: Path,
-    *,
-    make: Callable[[], Path] = tiny_folder,
-    targets: str = r".*language_model.*(q_proj|up_proj)",
-) -> Path:
-    """A LoRA adapter whose every matrix counts, saved by peft."""
-    from peft import LoraConfig, get_peft_model
-
-    of = opened(a_folder(make))
-    with torch.random.fork_rng(), quiet():
-        torch.manual_seed(3)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
-        get_peft_model(of.model, config).save_pretrained(into)
-    return into
 
 
 @pytest.mark.parametrize(
@@ -128,7 +112,7 @@ def test_an_option_of_another_family_is_refused(make: Callable[[], Path], option
 
 
 def test_too_little_memory_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "available_bytes", lambda: 2**18)
+    monkeypatch.setattr(loading, "available_bytes", lambda: 2**18)
     monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
 
     with pytest.raises(
@@ -152,12 +136,24 @@ def test_the_memory_needed_follows_the_options(
     options = TransformersOptions(quantize=quantize)
     kind = torch.float32 if dtype == "fp32" else torch.bfloat16
 
-    monkeypatch.setattr(room, "available_bytes", lambda: needed)
+    monkeypatch.setattr(loading, "available_bytes", lambda: needed)
     check_room(folder, options, dtype=kind, device_map=None)
 
-    monkeypatch.setattr(room, "available_bytes", lambda: needed - 1)
+    monkeypatch.setattr(loading, "available_bytes", lambda: needed - 1)
     with pytest.raises(ModelError, match="its weights need"):
         check_room(folder, options, dtype=kind, device_map=None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.parametrize(("quantize", "kind"), [("8bit", "Linear8bitLt"), ("4bit", "Linear4bit")])
+@pytest.mark.parametrize("make", [tiny_folder, gemma3_folder, internvl_folder])
+def test_only_the_language_model_is_quantized(make: Callable[[], Path], quantize: Any, kind: str) -> None:
+    of = opened(a_folder(make), quantize=quantize)
+
+    changed = {name for name, one in of.model.named_modules() if type(one).__name__ == kind}
+    assert changed
+    assert all(name.startswith("model.language_model.layers") for name in changed)
+    assert torch.isfinite(logits(of)).all()
 
 
 def test_a_damaged_shard_is_named_with_its_size(tmp_path: Path) -> None:
@@ -168,6 +164,16 @@ def test_a_damaged_shard_is_named_with_its_size(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"model-00002-of-00002\.safetensors: damaged, found \d+ bytes, expected"
     ):
+        opened(open_folder(str(folder)))
+
+
+def test_weights_of_another_shape_than_the_config_says_are_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(internvl_folder(), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 96
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ModelError, match=r"fit its config\.json: 6 mismatched_keys, such as .*mlp"):
         opened(open_folder(str(folder)))
 
 
@@ -243,10 +249,33 @@ def test_an_adapter_of_the_older_layout_fits_the_newer_one(tmp_path: Path) -> No
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
-    adapter = an_adapter(tmp_path / "chest", make=gemma3_folder, targets=r".*language_model.*down_proj")
+    adapter = an_adapter(tmp_path / "chest", make=gemma3_folder, targets=r".*vision_tower.*fc1")
 
-    with pytest.raises(ModelError, match=r"can't be loaded: .*(adapter|size mismatch)"):
+    with pytest.raises(ModelError, match=r"can't be loaded: .*[Tt]arget modules.* not found"):
         opened(a_folder(qwen3_vl_folder, adapter=str(adapter)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensor: tensor[:, 1:].contiguous(), r"don't fit the model: 1 mismatched_keys"),
+        (lambda _: None, "don't fit the model: 1 missing_keys"),
+    ],
+)
+def test_an_adapter_that_fits_only_in_part_is_refused(
+    tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor | None], said: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = an_adapter(tmp_path / "chest")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = min(weights)
+    changed = {**weights, name: change(weights[name])}
+    kept = {key: one for key, one in changed.items() if one is not None}
+    save_file(kept, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=f"can't be loaded: the weights of its adapter {said}"):
+        opened(a_folder(adapter=str(adapter)))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +111,12 @@ def test_a_place_that_would_be_split_elsewhere_is_refused() -> None:
 def test_options_out_of_range_are_refused(key: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"x: {key}: found '?{value}'?, expected"):
         typed(TransformersOptions, {key: value}, where="x")
+
+
+def test_each_option_is_described() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "engines.md").read_text("utf-8")
+    table = page.partition("### Options")[2].partition("\n\nWith")[0]
+
+    told = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+
+    assert told == [field.name for field in fields(TransformersOptions)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,23 @@ import pytest
 from pydicom import dcmread
 
 from medmllm_plugin import pipeline
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import (
+    ModelError,
+    SettingsError,
+    StudyError,
+    TooManyPicturesError,
+    TooManyTokensError,
+)
+from medmllm_plugin.findings import Change, Status
 from medmllm_plugin.geometry import apply
-from medmllm_plugin.models import PlanFor
+from medmllm_plugin.models import Ask, PlanFor, Reply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.report import Outcome, Report
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage
 from medmllm_plugin.transforms.recipes import RECIPES, settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
-from tests.builders import write_cr, write_ct_series, write_nifti
+from tests.builders import write_cr, write_ct_series, write_mr_series, write_nifti
 from tests.values import a_said_finding, a_said_reply, a_volume
 
 BOXED = a_said_finding(box={"picture": 1, "bbox_2d": [100, 50, 300, 150]})
@@ -29,6 +37,11 @@ BOXED = a_said_finding(box={"picture": 1, "bbox_2d": [100, 50, 300, 150]})
 
 def a_model(*findings: dict[str, Any], **capabilities: Any) -> ScriptedModel:
     return ScriptedModel([a_said_reply(*findings)], capabilities=replace(ANYTHING, **capabilities))
+
+
+def an_answer(text: str) -> dict[str, Any]:
+    answer = {"choice": None, "pictures": [1], "text": text}
+    return {"abnormal_pictures": [], "findings": [], "answer": answer}
 
 
 def test_a_series_is_read_and_its_finding_is_in_its_place(tmp_path: Path) -> None:
@@ -162,12 +175,34 @@ def test_a_task_that_is_not_there_is_refused_before_anything_is_read(tmp_path: P
 
 def test_a_question_is_answered(tmp_path: Path) -> None:
     write_ct_series(tmp_path, slices=3)
-    model = a_model(a_said_finding())
+    model = ScriptedModel([an_answer("Yes, on the left.")])
 
-    reading = pipeline.read(tmp_path, task="question", question="A nodule?", model=model)
+    reading = pipeline.read(tmp_path, question="A nodule?", model=model)
 
     assert reading.report.provenance.task == "question"
-    assert "Question: A nodule?" in model.asked[0].prompt.text
+    assert "A nodule?" in model.asked[0].prompt.text
+    assert reading.report.question == "A nodule?"
+    assert reading.report.answer is not None
+    assert reading.report.answer.text == "Yes, on the left."
+
+
+def test_each_question_is_asked_with_those_before_on_the_same_pictures(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=3)
+    model = ScriptedModel([an_answer("Yes."), an_answer("On the left."), an_answer("Small.")])
+
+    readings = pipeline.read_each(tmp_path, questions=["A nodule?", "Where?", "How large?"], model=model)
+
+    assert [one.report.answer.text for one in readings if one.report.answer is not None] == [
+        "Yes.",
+        "On the left.",
+        "Small.",
+    ]
+    assert [len(one.prompt.turns) for one in model.asked] == [0, 2, 4]
+    assert [turn.text for turn in model.asked[2].prompt.turns[::2]] == ["Yes.", "On the left."]
+    first, second, third = (one.prompt for one in model.asked)
+    assert first.parts[-1] == second.parts[-1] == third.parts[-1]
+    for one, other in zip(first.pictures, third.pictures, strict=True):
+        assert one.pixels is other.pixels
 
 
 @pytest.mark.parametrize(
@@ -286,3 +321,237 @@ def test_of_several_plans_the_first_that_the_model_knows_is_shown(sizes: tuple[i
     slices = pipeline.shown_to(_Knows112([]), a_volume(3), plans=plans)
 
     assert max(slices.picture(1).pixels.shape) == size
+
+
+class TakesFew(ScriptedModel):
+    """Finds that pictures are too many only when it is asked, as a server does."""
+
+    def __init__(self, *limits: ModelError, **settings: Any) -> None:
+        super().__init__([a_said_reply(a_said_finding(pictures=[2]))] * 2, **settings)
+        self.limits = list(limits)
+
+    def replies(self, asks: Sequence[Ask], **given: Any) -> list[Reply]:
+        if self.limits:
+            raise self.limits.pop(0)
+        return super().replies(asks, **given)
+
+
+def test_a_server_that_takes_fewer_pictures_is_shown_fewer_and_the_report_says_so(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=20)
+    model = TakesFew(TooManyPicturesError("server: at most 8 images", limit=8))
+
+    reading = pipeline.read(tmp_path, model=model)
+
+    assert len(model.asked[0].prompt.pictures) == len(reading.slices) == 8
+    assert "8 pictures were shown instead of 20: server: at most 8 images" in reading.report.notes
+    assert reading.report.coverage is not None
+    assert (reading.report.coverage.slices_shown, reading.report.coverage.slices_total) == (8, 20)
+
+
+@pytest.mark.parametrize(("found", "expected"), [(6400, 9), (None, 10)])
+def test_a_prompt_beyond_the_context_is_shown_with_fewer_pictures(
+    tmp_path: Path, found: int | None, expected: int
+) -> None:
+    write_ct_series(tmp_path, slices=20)  # 16 x 14 squares of 28 px each: 4480 tokens of pictures
+    model = TakesFew(TooManyTokensError("too long", found=found, limit=4096))
+
+    reading = pipeline.read(tmp_path, model=model)
+
+    assert len(reading.slices) == expected
+
+
+def test_a_strategy_shows_no_more_than_the_server_takes(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=40)
+    model = TakesFew(TooManyPicturesError("server: at most 8 images", limit=8))
+
+    reading = pipeline.read(tmp_path, model=model, strategy="zoom")
+
+    assert [len(one.prompt.pictures) for one in model.asked] == [8, 3]
+    assert len(reading.slices) == 11
+    assert any("were shown instead of" in note for note in reading.report.notes)
+
+
+def test_a_model_that_finds_any_number_too_many_fails_in_the_end(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=20)
+    errors = [TooManyPicturesError(f"server: at most {n}", limit=n) for n in (16, 12, 8, 4)]
+
+    with pytest.raises(TooManyPicturesError, match="at most 8"):
+        pipeline.read(tmp_path, model=TakesFew(*errors))
+    with pytest.raises(TooManyPicturesError, match="at most 0"):
+        pipeline.read(tmp_path, model=TakesFew(TooManyPicturesError("at most 0", limit=0)))
+
+
+def test_the_report_says_how_much_was_seen(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=20)
+
+    reading = pipeline.read(tmp_path, model=a_model(BOXED), count=5)
+
+    assert reading.report.coverage is not None
+    assert (reading.report.coverage.slices_shown, reading.report.coverage.share) == (5, 0.25)
+
+
+def test_what_a_strategy_showed_counts_as_seen(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=40)
+    replies = [a_said_reply(a_said_finding(pictures=[9])), a_said_reply(a_said_finding(pictures=[2]))]
+
+    reading = pipeline.read(tmp_path, model=ScriptedModel(replies), strategy="zoom")
+
+    assert reading.report.provenance.strategy == "zoom"
+    assert len(reading.slices) == 40 + 3
+    assert reading.report.findings[0].pictures == (42,)
+    assert reading.report.coverage is not None
+    assert reading.report.coverage.share == 1.0
+
+
+def test_a_user_s_plan_is_the_overview(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=40)
+    replies = [a_said_reply(a_said_finding(pictures=[9])), a_said_reply(a_said_finding(pictures=[2]))]
+
+    reading = pipeline.read(tmp_path, model=ScriptedModel(replies), strategy="zoom", count=10)
+
+    assert len(reading.slices) == 10 + 3
+
+
+def write_two_series(folder: Path) -> Path:
+    """A FLAIR and a T2 of one MR study."""
+    times = {"1": (90, 9000, 2500, 6), "2": (90, 4000, None, 5)}
+    for number, (echo, repetition, inversion, slices) in times.items():
+        given: dict[str, Any] = {
+            "EchoTime": echo,
+            "RepetitionTime": repetition,
+            "InversionTime": inversion,
+        }
+        uids: dict[str, Any] = {
+            "StudyInstanceUID": "1.2.5",
+            "SeriesInstanceUID": f"1.2.5.{number}",
+            "SeriesNumber": number,
+        }
+        write_mr_series(folder / number, slices=slices, seed="s", **uids, **given)
+    return folder
+
+
+def test_a_study_of_several_series_is_shown_at_once_and_its_findings_cite_their_own(tmp_path: Path) -> None:
+    write_two_series(tmp_path / "in")
+    lesion = a_said_finding(finding="lesion", site="brain", pictures=[8])
+    model = a_model({**lesion, "box": {"picture": 8, "bbox_2d": [100, 50, 300, 150]}})
+    out = tmp_path / "out"
+    out.mkdir()
+
+    reading = pipeline.read(tmp_path / "in", model=model, study=True)
+    files = pipeline.write(reading, out)
+
+    assert len(reading.slices) == 11
+    assert "FLAIR" in model.asked[0].prompt.text
+    (finding,) = reading.report.findings
+    image = finding.images[0]
+    assert isinstance(image, DicomImage)
+    assert image.series_instance_uid == "1.2.5.2"
+    made = dcmread(files["findings_sr"])
+    evidence = made.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert {one.SeriesInstanceUID for one in evidence} == {"1.2.5.1", "1.2.5.2"}
+    assert sum(len(one.ReferencedSOPSequence) for one in evidence) == 11
+    assert reading.report.coverage is not None
+    assert (reading.report.coverage.slices_shown, reading.report.coverage.slices_total) == (11, 11)
+
+
+def write_now_and_then(folder: Path) -> tuple[Path, Path]:
+    """A CT of today and one of 40 days before."""
+    usual: dict[str, Any] = {"slices": 6, "rows": 16, "columns": 16}
+    now: dict[str, Any] = {
+        "StudyInstanceUID": "1.2.7",
+        "SeriesInstanceUID": "1.2.7.1",
+        "StudyDate": "20240131",
+    }
+    then: dict[str, Any] = {
+        "StudyInstanceUID": "1.2.6",
+        "SeriesInstanceUID": "1.2.6.1",
+        "StudyDate": "20231222",
+    }
+    write_ct_series(folder / "now", seed="now", **usual, **now)
+    write_ct_series(folder / "then", seed="then", **usual, **then)
+    return folder / "now", folder / "then"
+
+
+def test_a_prior_study_rides_along_and_what_is_found_again_keeps_its_tracking_uid(tmp_path: Path) -> None:
+    now, then = write_now_and_then(tmp_path)
+    before = pipeline.read(then, model=a_model(BOXED, a_said_finding(side="right")))
+    folder = tmp_path / "before"
+    folder.mkdir()
+    report = pipeline.write(before, folder)["report"]
+    said = [
+        {**BOXED, "change": "increased", "prior_pictures": [7]},
+        a_said_finding(
+            side="right", status="absent", change="resolved", prior_pictures=[8], sentence="No nodule."
+        ),
+        a_said_finding(finding="mass", change="new", prior_pictures=[]),
+    ]
+    model = a_model(*said)
+    out = tmp_path / "out"
+    out.mkdir()
+
+    reading = pipeline.read(now, model=model, prior=then, prior_report=report)
+    files = pipeline.write(reading, out)
+
+    assert reading.report.provenance.task == "compare"
+    assert [len(reading.slices), *map(len, reading.priors)] == [6, 6]
+    assert reading.priors[0].days_before == 40
+    assert len(model.asked[0].prompt.pictures) == 12
+    larger, resolved, new = reading.report.findings
+    assert [larger.tracking_uid, resolved.tracking_uid] == [
+        one.tracking_uid for one in before.report.findings
+    ]
+    assert new.tracking_uid not in {larger.tracking_uid, resolved.tracking_uid}
+    assert (resolved.status, resolved.change) == (Status.ABSENT, Change.RESOLVED)
+    assert {one.series_instance_uid for one in larger.prior_images if isinstance(one, DicomImage)} == {
+        "1.2.6.1"
+    }
+    assert {one.series_instance_uid for one in larger.images if isinstance(one, DicomImage)} == {"1.2.7.1"}
+    written = Report.from_json(json.loads(files["report"].read_text("utf-8")))
+    assert written == reading.report
+    assert sorted(path.name for path in files["prior_pictures"].iterdir())[0] == "007.png"
+    assert dcmread(files["findings_sr"]).StudyInstanceUID == "1.2.7"
+
+
+def test_the_report_of_another_study_is_not_taken_for_the_prior_s(tmp_path: Path) -> None:
+    now, then = write_now_and_then(tmp_path)
+    other = pipeline.read(now, model=a_model(BOXED))
+    path = tmp_path / "report.json"
+    path.write_text(other.report.to_text(), "utf-8")
+
+    with pytest.raises(StudyError, match=r"expected one on the prior study 1\.2\.6"):
+        pipeline.read(now, model=a_model(), prior=then, prior_report=path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"study": True, "series": "2"}, "none can be named"),
+        ({"prior": "then", "volume": 1}, "a volume of a series can't be named"),
+        ({"prior_report": Path("report.json")}, "give --prior too"),
+        ({"strategy": "guess"}, "no strategy is named"),
+    ],
+)
+def test_what_can_not_be_asked_together_is_refused(tmp_path: Path, given: dict[str, Any], words: str) -> None:
+    write_ct_series(tmp_path, slices=2)
+
+    with pytest.raises(SettingsError, match=words):
+        pipeline.read(tmp_path, model=a_model(), **given)
+
+
+def test_the_embedded_model_can_not_compare(tmp_path: Path) -> None:
+    now, then = write_now_and_then(tmp_path)
+
+    with pytest.raises(SettingsError, match="was trained on one series"):
+        pipeline.read(now, model="embedded", prior=then)
+
+
+def test_passes_are_stages_of_their_own(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=20)
+    told: list[str] = []
+    replies = [a_said_reply(a_said_finding(pictures=[9])), a_said_reply()]
+
+    pipeline.read(
+        tmp_path, model=ScriptedModel(replies), strategy="zoom", progress=lambda stage, *_: told.append(stage)
+    )
+
+    assert [one for one in told if one.startswith("thinking")] == ["thinking 1/2", "thinking 2/2"]

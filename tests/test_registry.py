@@ -62,7 +62,7 @@ def outsiders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_our_models_are_there_each_with_a_line() -> None:
     found = dict(registry.models())
 
-    assert {"embedded", "scripted", "transformers"} <= found.keys()
+    assert {"chat", "embedded", "scripted", "transformers"} <= found.keys()
     assert all(text and "\n" not in text and "can't be loaded" not in text for text in found.values())
 
 
@@ -99,7 +99,7 @@ def test_a_folder_is_short_for_transformers(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(
-        SettingsError, match="model 'lingshu': found no such name, expected one of embedded, "
+        SettingsError, match=r"model 'lingshu': found no such name, expected one of chat, embedded, "
     ) as caught:
         registry.open_model("lingshu")
 

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.geometry import Matrix, plane_matrix
+from medmllm_plugin.request import Request
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage
+from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.volume import Plane, Study, Volume
 
@@ -144,6 +146,25 @@ def a_said_reply(*findings: dict[str, Any], **said: Any) -> dict[str, Any]:
         "impression": ["As above."],
         **said,
     }
+
+
+def a_said_answer(*findings: dict[str, Any], **said: Any) -> dict[str, Any]:
+    """A reply to a question as a model says it."""
+    answer = {"pictures": [1], "choice": "yes", "text": "There is a nodule.", **said}
+    return {"abnormal_pictures": [], "findings": list(findings), "answer": answer}
+
+
+def a_request(task: str = "report", slices: SliceSet | None = None, **asked: Any) -> Request:
+    """A whole request: with three pictures, and a question and a prior where the task needs them."""
+    chosen, shown = TASKS[task], a_slice_set(3) if slices is None else slices
+    needed: dict[str, Any] = {}
+    if chosen.takes_question:
+        needed["question"] = "Is there a nodule?"
+    if chosen.needs_priors:
+        needed["priors"] = (replace(a_slice_set(2), days_before=400),)
+    if not chosen.needs_pictures:
+        shown = replace(shown, slices=())
+    return Request(task=chosen, slices=shown, **{**needed, **asked})
 
 
 OBLIQUE_SET = a_slice_set(

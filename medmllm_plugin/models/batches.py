@@ -1,7 +1,9 @@
 """Several prompts as the tensors of one `generate` call, of which only what is not remembered is computed.
 
-A row of a batch is laid out as: padding, what is remembered of the prompt's beginning, padding, the rest; so
-rows of any lengths stand together, and the rest of all rows ends at the same place. Imported late: it needs
+The beginning of a prompt, to the end of its last picture, is computed by itself, in pieces that depend on
+nothing that follows them. So it comes out the same whether it was remembered or not, and serves every
+question on the study. What follows the pictures is computed for all rows together. A row is laid out as
+padding, beginning, padding, rest, so rows of any lengths stand beside each other. Imported late: it needs
 torch and transformers.
 """
 
@@ -23,19 +25,17 @@ from medmllm_plugin.models.prefix_memory import (
     Features,
     Key,
     Memory,
-    common,
-    copied,
     empty_cache,
     picture_hash,
     prompt_key,
 )
 from medmllm_plugin.transforms.patches import PatchFormat
 
-CHUNK = 1 << 23
+CHUNK = 1 << 20
 """Pixels of the pictures that go through the vision part together; at least one picture does."""
 
-WORTH = 64
-"""Tokens from which a beginning that several rows share is computed once, before them."""
+PIECE = 1 << 15
+"""Tokens after which a piece of a prompt's beginning ends, at the end of a picture."""
 
 Check = Callable[[], object]
 """Called between steps of the work; raises to stop it."""
@@ -64,10 +64,16 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def pictures_from(self, token: int) -> range:
-        """The pictures that stand at or after a token."""
-        before = int((self.key[:token] < 0).sum())
-        return range(int(np.searchsorted(np.cumsum(self.counts), before, side="right")), len(self.counts))
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Where the pieces of its beginning end; the last at the end of its last picture."""
+        return stops(self.key, self.counts)
+
+    def pictures(self, start: int, stop: int) -> slice:
+        """The pictures that stand between two stops."""
+        ends = np.cumsum((0, *self.counts))
+        first, last = (int(np.searchsorted(ends, (self.key[:at] < 0).sum())) for at in (start, stop))
+        return slice(first, last)
 
 
 class Batches:
@@ -82,6 +88,8 @@ class Batches:
         self.memory = memory
         self._form = _form(loaded.processor.image_processor)
         self._takes_grey = vision_part.quicken(loaded.model, self._form)
+        self._seen: Any = None
+        """What the model's vision part returned last, for its types and shapes."""
 
     def prepare(self, ask: Ask) -> Prepared:
         """A prompt as tokens; no picture is cut yet.
@@ -116,17 +124,6 @@ class Batches:
             counts=counts,
         )
 
-    def share(self, rows: Sequence[Prepared], *, check: Check) -> None:
-        """Compute what rows begin with in common and remember it, where that is worth it."""
-        if len(rows) < 2 or not self.memory.limit:
-            return
-        for number, row in enumerate(rows):
-            shared = max(common(row.key, other.key) for other in rows[number + 1 :] or rows[:number])
-            shared = min(shared, len(row) - 1)
-            if shared - self.memory.longest(row.key)[0] >= WORTH:
-                check()
-                self._compute(row, shared, check=check)
-
     def inputs(self, rows: Sequence[Prepared], *, room: int, check: Check) -> dict[str, Any]:
         """What `generate` is called with.
 
@@ -138,8 +135,8 @@ class Batches:
         device = self._model.device
         if rows[0].whole is not None:
             return {name: one.to(device) for name, one in rows[0].whole.items()}
-        begun = self._begin(rows, room)
-        starts, cache = begun if begun is not None else ([0] * len(rows), None)
+        begun = self._begin(rows, room, check)
+        starts, cache = begun or ([0] * len(rows), None)
         held, rest = max(starts), max(len(row) - start for row, start in zip(rows, starts, strict=True))
         places = [
             _places(start, len(row), held, held + rest) for row, start in zip(rows, starts, strict=True)
@@ -159,115 +156,127 @@ class Batches:
             "attention_mask": laid([torch.ones_like(row.ids)[None] for row in rows], 0),
             "position_ids": laid([row.positions for row in rows], 0),
             **{name: laid([row.along[name][None] for row in rows], 0) for name in names},
-            **self._encoded(list(zip(rows, starts, strict=True)), check=check),
+            **self._encoded([(row, start, len(row)) for row, start in zip(rows, starts, strict=True)], check),
             **({} if cache is None else {"past_key_values": cache}),
         }
 
-    def remember(
-        self, rows: Sequence[Prepared], inputs: dict[str, Any], written: Sequence[Sequence[int]]
-    ) -> None:
-        """Keep what was computed, for the next questions.
-
-        Args:
-            rows: The prompts.
-            inputs: What `inputs` made of them, after `generate` has run with it.
-            written: The tokens of each reply.
-        """
-        cache = inputs.get("past_key_values")
-        if cache is None or not self.memory.limit:
-            return
-        length = cache.get_seq_length()
-        if len(rows) == 1:
-            key = np.concatenate([rows[0].key, np.array(written[0], np.int64)])
-            self.memory.keep(key[:length], cache)
-            return
-        for number, row in enumerate(rows):
-            if row.pictures_from(self.memory.longest(row.key)[0]):
-                tokens = inputs["attention_mask"][number].nonzero()[:, 0]
-                self.memory.keep(row.key, copied(cache, tokens, row=number))
-
-    def _begin(self, rows: Sequence[Prepared], room: int) -> tuple[list[int], Cache] | None:
-        """How much of each row is remembered, and the cache to go on with; None if the model needs another."""
+    def _begin(
+        self, rows: Sequence[Prepared], room: int, check: Check
+    ) -> tuple[list[int], Cache | None] | None:
+        """How many tokens each row begins with, and their cache; None for a model that can't begin so."""
         fresh = empty_cache(self._model.config, room=max(map(len, rows)) + room)
         if fresh is None or any("token_type_ids" in row.along for row in rows):
             return None  # types of tokens say that pictures are looked at in both directions
-        if len(rows) == 1:
-            length, cache = self.memory.begin(rows[0].key, room=len(rows[0]) + room)
-            return [length], fresh if cache is None else cache
-        found = [self.memory.longest(row.key) for row in rows]
-        starts = [length for length, _ in found]
-        if max(starts):
+        done: dict[bytes, Cache | None] = {}
+        found: list[tuple[int, Cache | None]] = []
+        for row in rows:
+            length = row.stops[-1] if row.stops else 0
+            name = row.key[:length].tobytes()
+            if length and name not in done:
+                done[name] = self._beginning(row, len(row) + room, check)
+            found.append((length, done.get(name)))
+        lengths = [length for length, _ in found]
+        if len(rows) == 1 and lengths[0]:
+            return lengths, found[0][1]
+        if max(lengths):
             _fill(fresh, found)
-        return starts, fresh
+        return lengths, fresh
 
-    def _compute(self, row: Prepared, stop: int, *, check: Check) -> None:
-        """Compute a row up to a token, and remember it."""
-        begun = self._begin([row], 0)
-        if begun is None:
-            return
-        (start,), cache = begun
-        inputs = {
-            "input_ids": row.ids[None, start:stop],
-            "position_ids": row.positions[..., start:stop],
-        }
+    def _beginning(self, row: Prepared, room: int, check: Check) -> Cache | None:
+        """A cache of the row to the end of its last picture, remembered or computed."""
+        start, cache = self.memory.begin(row.key, row.stops, room=room)
+        if cache is None:
+            cache = empty_cache(self._model.config, room=room)
         device = self._model.device
-        self._model(
-            **{name: one.to(device) for name, one in inputs.items()},
-            **self._encoded([(row, start)], stop=stop, check=check),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.memory.keep(row.key[:stop], cache)
+        for stop in row.stops:
+            if stop > start:
+                check()
+                self._model(
+                    input_ids=row.ids[None, start:stop].to(device),
+                    position_ids=row.positions[..., start:stop].to(device),
+                    **self._encoded([(row, start, stop)], check),
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                start = stop
+        if cache is not None:
+            self.memory.keep(row.key[:start], cache)
+        return cache
 
-    def _encoded(
-        self, rows: Sequence[tuple[Prepared, int]], *, stop: int | None = None, check: Check
-    ) -> dict[str, Any]:
-        """The features of all pictures that stand in each row from a token on, and before `stop`."""
+    def _encoded(self, parts: Sequence[tuple[Prepared, int, int]], check: Check) -> dict[str, Any]:
+        """The features of all pictures that stand in parts of rows, each from a token to another."""
         wanted: list[bytes] = []
         pixels: dict[bytes, NDArray[np.uint8]] = {}
-        for row, start in rows:
-            first = row.pictures_from(start).start
-            last = len(row.hashes) if stop is None else row.pictures_from(stop).start
-            wanted += row.hashes[first:last]
-            pixels |= dict(zip(row.hashes, [part.pixels for part in row.ask.prompt.pictures], strict=True))
+        tokens: dict[bytes, int] = {}
+        for row, start, stop in parts:
+            shown = row.pictures(start, stop)
+            hashes, pictures = row.hashes[shown], row.ask.prompt.pictures[shown]
+            wanted += hashes
+            pixels |= {one: part.pixels for one, part in zip(hashes, pictures, strict=True)}
+            tokens |= dict(zip(hashes, row.counts[shown], strict=True))
         if not wanted:
             return {}
         known = {one: found for one in set(wanted) if (found := self.memory.features(one)) is not None}
         for chunk in _chunks([one for one in dict.fromkeys(wanted) if one not in known], pixels):
             check()
-            made = self._encode([pixels[one] for one in chunk])
+            made = self._encode([pixels[one] for one in chunk], [tokens[one] for one in chunk])
             for one, features in zip(chunk, made, strict=True):
                 known[one] = features
                 self.memory.keep_features(one, features)
         return {"mm_encoder_outputs": {"image": self._output([known[one] for one in wanted])}}
 
-    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Features]:
-        """The features of pictures."""
+    def _encode(self, pictures: Sequence[NDArray[np.uint8]], tokens: Sequence[int]) -> list[Features]:
+        """The features of pictures that have so many tokens each."""
         if self._form is not None and self._takes_grey and vision_part.are_grey(pictures):
             inputs = vision_part.grey_patches(pictures, self._form)
         else:
             inputs = self._family.pixels(self._processor, pictures, self._options)
         device = self._model.device
-        output = self._model.get_image_features(
+        seen = self._model.get_image_features(
             **{name: one.to(device) for name, one in inputs.items()}, return_dict=True
         )
-        self._kind = type(output)
-        self._stacked = isinstance(output.pooler_output, torch.Tensor)
-        deep = getattr(output, "deepstack_features", None) or []
+        self._seen = type(seen), getattr(seen.pooler_output, "shape", None)
+
+        def each(features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            flat = torch.cat([one.reshape(-1, one.shape[-1]) for one in features])
+            return [one.clone() for one in torch.split(flat, list(tokens))]
+
+        pooled = each(seen.pooler_output)
+        deep = [each(layer) for layer in getattr(seen, "deepstack_features", None) or []]
         return [
-            Features(pooled=pooled.clone(), deep=tuple(layer[number].clone() for layer in deep))
-            for number, pooled in enumerate(output.pooler_output)
+            Features(pooled=one, deep=tuple(layer[number] for layer in deep))
+            for number, one in enumerate(pooled)
         ]
 
     def _output(self, features: Sequence[Features]) -> Any:
         """Features as the model itself hands them from its vision part to its language part."""
-        pooled = [one.pooled for one in features]
+        kind, shape = self._seen
+        pooled = tuple(one.pooled for one in features)
         deep = [tuple(layer) for layer in zip(*(one.deep for one in features), strict=True)]
-        return self._kind(
-            pooler_output=torch.stack(pooled) if self._stacked else tuple(pooled),
+        return kind(
+            pooler_output=pooled if shape is None else torch.cat(pooled).reshape(-1, *shape[1:]),
             **({"deepstack_features": deep} if deep else {}),
         )
+
+
+def stops(key: Key, counts: Sequence[int]) -> tuple[int, ...]:
+    """Where the pieces of a prompt's beginning end, by its key and the tokens of its pictures.
+
+    Each follows from what stands before it, but for the last, which is the end of the last picture.
+
+    >>> key = np.array([5, -1, -1, 5, -2, -2, 5, 5])
+    >>> stops(key, (2, 2)), stops(key[:1], ())
+    ((6,), ())
+    """
+    ends = np.flatnonzero(key < 0)[np.cumsum(counts, dtype=np.int64) - 1] + 1
+    found: list[int] = []
+    for end in ends.tolist():
+        if end - (found[-1] if found else 0) >= PIECE:
+            found.append(end)
+    if len(ends) and (not found or found[-1] < ends[-1]):
+        found.append(int(ends[-1]))
+    return tuple(found)
 
 
 def _form(image_processor: Any) -> PatchFormat | None:

@@ -48,11 +48,12 @@ class Refusal:
     retry_after: float | None = None
     """Seconds that it asked to be left alone; None if it didn't."""
 
-    def error(self, *, model: str, key_env: str, has_key: bool) -> ModelError:
+    def error(self, *, model: str, reply_tokens: int, key_env: str, has_key: bool) -> ModelError:
         """The error to raise, if nothing else helps.
 
         Args:
             model: The name that was asked for.
+            reply_tokens: Most tokens of the reply that was asked for.
             key_env: The environment variable that holds the key.
             has_key: Whether it held one.
         """
@@ -67,12 +68,12 @@ class Refusal:
             )
         tokens = self.token_limit
         if tokens is not None:
-            found, most = tokens
-            length = "a longer prompt" if found is None else f"{found} tokens of prompt"
+            prompt, most = tokens
+            length = "a longer prompt" if prompt is None else f"{prompt} tokens of prompt"
             return TooManyTokensError(
-                f"{self.host}: found {length}, expected {most} tokens at most with the reply; show fewer or "
-                "smaller pictures",
-                found=found,
+                f"{self.host}: found {length} and {reply_tokens} for the reply, expected {most} at most; "
+                "show fewer or smaller pictures",
+                found=None if prompt is None else prompt + reply_tokens,
                 limit=most,
             )
         return ModelError(f"{self.host}: {self._means(model, key_env, has_key)}")

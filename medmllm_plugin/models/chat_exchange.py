@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import httpx2
 
-from medmllm_plugin.errors import ModelError, ReplyError
+from medmllm_plugin.errors import ModelError
 from medmllm_plugin.models import Ask, Reply
-from medmllm_plugin.models.chat_answers import Heard
 from medmllm_plugin.models.chat_endpoints import Endpoint, Endpoints
-from medmllm_plugin.models.chat_errors import FOR_NOW, Refusal, looks_like_html, refusal
+from medmllm_plugin.models.chat_errors import FOR_NOW, Refusal, refusal
 from medmllm_plugin.models.chat_messages import (
     Encoded,
     Encoder,
@@ -33,28 +31,8 @@ from medmllm_plugin.models.chat_messages import (
 from medmllm_plugin.models.chat_options import ChatOptions
 from medmllm_plugin.models.families.family import Family
 
-MOST_BYTES = 64 << 20
-"""Longest answer that is read."""
-
 LEAST_TOKENS = 256
 """A reply is held to fewer tokens than asked for, so that it fits, if at least these are left for it."""
-
-
-class FailedForNowError(Exception):
-    """A request failed in a way that may be another a moment later."""
-
-    def __init__(self, error: ModelError, *, rest: float | None = None, slow: bool = False) -> None:
-        """Take what to raise if nothing else helps.
-
-        Args:
-            error: For the user.
-            rest: Seconds that the server asked to be left alone; None if it didn't say.
-            slow: Whether it may still be at work on the request, so that it should not get it again.
-        """
-        self.error = error
-        self.rest = rest
-        self.slow = slow
-        super().__init__(str(error))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,20 +126,20 @@ class Exchange:
                 manner = endpoint.manner
                 place = self._place(endpoint, stack) if pictures else whole
                 body = self._body(ask, pictures, place, endpoint, most)
-                heard, refused, first = await self._send(client, endpoint, body, tell)
-                if refused is None:
-                    now = time.perf_counter()
-                    return heard.reply(
-                        seconds=now - started,
-                        first_token_seconds=None if first is None else first - started,
+                answer = await self._send(client, endpoint, body, tell)
+                if isinstance(answer, Answer):
+                    return answer.heard.reply(
+                        seconds=time.perf_counter() - started,
+                        first_token_seconds=None if answer.first is None else answer.first - started,
                         notes=(*notes, *manner.notes(host, bound=ask.schema is not None)),
                     )
+                refused = answer
                 if named and refused.speaks_of("cache miss", "uuid"):
                     self._endpoints.forget(endpoint)
                     named = False
                     continue
                 if refused.status in FOR_NOW:
-                    raise FailedForNowError(self._error(refused), rest=refused.retry_after)
+                    raise FailedForNowError(self._error(refused, most), rest=refused.retry_after)
                 room = refused.room_for_reply
                 if room is not None and LEAST_TOKENS <= room < most:
                     most = room
@@ -169,7 +147,7 @@ class Exchange:
                     continue
                 less = manner.without(refused.words) if refused.may_be_of_fields else None
                 if less is None:
-                    raise self._error(refused)
+                    raise self._error(refused, most)
                 self._endpoints.learn(endpoint, less)
 
     def _place(self, endpoint: Endpoint, stack: ExitStack) -> PicturePlace:
@@ -200,74 +178,39 @@ class Exchange:
 
     async def _send(
         self, client: httpx2.AsyncClient, endpoint: Endpoint, body: bytes, tell: Callable[[int], None]
-    ) -> tuple[Heard, Refusal | None, float | None]:
-        """(what was heard, the refusal if it is one, when the first token came)."""
-        heard, first = Heard(), None
-        async with self._answer(client, endpoint, body) as answer:
-            if answer.status_code != 200:
-                said = (await _read(answer)).decode("utf-8", "replace")
-                return heard, self._refusal(endpoint, answer, said), None
-            if "event-stream" in answer.headers.get("content-type", ""):
-                async for piece in _pieces(answer, endpoint):
-                    if "error" in piece:
-                        return heard, self._refusal(endpoint, answer, json.dumps(piece), piece), None
-                    self._take(heard, piece, endpoint, whole_answer=False)
-                    if heard.text and first is None:
-                        first = time.perf_counter()
-                    tell(heard.count)
-            else:
-                said = (await _read(answer)).decode("utf-8", "replace")
-                piece = _parsed(said, endpoint)
-                if piece.get("error") or piece.get("object") == "error":
-                    return heard, self._refusal(endpoint, answer, said, piece), None
-                self._take(heard, piece, endpoint, whole_answer=True)
-                tell(heard.count)
-        _check(heard, endpoint)
-        return heard, None, first
-
-    def _take(self, heard: Heard, piece: dict[str, Any], endpoint: Endpoint, *, whole_answer: bool) -> None:
-        choices = piece.get("choices")
-        if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
-            raise _no_reply(endpoint, "found no choices in its answer", json.dumps(piece))
-        if whole_answer and not choices:
-            raise _no_reply(endpoint, "found an answer without any choice", json.dumps(piece))
-        for choice in choices[:1]:
-            try:
-                heard.add(choice)
-            except (ValueError, TypeError, AttributeError) as error:
-                raise _no_reply(
-                    endpoint, f"found an answer of another form ({error})", json.dumps(piece)
-                ) from error
-
-    def _refusal(
-        self,
-        endpoint: Endpoint,
-        answer: httpx2.Response,
-        said: str,
-        piece: dict[str, Any] | None = None,
-    ) -> Refusal:
-        """The refusal that an answer is; one inside of a 200 says its status in its words."""
-        inside = piece.get("error") if piece is not None else None
-        code = (inside if isinstance(inside, dict) else piece or {}).get("code")
-        status = answer.status_code
-        if status == 200:
+    ) -> Answer | Refusal:
+        async with self._response(client, endpoint, body) as response:
+            if response.status_code != 200:
+                said = await whole_text(response)
+                return self._refusal(endpoint, response, said, status=response.status_code)
+            answer = await hear(response, endpoint.address.host, tell)
+            if answer.refused is None:
+                return answer
+            inside = answer.refused.get("error")
+            code = (inside if isinstance(inside, dict) else answer.refused).get("code")
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            return self._refusal(endpoint, response, json.dumps(answer.refused), status=status)
+
+    def _refusal(self, endpoint: Endpoint, response: httpx2.Response, said: str, *, status: int) -> Refusal:
         found = refusal(
             endpoint.address.host,
             status,
             said,
-            location=answer.headers.get("location", ""),
+            location=response.headers.get("location", ""),
             secret=self._served.key,
         )
-        return replace(found, retry_after=_seconds(answer.headers.get("retry-after", "")))
+        return replace(found, retry_after=_seconds(response.headers.get("retry-after", "")))
 
-    def _error(self, refused: Refusal) -> ModelError:
+    def _error(self, refused: Refusal, most: int) -> ModelError:
         return refused.error(
-            model=self._served.name, key_env=self._options.api_key_env, has_key=bool(self._served.key)
+            model=self._served.name,
+            reply_tokens=most,
+            key_env=self._options.api_key_env,
+            has_key=bool(self._served.key),
         )
 
     @asynccontextmanager
-    async def _answer(
+    async def _response(
         self, client: httpx2.AsyncClient, endpoint: Endpoint, body: bytes
     ) -> AsyncIterator[httpx2.Response]:
         """The answer to a request, its body yet to be read; failures of the network as ours."""
@@ -275,96 +218,10 @@ class Exchange:
         try:
             async with client.stream(
                 "POST", f"{endpoint.address.base}/chat/completions", content=body
-            ) as answer:
-                yield answer
+            ) as response:
+                yield response
         except httpx2.HTTPError as error:
             raise network_error(host, error, read_timeout=self._options.read_timeout) from error
-
-
-def network_error(host: str, error: httpx2.HTTPError, *, read_timeout: float) -> Exception:
-    """What a failure of the network means: for now, or for good."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return ModelError(
-            f"{host}: its certificate is not trusted here ({reason}); have its issuer trusted by this system"
-        )
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-        found = f"can't be reached ({reason}); start the server, or correct its address"
-        return FailedForNowError(ModelError(f"{host}: {found}"))
-    if isinstance(error, httpx2.ReadTimeout):
-        found = f"sent nothing for {read_timeout:g} s; let it take longer (read_timeout), or see its log"
-        return FailedForNowError(ModelError(f"{host}: {found}"), slow=True)
-    if isinstance(error, httpx2.TransportError):
-        return FailedForNowError(
-            ModelError(f"{host}: closed the connection before its answer was whole ({reason}); see its log")
-        )
-    return ModelError(f"{host}: its answer can't be read ({reason}); is this a chat-completions server?")
-
-
-async def _read(answer: httpx2.Response) -> bytes:
-    content = b""
-    async for part in answer.aiter_bytes():
-        content += part
-        if len(content) > MOST_BYTES:
-            break
-    return content
-
-
-async def _pieces(answer: httpx2.Response, endpoint: Endpoint) -> AsyncIterator[dict[str, Any]]:
-    """The events of a stream, each as its object; lines end with a newline and nothing else."""
-    rest, count, ended = b"", 0, False
-    async for part in answer.aiter_bytes():
-        count += len(part)
-        if count > MOST_BYTES:
-            raise _no_reply(endpoint, "found an endless answer", "")
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                return
-            piece = _parsed(data.decode("utf-8", "replace"), endpoint)
-            ended = ended or any(
-                isinstance(one, dict) and one.get("finish_reason") for one in piece.get("choices") or ()
-            )
-            yield piece
-    if not ended:
-        host = endpoint.address.host
-        raise FailedForNowError(
-            ModelError(f"{host}: closed the connection before its answer was whole; see its log")
-        )
-
-
-def _parsed(said: str, endpoint: Endpoint) -> dict[str, Any]:
-    try:
-        content = json.loads(said)
-    except (ValueError, RecursionError) as error:
-        if looks_like_html(said):
-            found = "found an HTML page for an answer"
-            raise _no_reply(endpoint, found, said, "correct the server's address") from error
-        found = f"found an answer that is not JSON, or half of it ({' '.join(str(error).split())})"
-        raise _no_reply(endpoint, found, said) from error
-    if not isinstance(content, dict):
-        raise _no_reply(endpoint, f"found a {type(content).__name__} for an answer, expected an object", said)
-    return content
-
-
-def _check(heard: Heard, endpoint: Endpoint) -> None:
-    if heard.finish == "error":
-        failed = "failed while it wrote its reply; see its log"
-        raise FailedForNowError(ModelError(f"{endpoint.address.host}: {failed}"))
-    if heard.finish == "content_filter":
-        raise _no_reply(endpoint, "its filter withheld the reply", heard.text, "ask another model")
-    if not heard.text.strip():
-        if heard.thought:
-            found = "found no reply, only what the model thought before it"
-            raise _no_reply(endpoint, found, heard.thought, "serve it without thinking")
-        raise _no_reply(endpoint, "found an empty reply", heard.text)
-
-
-def _no_reply(endpoint: Endpoint, found: str, raw: str, remedy: str = "see the server's log") -> ReplyError:
-    return ReplyError(f"{endpoint.address.host}: {found}; {remedy}", raw_replies=(raw,))
 
 
 def _seconds(said: str) -> float | None:

@@ -162,7 +162,7 @@ def open_model(spec: str) -> ChatModel:
             "chat: found the option api_key; put the key into the environment variable MEDMLLM_API_KEY, or "
             "name another with api_key_env"
         )
-    options = typed(ChatOptions, settings, where=f"chat:{place}")
+    options = typed(ChatOptions, settings, where="chat")
     found = addresses(place, insecure=options.insecure)
     try:
         from medmllm_plugin.models.chat_server import open_servers

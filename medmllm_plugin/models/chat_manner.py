@@ -22,6 +22,9 @@ class Manner:
     logprobs: bool = True
     seed: bool = True
     temperature: bool = True
+    neutral: bool = False
+    """Whether it takes the settings of a sampler that changes nothing. vLLM and SGLang do; what a request
+    leaves out they take from the model's folder, such as a penalty for repetition."""
     max_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The name it has for the most tokens of a reply."""
 
@@ -37,6 +40,8 @@ class Manner:
         fields: dict[str, Any] = {self.max_tokens: max_tokens}
         if self.temperature:
             fields["temperature"] = temperature
+        if self.neutral:
+            fields |= {"repetition_penalty": 1.0, "top_p": 1.0, "top_k": -1}
         if self.seed:
             fields["seed"] = seed
         if self.stream:
@@ -74,10 +79,15 @@ class Manner:
             host: Whose manner it is.
             bound: Whether a reply was to satisfy a schema.
         """
-        if not bound or self.form == "json_schema":
-            return ()
-        how = "only to be JSON" if self.form == "json_object" else "by words only"
-        return (f"{host} bound the reply {how}, not by its schema; it was checked against the schema here.",)
+        notes = []
+        if bound and self.form != "json_schema":
+            how = "only to be JSON" if self.form == "json_object" else "by words only"
+            notes.append(
+                f"{host} bound the reply {how}, not by its schema; it was checked against the schema here."
+            )
+        if not self.temperature:
+            notes.append(f"{host} draws its replies by chance, so the same question may get another one.")
+        return tuple(notes)
 
 
 def _less_form(manner: Manner) -> Manner:
@@ -92,6 +102,7 @@ _COMPLAINTS = (
         r"response_format|json_schema|json_object|json schema|structured.?output|grammar|guided",
         _less_form,
     ),
+    (r"repetition_penalty|top_[pk]\b", lambda manner: replace(manner, neutral=False)),
     (r"\bseed\b", lambda manner: replace(manner, seed=False)),
     (r"\btemperature\b", lambda manner: replace(manner, temperature=False)),
     (r"\bstream", lambda manner: replace(manner, stream=False)),

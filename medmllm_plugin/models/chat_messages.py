@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medmllm_plugin.models.families.family import Family, harmless
-from medmllm_plugin.pictures import png_bytes
+from medmllm_plugin.models.quick_png import quick_png
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
 
 KEPT_BYTES = 128 << 20
@@ -49,12 +49,14 @@ class Encoder:
     def __call__(self, picture: PicturePart) -> Encoded:
         """The picture as a PNG file, without loss."""
         pixels = np.ascontiguousarray(picture.pixels)
-        sha256 = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        digest = hashlib.sha256(repr(pixels.shape).encode())
+        digest.update(pixels.data)
+        sha256 = digest.hexdigest()
         with self._lock:
             if sha256 in self._kept:
                 self._kept.move_to_end(sha256)
                 return self._kept[sha256]
-        encoded = Encoded(sha256=sha256, png=png_bytes(pixels, effort=1))
+        encoded = Encoded(sha256=sha256, png=quick_png(pixels))
         with self._lock:
             if sha256 not in self._kept:
                 self._kept[sha256] = encoded

@@ -62,6 +62,8 @@ class ChatOptions:
     """Of the server's picture processor, as `min_pixels`."""
     insecure: bool = False
     """True: pictures may go over the network unencrypted."""
+    ca_file: str | None = None
+    """PEM file of an issuer of certificates to trust beside those that this system trusts."""
     trust_env: bool = False
     """True: the proxies that the environment names are used."""
 

@@ -7,7 +7,8 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,7 +17,8 @@ from medmllm_plugin import __version__
 from medmllm_plugin.errors import ModelError, SettingsError
 from medmllm_plugin.models.chat_endpoints import Endpoints
 from medmllm_plugin.models.chat_errors import FOR_NOW, in_one_line, looks_like_html, refusal
-from medmllm_plugin.models.chat_exchange import Exchange, FailedForNowError, Served, network_error
+from medmllm_plugin.models.chat_exchange import Exchange, Served
+from medmllm_plugin.models.chat_hearing import FailedForNowError, network_error
 from medmllm_plugin.models.chat_manner import Manner
 from medmllm_plugin.models.chat_options import Address, ChatOptions
 from medmllm_plugin.models.families import family_of
@@ -24,6 +26,9 @@ from medmllm_plugin.models.families.family import Family
 
 LOOK_TIMEOUT = 20.0
 """Seconds for a server to say what it serves."""
+
+SAMPLING = frozenset({"vllm", "sglang"})
+"""Kinds of servers, by `owned_by`, that must be told not to sample as the model's folder says."""
 
 FAMILY_NAMES = (
     (r"lingshu[-_]?i\b", "internvl"),
@@ -92,12 +97,7 @@ def open_servers(addresses: Sequence[Address], options: ChatOptions) -> Opened:
         ModelError: If no server answers, or one refuses.
     """
     key = _key(options)
-    encrypted = any(one.base.startswith("https:") for one in addresses)
-    tls = (
-        httpx2.create_ssl_context(trust_env=options.trust_env)
-        if encrypted
-        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    )
+    tls = _tls(addresses, options)
     endpoints = Endpoints(
         addresses,
         manner=Manner(form=options.response_format, stream=options.stream),
@@ -126,6 +126,9 @@ def open_servers(addresses: Sequence[Address], options: ChatOptions) -> Opened:
             version = version or _version(client, endpoint.address, one)
     if not found:
         raise down[0]
+    if any(one.owner in SAMPLING for one in found):
+        for endpoint in endpoints.all:
+            endpoints.learn(endpoint, replace(endpoint.manner, neutral=True))
     names = sorted({one.name for one in found})
     if len(names) > 1:
         raise SettingsError(
@@ -151,6 +154,21 @@ def open_servers(addresses: Sequence[Address], options: ChatOptions) -> Opened:
         tls=tls,
         options=options,
     )
+
+
+def _tls(addresses: Sequence[Address], options: ChatOptions) -> ssl.SSLContext:
+    """Whom to trust; loading all that this system trusts takes a while, so only where it is needed."""
+    if not any(one.base.startswith("https:") for one in addresses):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = httpx2.create_ssl_context(trust_env=options.trust_env)
+    if options.ca_file is not None:
+        try:
+            context.load_verify_locations(Path(options.ca_file).expanduser())
+        except OSError as error:
+            raise SettingsError(
+                f"chat: ca_file: found no usable certificate in {options.ca_file} ({error}), expected PEM"
+            ) from error
+    return context
 
 
 def _headers(key: str) -> dict[str, str]:
@@ -181,7 +199,9 @@ def _listed(
     if answer.status_code != 200:
         location = answer.headers.get("location", "")
         refused = refusal(address.host, answer.status_code, answer.text, location=location, secret=key)
-        refusing = refused.error(model="/models", key_env=options.api_key_env, has_key=bool(key))
+        refusing = refused.error(
+            model="/models", reply_tokens=0, key_env=options.api_key_env, has_key=bool(key)
+        )
         raise FailedForNowError(refusing) if answer.status_code in FOR_NOW else refusing
     try:
         listed = tuple(map(_entry, json.loads(answer.text)["data"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.models import transformers
+from medmllm_plugin.models import loading, transformers
 from medmllm_plugin.models.card import CARD
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def open_model(spec: str) -> TransformersModel:
         raise SettingsError(
             f"embedded: found the SPEC {spec!r}, expected none; to open a folder say transformers:{spec}"
         )
-    transformers.check_engine()
+    loading.check_engine()
     if not (WEIGHTS / CARD).is_file():
         raise SettingsError(
             f"embedded: found no {CARD} in the installed package, expected it beside the weights; "

@@ -120,7 +120,7 @@ def _ranks(pattern: object) -> list[int]:
 
 def _of_base_only(card: Card) -> Card:
     """The card without what was measured of the model: an adapter makes another one of it."""
-    return replace(card, version=None, measured=None, calibration=None)
+    return replace(card, measured=None, calibration=None)
 
 
 def _where_else(path: Path) -> str:

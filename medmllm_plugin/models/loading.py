@@ -6,6 +6,7 @@ No code of the folder is ever run. torch and transformers are imported when a mo
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from medmllm_plugin.models import torchvision_shim
 from medmllm_plugin.models.families import family_of
 from medmllm_plugin.models.families.family import DEFAULTS, Family
 from medmllm_plugin.models.folder import Adapter, ModelFolder
+from medmllm_plugin.models.main_memory import available_bytes
 from medmllm_plugin.models.options import TransformersOptions
 from medmllm_plugin.models.weight_files import Tensor, tensors
 
@@ -87,6 +89,7 @@ def load(folder: ModelFolder, options: TransformersOptions = DEFAULTS) -> Loaded
                 quantization_config=_quantization(options, dtype),
                 local_files_only=True,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # told by _check_keys, which names one
                 output_loading_info=True,
             )
             _check_keys(info)
@@ -170,8 +173,6 @@ def check_room(folder: ModelFolder, options: TransformersOptions, *, dtype: Any,
     """
     import torch
 
-    from medmllm_plugin.models.room import available_bytes
-
     as_stored = dtype == "auto" or "quantization_config" in folder.config
     width = None if as_stored else dtype.itemsize
     bits = BITS[options.quantize]
@@ -194,17 +195,17 @@ def quiet() -> Iterator[None]:
     """Keep warnings meant for developers of the libraries, and their progress bars, away from the user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from transformers.utils import logging
+        from transformers.utils import logging as its
 
-        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        level, bars = its.get_verbosity(), its.is_progress_bar_enabled()
+        its.set_verbosity_error()
+        its.disable_progress_bar()
         try:
             yield
         finally:
-            logging.set_verbosity(level)
+            its.set_verbosity(level)
             if bars:
-                logging.enable_progress_bar()
+                its.enable_progress_bar()
 
 
 def one_line(error: object) -> str:
@@ -270,10 +271,12 @@ def _quantization(options: TransformersOptions, dtype: Any) -> Any:
         return None
     from transformers import BitsAndBytesConfig
 
+    # It tells at each of its layers that it computes in float16 inside.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return BitsAndBytesConfig(
         load_in_8bit=options.quantize == "8bit",
         load_in_4bit=options.quantize == "4bit",
-        llm_int8_skip_modules=list(NOT_QUANTIZED),
+        llm_int8_skip_modules=[f".*{name}" for name in NOT_QUANTIZED],
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
     )
@@ -301,9 +304,16 @@ def _greedy(model: Any, processor: Any) -> None:
 
 def _add(adapter: Adapter, model: Any, *, merge: bool) -> None:
     """Put an adapter into a model; where it can be merged, nothing of it is left but other weights."""
+    from peft import PeftConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from safetensors.torch import load_file
 
-    info = model.load_adapter(str(adapter.path), local_files_only=True, use_safetensors=True)
+    # Given what is in the files and not where they are, transformers looks nowhere else for them.
+    info = model.load_adapter(
+        peft_config=PeftConfig.from_pretrained(str(adapter.path)),
+        adapter_state_dict=load_file(adapter.weights),
+        ignore_mismatched_sizes=True,
+    )
     _check_keys(vars(info), of="the weights of its adapter", to="the model")
     changed = [(name, one) for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)]
     if not changed:

@@ -1,8 +1,8 @@
 """What a model has computed of studies it was shown, kept for the next question on them.
 
 Two things are kept, the least recently used dropped first: the features that the vision part made of a
-picture, by the picture's hash; and the keys and values of the beginning of a prompt, by its token ids with the
-hashes of its pictures among them. Imported late: it needs torch and transformers.
+picture, by the picture's hash; and the keys and values of the beginning of a prompt, by its token ids with
+the hashes of its pictures among them. Imported late: it needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-
-LEAST = 64
-"""Tokens below which a common beginning is not worth a look."""
 
 Key = NDArray[np.int64]
 """What a prompt begins with: token ids, and where pictures stand, negative numbers of their hashes."""
@@ -120,16 +117,13 @@ class Prefix:
 
     key: Key
     cache: Cache
-    """Of one row, with as many tokens as the key, in layers that are `RoomyLayer`."""
-
-    @property
-    def nbytes(self) -> int:
-        """Memory, bytes."""
-        return sum(layer.nbytes for layer in self.cache.layers)
+    """Of one row, in layers that are `RoomyLayer`; its first tokens are those of the key."""
+    nbytes: int
+    """Memory when it was kept."""
 
 
 def empty_cache(config: Any, *, room: int) -> Cache | None:
-    """A cache whose beginnings can be kept; None for a model that needs another kind, as with sliding windows."""
+    """A cache whose beginnings can be kept; None for a model that needs another, as with sliding windows."""
     layers = DynamicCache(config=config).layers
     if any(type(layer) is not DynamicLayer for layer in layers):
         return None
@@ -143,12 +137,11 @@ def cropped(cache: Cache, length: int) -> Cache:
     return cache
 
 
-def copied(cache: Cache, tokens: slice | torch.Tensor, *, row: int = 0, room: int = 0) -> Cache:
-    """Some tokens of a row of a cache, as a cache of one row that shares no memory with it."""
+def copied(cache: Cache, length: int, *, room: int) -> Cache:
+    """The first tokens of a cache of one row, as a cache that shares no memory with it."""
     copy = Cache(layers=[RoomyLayer(room) for _ in cache.layers])
     for new, old in zip(copy.layers, cache.layers, strict=True):
-        at = tokens if isinstance(tokens, slice) else tokens.to(old.keys.device)
-        new.update(old.keys[row : row + 1, :, at], old.values[row : row + 1, :, at])
+        new.update(old.keys[..., :length, :], old.values[..., :length, :])
     return copy
 
 
@@ -177,44 +170,38 @@ class Memory:
             self._features[picture] = features
             self.held += features.nbytes
 
-    def longest(self, key: Key) -> tuple[int, Cache | None]:
-        """The longest beginning of a prompt that is kept, to be read and not written.
+    def begin(self, key: Key, stops: Sequence[int], *, room: int) -> tuple[int, Cache | None]:
+        """The longest beginning of a prompt that is kept, as a cache to go on with, and its tokens.
 
-        Returns:
-            How many tokens it has in common with the prompt, never all as the last must be computed, and the
-            cache, which may have more; 0 and None if none is kept.
-        """
-        length, prefix = self._longest(key)
-        return length, None if prefix is None else prefix.cache
-
-    def begin(self, key: Key, *, room: int) -> tuple[int, Cache | None]:
-        """The same as a cache of just these tokens, to go on with.
-
-        A kept beginning of which no picture would be lost is handed out itself and no longer kept; of another
-        one a copy is.
+        One kept whole is handed out itself: what is written after it is cropped when it is next asked for. Of
+        another one a copy is.
 
         Args:
             key: Of the prompt.
+            stops: Where beginnings may end, rising.
             room: Tokens that a copy should have room for.
         """
-        length, prefix = self._longest(key)
-        if prefix is None:
+        lengths = [
+            max((stop for stop in stops if stop <= common(key, one.key)), default=0) for one in self._prefixes
+        ]
+        length = max(lengths, default=0)
+        if not length:
             return 0, None
-        if (prefix.key[length:] < 0).any():
-            return length, copied(prefix.cache, slice(0, length), room=room)
-        self._drop(prefix)
+        prefix = self._prefixes.pop(lengths.index(length))
+        self._prefixes.append(prefix)
+        if length < len(prefix.key):
+            return length, copied(prefix.cache, length, room=room)
         return length, cropped(prefix.cache, length)
 
     def keep(self, key: Key, cache: Cache) -> None:
         """Keep a beginning in place of those that it goes on from, if there is room for it."""
-        prefix = Prefix(key=key, cache=cache)
-        if prefix.nbytes > self.limit:
-            return
         for one in [one for one in self._prefixes if common(one.key, key) == len(one.key)]:
-            self._drop(one)
-        if self._fits(prefix.nbytes):
-            self._prefixes.append(prefix)
-            self.held += prefix.nbytes
+            self._prefixes.remove(one)
+            self.held -= one.nbytes
+        nbytes = sum(layer.nbytes for layer in cache.layers)
+        if self._fits(nbytes):
+            self._prefixes.append(Prefix(key=key, cache=cache, nbytes=nbytes))
+            self.held += nbytes
 
     def forget(self) -> None:
         """Drop everything."""
@@ -222,27 +209,14 @@ class Memory:
         self._prefixes.clear()
         self.held = 0
 
-    def _longest(self, key: Key) -> tuple[int, Prefix | None]:
-        lengths = [min(common(key, one.key), len(key) - 1) for one in self._prefixes]
-        length = max(lengths, default=0)
-        if length < LEAST:
-            return 0, None
-        prefix = self._prefixes.pop(lengths.index(length))
-        self._prefixes.append(prefix)
-        return length, prefix
-
     def _fits(self, more: int) -> bool:
         """Make room for so many bytes; False if they are more than may be kept at all."""
         if more > self.limit:
             return False
         while self.held + more > self.limit:
-            if self._prefixes and (len(self._prefixes) > 1 or not self._features):
-                self._drop(self._prefixes[0])
+            if len(self._prefixes) > 1 or not self._features:
+                self.held -= self._prefixes.pop(0).nbytes
             else:
                 _, dropped = self._features.popitem(last=False)
                 self.held -= dropped.nbytes
         return True
-
-    def _drop(self, prefix: Prefix) -> None:
-        self._prefixes.remove(prefix)
-        self.held -= prefix.nbytes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from medmllm_plugin.models.main_memory import available_bytes
 
 if TYPE_CHECKING:
     from medmllm_plugin.models.batches import Prepared
@@ -79,8 +79,8 @@ class Room:
             yield size
 
     def _bytes(self, tokens: int) -> int:
-        """What a prompt of so many tokens needs in a batch: twice its keys and values, a layer, and a mask."""
-        return tokens * (2 * self.kept_per_token + self.used_per_token + tokens)
+        """What a prompt of so many tokens needs: its keys and values twice, a layer, and a mask."""
+        return int(tokens * (2 * self.kept_per_token + self.used_per_token + tokens))
 
     def _free(self) -> int:
         """Bytes that are free where the model is."""
@@ -89,14 +89,3 @@ class Room:
             unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
             return int(free + unused)
         return available_bytes()
-
-
-def available_bytes() -> int:
-    """Bytes of main memory that can be had without taking them from others."""
-    try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30  # nobody says

@@ -1,8 +1,8 @@
 """Chooses the next tokens of several replies at once, each bound to its own JSON schema.
 
-At each step llguidance says which tokens can still lead to JSON that satisfies a row's schema; all others are
-made impossible before a token is chosen. The likeliest tokens and their probabilities are kept. Imported late:
-it needs torch and llguidance.
+At each step llguidance says which tokens can still lead to JSON that satisfies a row's schema; all others
+are made impossible before a token is chosen. The likeliest tokens and their probabilities are kept. Imported
+late: it needs torch and llguidance.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Grammar:
             self._check()
 
     def fill(self, bits: NDArray[np.int32]) -> None:
-        """Set the bit of each token that may follow, lowest bit first; contiguous, shape (vocabulary / 32)."""
+        """Set the bit of each token that may follow, lowest bit first; shape (vocabulary / 32)."""
         self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         self._check()
 

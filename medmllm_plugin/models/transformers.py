@@ -1,8 +1,8 @@
 """Vision-language models in the hub's layout, run in this process: Qwen2.5-VL, and so Lingshu, first.
 
-Several prompts are computed together, each reply bound to its own schema; what was computed of a study is kept
-for the next question on it. At temperature 0 the same prompt gets the same reply, alone or beside others.
-torch and transformers are imported when a model is opened, not before.
+Several prompts are computed together, each reply bound to its own schema; what was computed of a study is
+kept for the next question on it. At temperature 0 the same prompt gets the same reply, alone or beside
+others. torch and transformers are imported when a model is opened, not before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medmllm_plugin.errors import (
     CancelledError,
@@ -160,7 +160,7 @@ class TransformersModel:
             )
         return prepared
 
-    def _answered(self, rows: Sequence[Prepared], work: _Work) -> list[Reply]:
+    def _answered(self, rows: Sequence[Prepared], work: _Work, *, again: bool = True) -> list[Reply]:
         """The replies to prompts computed together; in halves where the memory doesn't suffice for all."""
         try:
             return self._generated(rows, work)
@@ -173,10 +173,10 @@ class TransformersModel:
         if len(rows) > 1:
             half = len(rows) // 2
             return self._answered(rows[:half], work) + self._answered(rows[half:], work)
-        if kept:
-            return self._answered(rows, work)
+        if kept and again:
+            return self._answered(rows, work, again=False)
         raise ModelError(
-            f"{self.name}: found too little memory for {len(rows[0].hashes)} pictures "
+            f"{self.name}: found too little memory for {len(rows[0].ask.prompt.pictures)} pictures "
             f"({len(rows[0])} tokens); show fewer or smaller pictures"
         )
 
@@ -187,7 +187,6 @@ class TransformersModel:
         asks = [row.ask for row in rows]
         most = max(ask.max_tokens for ask in asks)
         chooser = Chooser(self._words(), asks, step=work.written)
-        self._batches.share(rows, check=work.check)
         inputs = self._batches.inputs(rows, room=self._room.reply_tokens(most), check=work.check)
         try:
             self._model.generate(
@@ -200,7 +199,6 @@ class TransformersModel:
             raise ModelError(
                 f"{self.name}: its scores in {self.dtype} are not numbers; copy the model again"
             ) from error
-        self._batches.remember(rows, inputs, [row.tokens for row in chooser.rows])
         share = (time.perf_counter() - begun) / len(rows)
         first = None if chooser.first_choice is None else chooser.first_choice - work.started
         return [self._reply(row, seconds=share, first=first) for row in chooser.rows]

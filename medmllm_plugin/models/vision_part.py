@@ -55,7 +55,7 @@ def quicken(model: Any, form: PatchFormat | None) -> bool:
 
         AttentionInterface.register(NAME, attend)
         vision.config._attn_implementation = NAME
-    layer = getattr(vision, "patch_embed", None)
+    layer: Any = getattr(vision, "patch_embed", None)
     kernel = getattr(layer, "proj", None)
     if not isinstance(kernel, torch.nn.Conv3d) or kernel.kernel_size != kernel.stride or not _is_plain(layer):
         return False
@@ -161,8 +161,8 @@ def attend(
     out = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
     for length, tokens in _plan(cu_seq_lens_q):
         chosen = parts if tokens is None else [one[tokens] for one in parts]
-        laid = [one.unflatten(0, (-1, length)).transpose(1, 2) for one in chosen]
-        seen = scaled_dot_product_attention(*laid, scale=scaling).transpose(1, 2).flatten(0, 1)
+        q, k, v = (one.reshape(-1, length, *one.shape[1:]).transpose(1, 2) for one in chosen)
+        seen = scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1)
         if tokens is None:
             out = seen
         else:
@@ -183,8 +183,8 @@ def _plan(bounds: torch.Tensor) -> Plan:
 
 def _planned(bounds: torch.Tensor) -> Plan:
     starts, lengths = bounds[:-1].long(), bounds.diff()
-    distinct = [one for one in lengths.unique().tolist() if one]
-    if len(distinct) == 1 and bool((lengths > 0).all()):
+    distinct = sorted(set(lengths.tolist()) - {0})
+    if len(distinct) == 1:
         return [(distinct[0], None)]
     return [
         (length, (starts[lengths == length, None] + torch.arange(length, device=bounds.device)).flatten())

@@ -101,29 +101,30 @@ class VllmModel:
             return []
         with self._lock:
             started = time.perf_counter()
+            lengths = [self._length(ask) for ask in asks]
             prompts = [self._prompt(ask) for ask in asks]
             written = self._engine.write(prompts, asks, progress=progress, cancel=cancel)
             seconds = (time.perf_counter() - started) / len(asks)
-            return [self._reply(one, started=started, seconds=seconds) for one in written]
+            return [
+                self._reply(one, expected=length, started=started, seconds=seconds)
+                for one, length in zip(written, lengths, strict=True)
+            ]
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
         """A box by the family's convention as (column_min, row_min, column_max, row_max) of the picture."""
         return self._family.box_to_picture(box, rows=rows, columns=columns, processor=self._processor)
 
-    def _prompt(self, ask: Ask) -> Mapping[str, Any]:
-        """The prompt as vLLM takes it: the chat template's text, and the pictures."""
-        from PIL import Image
-
+    def _length(self, ask: Ask) -> int:
+        """Tokens of the prompt, for which there is room."""
         prompt, most = ask.prompt, self._capabilities.pictures
         if len(prompt.pictures) > most:
             raise TooManyPicturesError(
                 f"{self.name}: found {len(prompt.pictures)} pictures, expected {most} at most; show fewer, "
-                "or open it with a larger max_pictures",
+                "or open it with a larger max_pictures or max_model_len",
                 limit=most,
             )
         try:
-            length = self._family.words(self._processor, prompt)["input_ids"].shape[1]
-            text = self._family.text(self._processor, prompt)
+            length = int(self._family.words(self._processor, prompt)["input_ids"].shape[1])
         except ValueError as error:
             raise ModelError(f"{self.name}: these pictures can't be prepared: {one_line(error)}") from error
         room = self._engine.context_tokens
@@ -134,10 +135,17 @@ class VllmModel:
                 found=length + ask.max_tokens,
                 limit=room,
             )
-        pictures = [Image.fromarray(np.ascontiguousarray(part.pixels)) for part in prompt.pictures]
+        return length
+
+    def _prompt(self, ask: Ask) -> Mapping[str, Any]:
+        """The prompt as vLLM takes it: the chat template's text, and the pictures."""
+        from PIL import Image
+
+        text = self._family.text(self._processor, ask.prompt)
+        pictures = [Image.fromarray(np.ascontiguousarray(part.pixels)) for part in ask.prompt.pictures]
         return {"prompt": text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
 
-    def _reply(self, written: Written, *, started: float, seconds: float) -> Reply:
+    def _reply(self, written: Written, *, expected: int, started: float, seconds: float) -> Reply:
         if written.reason not in ("stop", "length"):
             raise ModelError(
                 f"{self.name}: vLLM gave its reply up ({written.reason or 'no reason told'}); ask for less"
@@ -150,6 +158,8 @@ class VllmModel:
             raise ModelError(f"{self.name}: its scores in {self.dtype} are not numbers; copy the model again")
         vocabulary = self._tokens()
         texts = vocabulary.texts(tokens)
+        found = len(written.prompt)
+        otherwise = f"vLLM cut its pictures in a way of its own: {found} tokens of prompt, not {expected}."
         return Reply(
             text="".join(texts),
             seconds=seconds,
@@ -161,6 +171,7 @@ class VllmModel:
             ),
             first_token_seconds=None if written.first_token is None else written.first_token - started,
             finished=written.reason == "stop",
+            notes=() if found == expected else (otherwise,),
         )
 
     def _tokens(self) -> Vocabulary:

@@ -5,10 +5,12 @@ Everything that knows vLLM's own names is here. It is imported late; vLLM itself
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,12 +40,19 @@ VISION_PARTS = ("visual.", "vision_tower.", "vision_model.", "multi_modal_projec
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest rank of an adapter that vLLM can be opened for."""
 
+PROCESSING = {"internvl": {"crop_to_patches": False, "min_patches": 1, "max_patches": 1}}
+"""Settings of processors by `model_type`, where those of the folder are not what our families do."""
+
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no other process: so it can be cancelled between two tokens
     "VLLM_LOGGING_LEVEL": "CRITICAL",  # errors are ours to tell, in one line
     "VLLM_NO_USAGE_STATS": "1",  # nothing leaves the machine unasked
 }
 """vLLM reads these only from the environment; what is set there already stays."""
+
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()
+_kept: list[Any] = []
+"""Engines that stay until the process ends: vLLM's engines share what the first to go takes down."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +209,7 @@ class VllmEngine:
         vLLM may have noted pictures as sent that never arrived, and would miss them the next time.
         """
         self._engine.abort_request(requests)
-        self._llm.reset_mm_cache()
+        pass
 
     def _check(self, cancel: Cancel | None) -> None:
         if cancel is not None and cancel():
@@ -261,6 +270,8 @@ def start(folder: ModelFolder, options: VllmOptions, *, context: int, pictures: 
             )
         cpu = bool(current_platform.is_cpu())
         arguments = _arguments(options, folder, cpu=cpu)
+        gc.collect()  # takes down an engine that was dropped
+        others = list(_alive)
         try:
             llm = LLM(
                 model=str(folder.path),
@@ -270,6 +281,9 @@ def start(folder: ModelFolder, options: VllmOptions, *, context: int, pictures: 
             )
         except Exception as error:  # of many kinds, from version to version
             raise ModelError(_refusal(folder.name, error)) from error
+    _alive.add(llm)
+    if others:
+        _kept.extend([*others, llm])
     return VllmEngine(llm, name=folder.name, adapter=adapter)
 
 
@@ -301,6 +315,7 @@ def _arguments(options: VllmOptions, folder: ModelFolder, *, cpu: bool) -> dict[
         "quantization": options.quantization,
         "enforce_eager": cpu if options.eager is None else options.eager,
         "enable_prefix_caching": True,
+        "mm_processor_kwargs": PROCESSING.get(folder.model_type),
         "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         "seed": 0,
         "trust_remote_code": False,

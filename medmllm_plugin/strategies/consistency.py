@@ -32,8 +32,12 @@ class Consistency:
     temperature: float = 0.7
     """How freely tokens are drawn, see `Ask.temperature`."""
 
-    name = "consistency"
     summary = "several samples; what most of them agree on is kept, with the share that did"
+
+    @property
+    def name(self) -> str:
+        """With the number of samples."""
+        return f"consistency:{self.samples}"
 
     def __post_init__(self) -> None:
         if not 2 <= self.samples <= MOST:
@@ -74,35 +78,35 @@ class Consistency:
                 f"{next(one.problem for one in answered if one.parsed is None)}",
                 raw_replies=tuple(one.text for one in heard),
             )
-        return _agreed(request, usable, heard, asked=self.samples)
+        return self._agreed(request, usable, heard)
 
-
-def _agreed(request: Request, usable: Sequence[Answered], heard: tuple[Heard, ...], *, asked: int) -> Looked:
-    samples = [one.parsed for one in usable if one.parsed is not None]
-    findings, notes = _majority([one.findings for one in samples])
-    speaker = _speaker(samples, findings)
-    answer = _answer([one.answer for one in samples], notes)
-    if len(samples) < asked:
-        notes.append(f"{asked - len(samples)} of {asked} samples could not be used and don't count")
-    said = usable[speaker].heard[-1]
-    return Looked(
-        parsed=Parsed(
-            findings=findings,
-            narrative=narrative(findings),
-            impression=samples[speaker].impression,
-            notes=tuple(dict.fromkeys(note for one in samples for note in one.notes)),
-            answer=answer,
-            differential=samples[speaker].differential,
-        ),
-        request=request,
-        heard=(*(one for one in heard if one is not said), said),
-        notes=(
-            f"read {len(samples)} times: what most samples agree on was kept, and the impression is that of "
-            f"sample {speaker + 1}, which comes nearest to it",
-            *notes,
-            *dict.fromkeys(note for one in usable for note in one.notes),
-        ),
-    )
+    def _agreed(self, request: Request, usable: Sequence[Answered], heard: tuple[Heard, ...]) -> Looked:
+        samples = [one.parsed for one in usable if one.parsed is not None]
+        findings, notes = _majority([one.findings for one in samples])
+        speaker = _speaker(samples, findings)
+        answer = _answer([one.answer for one in samples], notes)
+        if len(samples) < self.samples:
+            unusable = self.samples - len(samples)
+            notes.append(f"{unusable} of {self.samples} samples could not be used and don't count")
+        said = usable[speaker].heard[-1]
+        return Looked(
+            parsed=Parsed(
+                findings=findings,
+                narrative=narrative(findings),
+                impression=samples[speaker].impression,
+                notes=tuple(dict.fromkeys(note for one in samples for note in one.notes)),
+                answer=answer,
+                differential=samples[speaker].differential,
+            ),
+            request=request,
+            heard=(*(one for one in heard if one is not said), said),
+            notes=(
+                f"read {len(samples)} times at temperature {self.temperature:g}: what most samples agree on "
+                f"was kept, and the impression is that of sample {speaker + 1}, which comes nearest to it",
+                *notes,
+                *dict.fromkeys(note for one in usable for note in one.notes),
+            ),
+        )
 
 
 def _majority(samples: Sequence[Sequence[Finding]]) -> tuple[tuple[Finding, ...], list[str]]:

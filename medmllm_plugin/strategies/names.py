@@ -9,18 +9,17 @@ from medmllm_plugin.strategies.organs import Organs
 from medmllm_plugin.strategies.single import Single
 from medmllm_plugin.strategies.zoom import Zoom
 
-STRATEGIES: tuple[Strategy, ...] = (Single(), Zoom(), Organs(), Consistency())
-"""Each as it is without an argument, in the order to list them."""
+NAMES = ("single", "zoom", "organs", "consistency")
+"""In the order to list them."""
 
 _ARGUMENTS = {"organs": "organs:REGION", "consistency": "consistency:SAMPLES"}
 
 
-def strategy(spec: str, *, samples: int | None = None, own_overview: bool = True) -> Strategy:
+def strategy(spec: str, *, own_overview: bool = True) -> Strategy:
     """The strategy that a user names.
 
     Args:
         spec: `single`, `zoom`, `organs` or `organs:chest`, `consistency` or `consistency:7`.
-        samples: How many samples, for `consistency`; None for what the spec says, else 5.
         own_overview: As `Zoom.own_overview`.
 
     Raises:
@@ -30,15 +29,12 @@ def strategy(spec: str, *, samples: int | None = None, own_overview: bool = True
     7
     """
     name, colon, argument = spec.partition(":")
-    names = [one.name for one in STRATEGIES]
-    if name not in names:
-        raise SettingsError(f"no strategy is named {name!r}; there are: {', '.join(names)}")
+    if name not in NAMES:
+        raise SettingsError(f"no strategy is named {name!r}; there are: {', '.join(NAMES)}")
     if colon and name not in _ARGUMENTS:
         raise SettingsError(f"the strategy {name} takes no argument, found {argument!r}")
-    if samples is not None and name != "consistency":
-        raise SettingsError(f"the strategy {name} draws no samples; leave them out or use consistency")
     if name == "consistency":
-        return Consistency(samples=_count(argument) if samples is None and colon else samples or 5)
+        return Consistency(samples=_count(argument)) if colon else Consistency()
     if name == "organs":
         return Organs(region=argument or None)
     return Zoom(own_overview=own_overview) if name == "zoom" else Single()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.request import Request
 from medmllm_plugin.strategies import Looked, Stages, View
 from medmllm_plugin.strategies.merging import groups, medoid, narrative, told_apart
+from medmllm_plugin.tasks import task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +23,14 @@ class Organs:
     """Asks about the organs one by one, all on the same pictures, and puts the replies together."""
 
     region: str | None = None
-    """The part of the body, as `checklists.regions` names it; None for all that the modality shows."""
+    """The part of the body, as `checklists.regions` names it; None to ask the model for it first."""
 
-    name = "organs"
     summary = "organ by organ through a checklist, on the same pictures"
+
+    @property
+    def name(self) -> str:
+        """With the part of the body, if it was said."""
+        return "organs" if self.region is None else f"organs:{self.region}"
 
     def read(
         self,
@@ -51,32 +57,58 @@ class Organs:
                 f"{model.name} was trained on one short prompt and can't be asked about single organs; "
                 "use --strategy single or consistency, or name another model"
             )
-        modality = request.slices.study.modality
-        steps = steps_for(modality, region=self.region, sites=model.capabilities.sites)
-        if not steps:
+        modality, told = request.slices.study.modality, progress or (lambda number, passes, done, most: None)
+        known = steps_for(modality, region=self.region, sites=model.capabilities.sites)
+        if not known:
             raise SettingsError(
                 f"there is no checklist for {modality} that {model.name} could be led through; "
                 "use another --strategy"
             )
-        tell = None if progress is None else lambda done, most: progress(1, 1, done, most)
+        passes, first, steps = 1, list[Answered](), known
+        if len({step.region for step in known}) > 1:
+            passes = 2
+            first = ask(
+                [replace(request, task=task("modality"), focus=(), question=None, priors=())],
+                model,
+                purpose="part of the body",
+                progress=lambda done, most: told(1, 2, done, most),
+                cancel=cancel,
+            )
+            steps = _of_region(known, first[0])
         answered = ask(
             [replace(request, focus=step.sites) for step in steps],
             model,
             purpose="organ",
-            progress=tell,
+            progress=lambda done, most: told(passes, passes, done, most),
             cancel=cancel,
         )
-        return _together(request, steps, answered, model)
+        return _together(request, steps, first, answered, model)
 
 
-def _together(request: Request, steps: Sequence[Step], answered: Sequence[Answered], model: Model) -> Looked:
+def _of_region(steps: tuple[Step, ...], first: Answered) -> tuple[Step, ...]:
+    """The steps of the part of the body that the model names; all where it names none of them."""
+    if first.parsed is None:
+        return steps
+    said = json.loads(first.heard[-1].text)["modality"]["region"]
+    return tuple(step for step in steps if step.site == said) or steps
+
+
+def _together(
+    request: Request,
+    steps: Sequence[Step],
+    first: Sequence[Answered],
+    answered: Sequence[Answered],
+    model: Model,
+) -> Looked:
     replies = [one.usable(model) for one in answered]
     joined = groups([one.findings for one in replies])
     findings = told_apart(_one_of([one for _, one in group]) for group in joined)
-    doubled = sum(len(group) - 1 for group in joined)
-    notes = [f"read organ by organ in {len(steps)} steps: {', '.join(step.name for step in steps)}"]
+    doubled = sum(len(group) > 1 for group in joined)
+    regions = dict.fromkeys(step.region for step in steps)
+    gone = ", ".join(step.name for step in steps)
+    notes = [f"read organ by organ ({', '.join(regions)}) in {len(steps)} steps: {gone}"]
     if doubled:
-        notes.append(f"{doubled} findings were given in more than one step and are stated once")
+        notes.append(f"findings given in more than one step are stated once: {doubled}")
     return Looked(
         parsed=Parsed(
             findings=findings,
@@ -85,7 +117,7 @@ def _together(request: Request, steps: Sequence[Step], answered: Sequence[Answer
             notes=tuple(dict.fromkeys(note for one in replies for note in one.notes)),
         ),
         request=request,
-        heard=tuple(one for each in answered for one in each.heard),
+        heard=tuple(one for each in [*first, *answered] for one in each.heard),
         notes=(*notes, *dict.fromkeys(note for one in answered for note in one.notes)),
     )
 

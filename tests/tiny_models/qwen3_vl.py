@@ -1,4 +1,4 @@
-"""A Qwen3-VL with random weights."""
+"""A Qwen3-VL with random weights, also one whose layers are mixtures of experts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from tests.tiny_models.common import byte_level, saved, vocab_size
 
 
 @cache
-def qwen3_vl_folder(*, seed: int = 0) -> Path:
+def qwen3_vl_moe_folder(*, seed: int = 0) -> Path:
+    """The same as a mixture of experts."""
+    return qwen3_vl_folder(seed=seed, experts=4)
+
+
+@cache
+def qwen3_vl_folder(*, seed: int = 0, experts: int = 0) -> Path:
     """A folder as transformers saves it."""
     from transformers import (
         Qwen2Tokenizer,
         Qwen2VLImageProcessor,
         Qwen3VLConfig,
         Qwen3VLForConditionalGeneration,
+        Qwen3VLMoeConfig,
+        Qwen3VLMoeForConditionalGeneration,
         Qwen3VLProcessor,
         Qwen3VLVideoProcessor,
     )
@@ -33,8 +41,14 @@ def qwen3_vl_folder(*, seed: int = 0) -> Path:
     ids = dict(zip(CONTROL, tokenizer.convert_tokens_to_ids(CONTROL), strict=True))
 
     def make() -> tuple[Any, Any]:
-        config = Qwen3VLConfig(
+        kind, architecture = Qwen3VLConfig, Qwen3VLForConditionalGeneration
+        mixed: dict[str, Any] = {}
+        if experts:
+            kind, architecture = Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+            mixed = {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+        config = kind(
             text_config={
+                **mixed,
                 "vocab_size": vocab_size(tokenizer),
                 "hidden_size": 64,
                 "intermediate_size": 128,
@@ -76,6 +90,6 @@ def qwen3_vl_folder(*, seed: int = 0) -> Path:
             video_processor=Qwen3VLVideoProcessor(),
             chat_template=TEMPLATE,
         )
-        return Qwen3VLForConditionalGeneration(config), processor
+        return architecture(config), processor
 
     return saved(make, seed=seed, ends=[ids["<|im_end|>"]], pad=ids["<|endoftext|>"])

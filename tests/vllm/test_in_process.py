@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import re
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import jsonschema
-import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from medmllm_plugin.errors import (
     CancelledError,
@@ -20,11 +25,15 @@ from medmllm_plugin.errors import (
     TooManyTokensError,
 )
 from medmllm_plugin.findings import reply_schema
-from medmllm_plugin.models import Ask, transformers
+from medmllm_plugin.models import Ask, embedded, transformers, vllm_engine
 from medmllm_plugin.models.vllm_engine import Written
-from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
-from tests.tiny_model import tiny_folder
+from medmllm_plugin.prompts import Turn
+from tests.tiny_model import hub_folder, tiny_folder
+from tests.tiny_models.adapter import an_adapter
+from tests.tiny_models.internvl import internvl_folder
+from tests.tiny_models.qwen3_vl import qwen3_vl_folder
 from tests.vllm import opened
+from tests.vllm.prompts import a_prompt, an_ask, phantom_asks
 
 opened.vllm()
 
@@ -35,20 +44,8 @@ BLOCK = 128
 """vLLM remembers whole blocks of so many tokens, on a CPU."""
 
 
-def a_prompt(
-    *, seed: int = 0, pictures: int = 2, words: str = "Report.", turns: tuple[Turn, ...] = ()
-) -> Prompt:
-    generator = np.random.default_rng(seed)
-    parts: list[TextPart | PicturePart] = []
-    for number in range(1, pictures + 1):
-        pixels = generator.integers(0, 256, (84, 112, 3), dtype=np.uint8)
-        parts += [TextPart(text=f"<image_{number}>: "), PicturePart(number=number, pixels=pixels)]
-    return Prompt(system="You read phantoms.", parts=(*parts, TextPart(text=words)), turns=turns)
-
-
-def an_ask(*, pictures: int = 2, seed: int = 0, **options: Any) -> Ask:
-    prompt = a_prompt(seed=seed, pictures=pictures)
-    return Ask(**{"prompt": prompt, "schema": reply_schema(pictures=max(pictures, 1)), **options})
+def seeded() -> Path:
+    return tiny_folder(seed=1)
 
 
 @cache
@@ -70,6 +67,18 @@ def test_a_batch_is_answered_as_by_transformers() -> None:
         assert one.token_probabilities == pytest.approx(other.token_probabilities, abs=CLOSE)
 
 
+@pytest.mark.parametrize("make", [hub_folder, qwen3_vl_folder, internvl_folder])
+def test_other_families_and_layouts_are_answered_as_by_transformers(make: Callable[..., Path]) -> None:
+    folder = make(seed=1)
+    asks = [an_ask(pictures=pictures, seed=pictures, max_tokens=1000) for pictures in (1, 3)]
+
+    found = opened.a_model(f"{folder}?memory=64").replies(asks)
+
+    expected = transformers.open_model(str(folder)).replies(asks)
+    assert [reply.text for reply in found] == [reply.text for reply in expected]
+    assert [reply.notes for reply in found] == [(), ()]
+
+
 def test_alternatives_are_those_that_transformers_tells() -> None:
     ask = an_ask(schema={"enum": ["present", "absent", "indeterminate"]})
 
@@ -84,14 +93,27 @@ def test_alternatives_are_those_that_transformers_tells() -> None:
         assert [chance for _, chance in ours] == pytest.approx([chance for _, chance in theirs], abs=CLOSE)
 
 
-def test_free_text_is_what_transformers_says() -> None:
-    ask = an_ask(schema=None, max_tokens=40)
+def test_phantoms_are_read_as_by_transformers() -> None:
+    model = embedded.open_model("")
+    asks = phantom_asks(model.capabilities, studies=6)
 
-    (found,), (expected,) = (model.replies([ask]) for model in (opened.tiny(), by_transformers()))
+    found = opened.embedded().replies(asks)
+
+    expected = model.replies(asks)
+    assert [reply.text for reply in found] == [reply.text for reply in expected]
+    assert any(json.loads(reply.text)["findings"] for reply in found)
+
+
+def test_free_text_is_what_transformers_says() -> None:
+    model = embedded.open_model("")
+    (bound,) = phantom_asks(model.capabilities, studies=1)
+    ask = replace(bound, schema=None, max_tokens=20)
+
+    (found,), (expected,) = (one.replies([ask]) for one in (opened.embedded(), model))
 
     assert found.text == expected.text
+    assert len(found.token_texts) == 20
     assert not found.finished
-    assert len(found.token_texts) == 40
 
 
 def test_a_conversation_without_pictures_is_answered_as_by_transformers() -> None:
@@ -141,7 +163,7 @@ def test_a_refused_question_leaves_its_pictures_as_they_were() -> None:
     sound = Ask(prompt=pictures, schema=reply_schema(pictures=2))
 
     with pytest.raises(ModelError, match=r"vLLM can't answer: .*look-around"):
-        model.replies([sound, refused])
+        model.replies([refused])
     (reply,) = model.replies([sound])
 
     assert reply.text == by_transformers().replies([sound])[0].text
@@ -238,6 +260,58 @@ def test_a_shorter_context_and_fewer_pictures_can_be_asked_for() -> None:
     with pytest.raises(TooManyPicturesError, match="or open it with a larger max_pictures"):
         model.replies([an_ask(pictures=4)])
     assert [reply.finished for reply in model.replies([an_ask(max_tokens=1500)] * 3)] == [True] * 3
+
+
+def test_a_model_that_is_dropped_takes_no_other_with_it() -> None:
+    model, ask = opened.tiny(), an_ask()
+    expected = model.replies([ask])[0].text
+
+    opened.a_model(f"{tiny_folder(seed=1)}?memory=64")
+    gc.collect()
+
+    assert model.replies([ask])[0].text == expected
+
+
+def test_another_way_of_cutting_pictures_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "PROCESSING", {})
+    model = opened.a_model(f"{internvl_folder(seed=1)}?memory=64")
+
+    (reply,) = model.replies([an_ask(schema=None, max_tokens=2)])
+
+    (note,) = reply.notes
+    assert re.fullmatch(r"vLLM cut its pictures in a way of its own: \d+ tokens of prompt, not \d+\.", note)
+
+
+def test_scores_that_are_not_numbers_make_no_reply(tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_folder(seed=1), folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][:] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model = opened.a_model(f"{folder}?memory=64")
+
+    with pytest.raises(ModelError, match="its scores in float32 are not numbers; copy the model again"):
+        model.replies([an_ask(max_tokens=8)])
+
+
+def test_an_adapter_changes_replies_as_with_transformers(tmp_path: Path) -> None:
+    adapter = an_adapter(tmp_path / "lora", make=seeded)
+    asks = [an_ask(seed=seed, max_tokens=2000) for seed in range(2)]
+
+    model = opened.a_model(f"{seeded()}?memory=64&adapter={adapter}")
+
+    expected = transformers.open_model(f"{seeded()}?adapter={adapter}")
+    replies = [reply.text for reply in model.replies(asks)]
+    assert replies == [reply.text for reply in expected.replies(asks)]
+    assert replies != [reply.text for reply in opened.tiny().replies(asks)]
+    assert model.weights_sha256 == expected.weights_sha256 != opened.tiny().weights_sha256
+
+
+def test_an_adapter_for_the_vision_part_is_refused(tmp_path: Path) -> None:
+    adapter = an_adapter(tmp_path / "eyes", make=seeded, targets=r".*visual.*qkv")
+
+    with pytest.raises(SettingsError, match=r"found an adapter for the vision part .* which vLLM leaves out"):
+        opened.a_model(f"{seeded()}?adapter={adapter}")
 
 
 def test_damaged_weights_are_told_before_vllm_is_started(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ transformers before a prompt is prepared, so a model behind a server has the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -108,17 +108,15 @@ class Family:
         Raises:
             ValueError: If a picture has an impossible shape, or the template doesn't show each picture once.
         """
-        import torch
-
-        shapes = [(part.pixels.shape[0], part.pixels.shape[1]) for part in prompt.pictures]
-        between = self.text(processor, prompt, options).split(processor.image_token)
-        shown = [self.placeholder(processor, rows, columns, options) for rows, columns in shapes]
-        whole = "".join(words for pair in zip(between, [*shown, ""], strict=True) for words in pair)
-        found = self.tokenized(processor, whole)
-        if self.type_ids is not None:
-            marks = torch.tensor([self.image_token(processor)])
-            found[self.type_ids] = torch.isin(found["input_ids"], marks).long()
-        return found
+        text = self.text(processor, prompt, options).replace(
+            processor.image_token, self.placeholder(processor)
+        )
+        counts = [
+            self.count(processor, part.pixels.shape[0], part.pixels.shape[1], options)
+            for part in prompt.pictures
+        ]
+        marks = {self.image_token(processor): 1}
+        return self.tokenized(processor, text, marks=marks, counts=counts)
 
     def pixels(
         self,
@@ -135,16 +133,45 @@ class Family:
             [np.ascontiguousarray(one) for one in pictures],
             input_data_format="channels_last",
             return_tensors="pt",
+            **self.cutting(options),
         )
         return {"pixel_values": made["pixel_values"]}
 
-    def tokenized(self, processor: Any, whole: str) -> dict[str, Any]:
-        """`input_ids` and `attention_mask` of a conversation, the token that begins one written once."""
+    def cutting(self, options: TransformersOptions = DEFAULTS) -> dict[str, Any]:
+        """Settings for the picture processor that must not be the folder's."""
+        return {}
+
+    def tokenized(
+        self, processor: Any, text: str, *, marks: Mapping[int, int], counts: Sequence[int]
+    ) -> dict[str, Any]:
+        """A conversation as tensors of one row, the token that begins one written once.
+
+        Args:
+            processor: The model's own.
+            text: With one token for each picture.
+            marks: Tokens that stand for pictures, with their number in `type_ids`.
+            counts: How many of its token each picture has, in order.
+
+        Raises:
+            ValueError: If the text hasn't as many such tokens.
+        """
+        import torch
+
         begin = processor.tokenizer.bos_token
-        tokens = processor.tokenizer(
-            [whole], add_special_tokens=not (begin and whole.startswith(begin)), return_tensors="pt"
-        )
-        return {key: tokens[key] for key in ("input_ids", "attention_mask")}
+        ids = processor.tokenizer(
+            text, add_special_tokens=not (begin and text.startswith(begin)), return_tensors="pt"
+        )["input_ids"][0]
+        shown = torch.isin(ids, torch.tensor(list(marks)))
+        if int(shown.sum()) != len(counts):
+            raise ValueError(f"the chat template shows {int(shown.sum())} pictures, expected {len(counts)}")
+        often = torch.ones_like(ids)
+        often[shown] = torch.tensor(counts, dtype=often.dtype)
+        # Written out in the text, tens of thousands of placeholders would cost as much as all pictures.
+        ids = ids.repeat_interleave(often)[None]
+        found = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.type_ids is not None:
+            found[self.type_ids] = sum(number * (ids == mark) for mark, number in marks.items())
+        return found
 
     def by_picture(self, options: TransformersOptions = DEFAULTS) -> bool:
         """Whether `pixels` are those of each picture by itself; if not, `words` has them all."""
@@ -154,10 +181,12 @@ class Family:
         """`plan`, with what options make of it."""
         return dict(self.plan)
 
-    def placeholder(
-        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
-    ) -> str:
-        """What stands in the text for a picture of that shape."""
+    def placeholder(self, processor: Any) -> str:
+        """What stands in the text for a picture, with the token that is its own once."""
+        return str(processor.image_token)
+
+    def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
+        """How often the token of a picture of that shape stands there."""
         raise NotImplementedError
 
     def image_token(self, processor: Any) -> int:
@@ -168,8 +197,8 @@ class Family:
         self, processor: Any, *, rows: int, columns: int, options: TransformersOptions = DEFAULTS
     ) -> int:
         """Tokens that a picture of that shape takes, without its label."""
-        written = self.placeholder(processor, rows, columns, options)
-        return len(processor.tokenizer(written, add_special_tokens=False)["input_ids"])
+        once = processor.tokenizer(self.placeholder(processor), add_special_tokens=False)["input_ids"]
+        return len(once) - 1 + self.count(processor, rows, columns, options)
 
     def box_to_picture(
         self,

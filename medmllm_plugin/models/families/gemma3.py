@@ -45,11 +45,19 @@ class Gemma3(Family):
                 found[n : n + 2] = [found[n + 1], TextPart(text=label)]
         return found
 
-    def placeholder(
-        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
-    ) -> str:
+    def cutting(self, options: TransformersOptions = DEFAULTS) -> dict[str, Any]:
+        """No crops of a picture beside it, whatever the folder says: slices are many already."""
+        return {"do_pan_and_scan": False}
+
+    def placeholder(self, processor: Any) -> str:
+        """The soft token between the marks of a picture's beginning and end, on lines of their own."""
+        soft = processor.tokenizer.image_token
+        before, *_, after = processor.full_image_sequence.split(soft)
+        return f"{before}{soft}{after}"
+
+    def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
         """The same for every picture."""
-        return str(processor.full_image_sequence)
+        return int(processor.full_image_sequence.count(processor.tokenizer.image_token))
 
     def image_token(self, processor: Any) -> int:
         """The soft token; what the processor names is the mark where a picture begins."""

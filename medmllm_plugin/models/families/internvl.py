@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from medmllm_plugin.models.families.family import DEFAULTS, Family, thousandths
 from medmllm_plugin.models.options import TransformersOptions
@@ -33,32 +29,22 @@ class InternVL(Family):
     controls = ("<|", "<IMG_CONTEXT>", "<img>", "</img>", "<video>")
     takes = ("tiles",)
 
-    def pixels(
-        self,
-        processor: Any,
-        pictures: Sequence[NDArray[np.uint8]],
-        options: TransformersOptions = DEFAULTS,
-    ) -> dict[str, Any]:
-        """`pixel_values`, shape (tiles of all pictures, 3, rows, columns)."""
-        made = processor.image_processor(
-            [np.ascontiguousarray(one) for one in pictures],
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **_cutting(options),
-        )
-        return {"pixel_values": made["pixel_values"]}
+    def cutting(self, options: TransformersOptions = DEFAULTS) -> dict[str, Any]:
+        """One tile for a picture, or as many as fit its shape up to `options.tiles`."""
+        return {"crop_to_patches": options.tiles > 1, "min_patches": 1, "max_patches": options.tiles}
 
     def plan_for(self, options: TransformersOptions = DEFAULTS) -> dict[str, Any]:
         """Pictures large enough to fill their tiles."""
         return {**self.plan, "size": TILE * math.isqrt(options.tiles)}
 
-    def placeholder(
-        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
-    ) -> str:
-        """As many tokens for each tile."""
-        tiles = processor.image_processor.get_number_of_image_patches(rows, columns, _cutting(options))
-        inside = str(processor.image_token) * (processor.image_seq_length * int(tiles))
-        return f"{processor.start_image_token}{inside}{processor.end_image_token}"
+    def placeholder(self, processor: Any) -> str:
+        """Its token between the marks of a picture's beginning and end."""
+        return f"{processor.start_image_token}{processor.image_token}{processor.end_image_token}"
+
+    def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
+        """As many for each tile."""
+        tiles = processor.image_processor.get_number_of_image_patches(rows, columns, self.cutting(options))
+        return int(processor.image_seq_length) * int(tiles)
 
     def box_to_picture(
         self,
@@ -71,7 +57,3 @@ class InternVL(Family):
     ) -> tuple[float, ...]:
         """A box, x first in thousandths of the picture's sides, in its pixels."""
         return thousandths(box, rows=rows, columns=columns)
-
-
-def _cutting(options: TransformersOptions) -> dict[str, Any]:
-    return {"crop_to_patches": options.tiles > 1, "min_patches": 1, "max_patches": options.tiles}

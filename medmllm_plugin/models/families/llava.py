@@ -41,16 +41,12 @@ class Llava(Family):
         """`pixel_values`; a picture that is no square is padded, for the processor would cut off its ends."""
         return super().pixels(processor, [_squared(one, processor.image_processor) for one in pictures])
 
-    def placeholder(
-        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
-    ) -> str:
+    def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
         """A token for each patch, by the processor's settings."""
         crop = processor.image_processor.crop_size
-        count = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
-        count += processor.num_additional_image_tokens
-        if processor.vision_feature_select_strategy == "default":
-            count -= 1
-        return str(processor.image_token) * int(count)
+        patches = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
+        without_class = processor.vision_feature_select_strategy == "default"
+        return int(patches + processor.num_additional_image_tokens - without_class)
 
     def box_to_picture(
         self,

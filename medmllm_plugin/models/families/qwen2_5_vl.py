@@ -69,11 +69,9 @@ class Qwen25VL(Family):
         """False for slices as a video."""
         return not options.video
 
-    def placeholder(
-        self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS
-    ) -> str:
+    def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
         """A token for each square of patches."""
-        return str(processor.image_token) * _sizes(processor).tokens(rows, columns)
+        return _sizes(processor).tokens(rows, columns)
 
     def box_to_picture(
         self,

@@ -6,7 +6,6 @@ cites pictures by number: the label of a run says which are in it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,16 +67,8 @@ def video_words(family: Family, processor: Any, prompt: Prompt) -> dict[str, Any
         if part["type"] == "image":
             part["type"] = next(kinds).kind
     text = processor.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    marks = {"image": processor.image_token, "video": processor.video_token}
-    between = re.split("|".join(map(re.escape, marks.values())), text)
-    if len(between) != len(runs) + 1:
-        raise ValueError(f"the chat template shows {len(between) - 1} of {len(runs)} runs of pictures")
-    shown = [marks[run.kind] * run.tokens(form) for run in runs]
-    whole = "".join(words for pair in zip(between, [*shown, ""], strict=True) for words in pair)
-    found = family.tokenized(processor, whole)
-    ids = found["input_ids"]
-    found["mm_token_type_ids"] = (ids == processor.image_token_id).long()
-    found["mm_token_type_ids"] += 2 * (ids == processor.video_token_id).long()
+    marks = {processor.image_token_id: 1, processor.video_token_id: 2}
+    found = family.tokenized(processor, text, marks=marks, counts=[run.tokens(form) for run in runs])
     if cut["image"]:
         found |= family.pixels(processor, cut["image"])
     if cut["video"]:

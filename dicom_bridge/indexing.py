@@ -1,0 +1,160 @@
+"""From the spool to the database: what each instance says of itself, as soon as it is durable.
+
+Indexing runs behind receiving and never in its way. What was received and not indexed when the node stopped
+is found again in the segments when it starts.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from zlib import crc32
+
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from medmllm_plugin.dicom_bridge.segments import SUFFIX, Record, read_record, records
+from medmllm_plugin.dicom_bridge.store import Instance, Store
+from medmllm_plugin.errors import OutputError
+from medmllm_plugin.transforms.quiet import quiet
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+"""Most instances of one transaction."""
+
+UNREADABLE = ""
+"""The study of instances that don't say theirs; they are kept and nothing is done with them."""
+
+_HEAD = 132
+"""Preamble and `DICM`; the file meta information follows, its group length first (PS3.10 7.1)."""
+_WANTED = ("Modality", "StudyInstanceUID", "SeriesInstanceUID")
+_SERIES = BaseTag(0x0020000E)
+_FIRST_BYTES = 64 << 10
+
+
+def instance_of(record: Record, folder: Path, *, node: str) -> Instance:
+    """What an instance says of itself.
+
+    Args:
+        record: Where it is.
+        folder: Of the spool.
+        node: Whose spool it is.
+
+    Raises:
+        OutputError: If it isn't there any more as it was kept.
+    """
+    content = read_record(folder, record)
+    begins = _HEAD + 12 + int.from_bytes(content[_HEAD + 8 : _HEAD + 12], "little")
+    said = _said(content[:_FIRST_BYTES]) or _said(content)
+    if said is None:
+        log.warning("an instance of %s doesn't say its study; it is kept", record.facts.calling_ae)
+        said = dict.fromkeys(_WANTED, UNREADABLE)
+    facts = record.facts
+    return Instance(
+        node=node,
+        segment=record.segment,
+        offset=record.offset,
+        length=record.length,
+        crc32=record.crc32,
+        dataset_crc32=crc32(memoryview(content)[begins:]),
+        sop_instance_uid=facts.sop_instance_uid,
+        sop_class_uid=facts.sop_class_uid,
+        transfer_syntax_uid=facts.transfer_syntax_uid,
+        study_uid=said["StudyInstanceUID"],
+        series_uid=said["SeriesInstanceUID"],
+        modality=said["Modality"],
+        calling_ae=facts.calling_ae,
+        received=facts.received,
+    )
+
+
+def _said(content: bytes) -> dict[str, str] | None:
+    """Modality and UIDs of an instance, or None if they can't be read from these bytes."""
+    try:
+        with quiet():
+            header = read_partial(io.BytesIO(content), stop_when=lambda tag, *_: tag > _SERIES)
+            said = {name: str(header.get(name) or "")[:64] for name in _WANTED}
+    except Exception:  # a stranger's bytes: whatever pydicom says of them, they stay in the spool
+        return None
+    return said if said["StudyInstanceUID"] and said["SeriesInstanceUID"] else None
+
+
+class Indexer:
+    """Takes records from any thread and indexes them in one of its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        node: str,
+        changed: Callable[[Sequence[str]], None] = lambda studies: None,
+    ) -> None:
+        """Index what was left from before, and begin.
+
+        Args:
+            store: Where to.
+            folder: Of the spool.
+            node: Whose spool it is.
+            changed: Told of the studies that got something they didn't have.
+        """
+        self._store, self._folder, self._node, self._changed = store, folder, node, changed
+        self._waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._index(self._left())
+        self._thread = threading.Thread(target=self._work, name="medmllm-indexer", daemon=True)
+        self._thread.start()
+
+    def __call__(self, record: Record) -> None:
+        """Index this one soon."""
+        self._waiting.put(record)
+
+    def close(self) -> None:
+        """Index what waits, and end."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _left(self) -> Iterable[Record]:
+        known = self._store.indexed(self._node)
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            yield from (one for one in records(path) if (one.segment, one.offset) not in known)
+
+    def _work(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._index(batch)
+            except Exception:
+                log.exception("instances could not be indexed; they are found again at the next start")
+
+    def _next_batch(self) -> list[Record] | None:
+        """What waits, at least one; None at the end."""
+        batch: list[Record] = []
+        while len(batch) < BATCH:
+            try:
+                one = self._waiting.get(block=not batch)
+            except queue.Empty:
+                break
+            if one is None:
+                if not batch:
+                    return None
+                self._waiting.put(None)
+                break
+            batch.append(one)
+        return batch
+
+    def _index(self, came: Iterable[Record]) -> None:
+        found: list[Instance] = []
+        for record in came:
+            try:
+                found.append(instance_of(record, self._folder, node=self._node))
+            except (OutputError, OSError) as error:
+                log.error("%s", error)
+            if len(found) >= BATCH:
+                self._changed(self._store.add(found))
+                found = []
+        if found:
+            self._changed(self._store.add(found))

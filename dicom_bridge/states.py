@@ -1,0 +1,50 @@
+"""Where a study is on its way through the node, and where it may go from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class State(StrEnum):
+    """Of a study, and so of the report on it."""
+
+    ARRIVING = "arriving"
+    """Instances come, or may still come."""
+    KEPT = "kept"
+    """No rule wants it read: it is kept, or passed on, and nothing else is done."""
+    COMPLETE = "complete"
+    """It waits to be read."""
+    READING = "reading"
+    REPORTED = "reported"
+    """What the model said is kept; its objects can be made again at any time, the same."""
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    """Every destination has what it should have, and has committed to it where it can."""
+    PARKED = "parked"
+    """It can't go on by itself: a person must look, see its reason."""
+
+
+NEXT: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        State.ARRIVING: frozenset({State.COMPLETE, State.KEPT, State.PARKED}),
+        State.KEPT: frozenset({State.ARRIVING, State.COMPLETE}),
+        State.COMPLETE: frozenset({State.READING, State.ARRIVING, State.KEPT, State.PARKED}),
+        State.READING: frozenset({State.REPORTED, State.COMPLETE, State.ARRIVING, State.PARKED}),
+        State.REPORTED: frozenset({State.DELIVERING, State.ARRIVING, State.PARKED}),
+        State.DELIVERING: frozenset({State.DELIVERED, State.ARRIVING, State.PARKED}),
+        State.DELIVERED: frozenset({State.ARRIVING, State.DELIVERING}),
+        State.PARKED: frozenset({State.ARRIVING, State.COMPLETE, State.DELIVERING, State.KEPT}),
+    }
+)
+"""To arriving again when more instances come, to complete when what read it is gone or a person says so."""
+
+
+def may_go(before: State, after: State) -> bool:
+    """Whether a study may go from one state to another.
+
+    >>> may_go(State.ARRIVING, State.COMPLETE), may_go(State.ARRIVING, State.DELIVERED)
+    (True, False)
+    """
+    return after in NEXT[before]
