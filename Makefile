@@ -36,7 +36,7 @@ install: $(VENV)/dev.stamp  ## Set up .venv with everything that developing need
 test: system-packages $(VENV)/dev.stamp ohif  ## Set up what the tests need and run them all
 	OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
 
-test-vllm: system-packages  ## The tests of vLLM with the real one, on the CPU, in an environment of its own
+test-vllm:  ## The tests of vLLM with the real one, on the CPU, in an environment of its own
 	@$(PYTHON) tools/vllm_environment.py $(VLLM_VENV) -- $(PIP_FLAGS)
 	@if [ -e $(VLLM_VENV)/vllm.stamp ]; then \
 	  OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -rs $(PYTEST_FLAGS) tests/vllm tests/contracts/test_model.py; fi

@@ -1,7 +1,7 @@
 """What a model's certainties are worth: from the score of its tokens to how often it was right.
 
-It is fitted on studies whose truth is known, see `medmllm calibrate`, and kept in a small JSON file beside the
-weights, which the model's card names. It holds for those weights and studies like those, no others.
+It is fitted on studies whose truth is known, see `medmllm calibrate`, and kept in a small JSON file beside
+the weights, which the model's card names. It holds for those weights and studies like those, no others.
 """
 
 from __future__ import annotations

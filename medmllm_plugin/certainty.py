@@ -10,7 +10,7 @@ from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.strategies.merging import words
 
 
-def calibrated(parsed: Parsed, calibration: Calibration | None) -> Parsed:
+def calibrated(parsed: Parsed, calibration: Calibration | None, *, weights_sha256: str = "") -> Parsed:
     """The findings with calibrated certainties; what is too unsure to be called present is indeterminate.
 
     A certainty becomes the probability that the finding is there. Of a finding said to be absent or
@@ -20,11 +20,15 @@ def calibrated(parsed: Parsed, calibration: Calibration | None) -> Parsed:
         parsed: What was read, with the model's own certainties; findings that the evidence pass judged carry
             its verdict, which counts.
         calibration: The model's; None if it has none, which is noted.
+        weights_sha256: Of the model, if it has a hash; a calibration of other weights doesn't count.
     """
     if all(one.certainty is None for one in parsed.findings):
         return parsed
     if calibration is None:
         note = "certainty: the model's own token probabilities; not calibrated"
+        return replace(parsed, notes=(*parsed.notes, note))
+    if weights_sha256 and calibration.weights_sha256 not in ("", weights_sha256):
+        note = "certainty: not calibrated, for the calibration was measured with other weights"
         return replace(parsed, notes=(*parsed.notes, note))
     findings, notes = [], []
     for number, one in enumerate(parsed.findings, 1):
@@ -43,8 +47,8 @@ def calibrated(parsed: Parsed, calibration: Calibration | None) -> Parsed:
 
 
 def _calibrated(finding: Finding, calibration: Calibration) -> Finding:
-    tried = finding.image_supported is not None
-    if finding.certainty is None or (finding.status is not Status.PRESENT and not tried):
+    judged = finding.status is Status.PRESENT or finding.image_supported is False
+    if finding.certainty is None or finding.status is Status.ABSENT or not judged:
         return finding
     certainty = calibration.probability(finding.finding, finding.certainty, supported=finding.image_supported)
     unsure = certainty < calibration.abstain_below and finding.status is Status.PRESENT

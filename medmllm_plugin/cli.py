@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from medmllm_plugin import __version__
+from medmllm_plugin.cli_ask import ask_command
 from medmllm_plugin.cli_common import (
     Group,
     json_option,
@@ -80,6 +81,7 @@ def medmllm(context: click.Context) -> None:
 
 
 medmllm.add_command(read_command)
+medmllm.add_command(ask_command)
 medmllm.add_command(models_command)
 medmllm.add_command(slices_command)
 medmllm.add_command(series_command)

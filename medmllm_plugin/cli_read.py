@@ -162,13 +162,13 @@ def read_command(
     check(probe, kind="report", inputs=inputs)
     if choices and len(questions) > 1:
         raise SettingsError("--choice goes with one question, found several: ask them in turn")
-    told, way = _context(context), _strategy(strategy, samples)
+    told, way = context_of(context), _strategy(strategy, samples)
     from medmllm_plugin import pipeline
     from medmllm_plugin.config import load
 
     with shown_progress(hidden=as_json) as progress:
         try:
-            with _stoppable(progress) as (show, cancel):
+            with stoppable(progress) as (show, cancel):
                 readings = pipeline.read_each(
                     paths,
                     questions=questions,
@@ -206,7 +206,7 @@ def read_command(
     return 3 if any(one.report.outcome == "failed" for one in readings) else 0
 
 
-def _context(pairs: Sequence[str]) -> Context | None:
+def context_of(pairs: Sequence[str]) -> Context | None:
     """What `--context` says.
 
     Raises:
@@ -239,7 +239,7 @@ def _strategy(name: str | None, samples: int | None) -> str:
 
 
 @contextmanager
-def _stoppable(
+def stoppable(
     progress: Callable[[str, int, int], None],
 ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[], bool]]]:
     """Let the first interrupt stop a model between two tokens, and any other end the command at once.

@@ -114,7 +114,7 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
     yield meaning
     if report.answer is not None:
         yield ""
-        yield f"Answer: {_answer_line(report.answer)}"
+        yield f"Answer: {answer_line(report.answer)}"
     for row, finding in enumerate(report.findings, 1):
         yield ""
         yield f"  {row}. {_finding_line(finding, slices)}"
@@ -144,7 +144,8 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
     yield DISCLAIMER
 
 
-def _answer_line(answer: Answer) -> str:
+def answer_line(answer: Answer) -> str:
+    """An answer in a line: the choice first, then the words."""
     sure = "" if answer.certainty is None else f" (certainty {answer.certainty:.0%})"
     choice = "" if answer.choice is None else f"{answer.choice}{sure}. "
     why = "" if answer.why is None else f" Why: {answer.why}"

@@ -107,7 +107,8 @@ def read(
     looked = strategy.read(request, model, view=view, progress=progress, cancel=cancel)
     if evidence:
         looked = examine(looked, model, view=view, progress=progress, cancel=cancel)
-    parsed = calibrated(looked.parsed, model.capabilities.calibration)
+    calibration = model.capabilities.calibration
+    parsed = calibrated(looked.parsed, calibration, weights_sha256=model.weights_sha256)
     parsed, said = checks.after(parsed, looked.request.slices)
     report = _report(replace(looked, parsed=parsed), model, strategy.name, (*shown, *said))
     return Read(report=report, slices=looked.request.slices)

@@ -79,7 +79,7 @@ def open_study(
         raise SettingsError("beside a prior study a volume of a series can't be named; leave out either")
     tell("reading", 0, 1)
     if study or prior is not None:
-        reader = _model(model, settings, tell)
+        reader = open_model(model, settings, tell)
         taken = read_study(
             places,
             pictures=budget_of(reader, count=count, asked=asked),
@@ -93,7 +93,7 @@ def open_study(
     else:
         whole = read_volume(places, series=series, modality=modality, volume=volume)
         tell("reading", 1, 1)
-        reader = _model(model, settings, tell)
+        reader = open_model(model, settings, tell)
         views = views_of(reader, whole, count=count, asked=asked, progress=_pictures(tell))
     tell("pictures", views.pictures, views.pictures)
     earlier: tuple[Earlier, ...] = ()
@@ -105,7 +105,8 @@ def open_study(
     return Opened(model=reader, views=views, earlier=earlier, planned=planned)
 
 
-def _model(model: str | Model, settings: Settings | None, tell: Progress) -> Model:
+def open_model(model: str | Model, settings: Settings | None, tell: Progress) -> Model:
+    """The model of a name, or the model itself, telling the stage `model`; errors as of `registry`."""
     tell("model", 0, 1)
     opened = registry.open_model(model, settings=settings) if isinstance(model, str) else model
     tell("model", 1, 1)

@@ -29,7 +29,7 @@ class Parsed:
     narrative: tuple[Sentence, ...]
     """The findings' sentences, then the reasons where the task asks for them."""
     impression: tuple[str, ...]
-    """Where the task asks for none: its answer, or its diagnoses."""
+    """Each sentence once. Where the task asks for none: its answer, or its diagnoses."""
     notes: tuple[str, ...]
     """What was left out of the reply, and why."""
     answer: Answer | None = None
@@ -69,7 +69,7 @@ def parse(reply: Reply, *, request: Request, schema: dict[str, Any], model: Mode
     differential = _differential(listed, request=request, notes=notes)
     reasons = [_sentence(one, request=request) for one in data.get("reasons", [])]
     if "impression" in data:
-        impression = tuple(one_line(text, "the impression") for text in data["impression"])
+        impression = tuple(dict.fromkeys(one_line(text, "the impression") for text in data["impression"]))
     else:
         impression = _in_short(answer, differential, language=request.language)
     return Parsed(

@@ -15,7 +15,7 @@ from medmllm_plugin.config import Settings
 from medmllm_plugin.coverage import coverage_of
 from medmllm_plugin.errors import TooManyPicturesError, TooManyTokensError
 from medmllm_plugin.models import Cancel, Model
-from medmllm_plugin.opening import Opened, Progress, fewer, open_study
+from medmllm_plugin.opening import Opened, Progress, fewer, open_model, open_study
 from medmllm_plugin.priors import tracked
 from medmllm_plugin.report import Report
 from medmllm_plugin.request import Context, Exchange, Request
@@ -23,11 +23,10 @@ from medmllm_plugin.sliceset import SliceSet, picture_name
 from medmllm_plugin.strategies import Strategy
 from medmllm_plugin.strategies.names import strategy as strategy_of
 from medmllm_plugin.tasks import task as task_of
-from medmllm_plugin.views import Views
 from medmllm_plugin.views import plan_for as plan_for
 from medmllm_plugin.views import plans_for as plans_for
 from medmllm_plugin.views import shown_to as shown_to
-from medmllm_plugin.volume import Volume
+from medmllm_plugin.volume import Study, Volume
 
 NO_SR = "no DICOM SR is written: the input is not DICOM, so it names no patient and study to write one for"
 """The note on a reading of a NIfTI, NRRD or MetaImage file."""
@@ -197,7 +196,7 @@ def ask(
     for again in range(REDUCTIONS + 1):
         request = Request(
             task=task_of(task or usual),
-            slices=_noted(views, notes),
+            slices=views.slices,
             priors=views.priors,
             question=question,
             choices=tuple(choices),
@@ -224,7 +223,13 @@ def ask(
                 raise
             notes = [f"{less.pictures} pictures were shown instead of {opened.views.pictures}: {error}"]
             views = less
-    report = replace(done.report, coverage=coverage_of(done.slices, views.volumes))
+    notes += [note for one in views.priors for note in one.notes]
+    notes += [] if views.volumes[0].headers else [NO_SR]
+    report = replace(
+        done.report,
+        notes=(*done.report.notes, *notes),
+        coverage=coverage_of(done.slices, views.volumes),
+    )
     if opened.earlier:
         report = tracked(report, opened.earlier)
     return Reading(
@@ -236,12 +241,61 @@ def ask(
     )
 
 
-def _noted(views: Views, notes: Sequence[str]) -> SliceSet:
-    """The pictures of a study, with what a reader must know of how they were made."""
-    slices = views.slices
-    more = [*notes] if views.volumes[0].headers else [*notes, NO_SR]
-    prior = [note for one in views.priors for note in one.notes]
-    return replace(slices, notes=(*slices.notes, *prior, *more)) if more or prior else slices
+def answer(
+    questions: Sequence[str],
+    *,
+    task: str = "qa",
+    choices: Sequence[str] = (),
+    context: Context | None = None,
+    language: str = "en",
+    model: str | Model = "embedded",
+    second_pass: bool = True,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> list[Report]:
+    """Answer medical questions in words alone, without a study, each with those before and their answers.
+
+    Args:
+        questions: In turn.
+        task: One that needs no pictures.
+        choices: As `ask`.
+        context: As `ask`.
+        language: As `ask`.
+        model: As `open_study`; one that answers where nothing is shown.
+        second_pass: As `ask`.
+        seed: As `ask`.
+        settings: As `open_study`.
+        progress: Called as the work goes on.
+        cancel: As `ask`.
+
+    Returns:
+        A report for each question.
+
+    Raises:
+        MedMLLMError: One of its branches, see `errors`.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    asked = task_of(task)
+    reader = open_model(model, settings, tell)
+    nothing = SliceSet(slices=(), study=Study(modality="OT"), plan="nothing shown")
+    reports: list[Report] = []
+    for question in questions:
+        before = zip(questions, reports, strict=False)
+        request = Request(
+            task=asked,
+            slices=nothing,
+            question=question,
+            choices=tuple(choices),
+            history=tuple(Exchange(question=one, answer=_said(report)) for one, report in before),
+            context=context,
+            language=language,
+            second_pass=second_pass,
+            seed=seed,
+        )
+        reports.append(engine.read(request, reader, progress=_thinking(tell), cancel=cancel).report)
+    return reports
 
 
 def _said(report: Report) -> str:

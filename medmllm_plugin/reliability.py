@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.calibration import Odds, log_odds
+from medmllm_plugin.findings import TrialResult
 
 BINS = 10
 """Bins of equal width from 0 to 1."""
@@ -23,6 +24,21 @@ STEPS = 60
 """Of Newton's method; each changes no term by more than 1, so it can't run away."""
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """A finding that a model said to be present, and whether it is."""
+
+    finding: str
+    """Its key."""
+    score: float
+    """Its raw certainty, 0 to 1."""
+    right: bool
+    supported: bool | None = None
+    """The verdict of the evidence pass; None if there was none or it can't say."""
+    trials: tuple[TrialResult, ...] = ()
+    """What the evidence pass did to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +86,7 @@ def bins(scores: Sequence[float], right: Sequence[bool]) -> tuple[Bin, ...]:
 def ece(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Expected calibration error: how far scores are from shares, bin by bin, weighted by findings.
 
-    After Naeini, Cooper and Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning (2015).
+    After Naeini, Cooper, Hauskrecht: Obtaining Well Calibrated Probabilities Using Bayesian Binning (2015).
 
     >>> round(ece([0.9, 0.9, 0.9, 0.9], [True, True, True, False]), 3)
     0.15
@@ -121,24 +137,11 @@ def estimate(
     return Estimate(value=_of(filled, figure), low=low, high=high)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
-    """A finding that a model said to be present, and whether it is."""
-
-    finding: str
-    """Its key."""
-    score: float
-    """Its raw certainty, 0 to 1."""
-    right: bool
-    supported: bool | None = None
-    """The verdict of the evidence pass; None if there was none or it can't say."""
-
-
 def fit(findings: Sequence[Scored], *, tried: bool) -> Odds:
     """The odds that fit findings best, by Newton's method on the penalised likelihood.
 
-    The terms of single findings, and that of the evidence pass, are pulled towards 0 (normal prior of standard
-    deviation `SPREAD`), so a finding that was always right a few times is not held to be always right.
+    The terms of single findings, and that of the evidence pass, are pulled towards 0 (normal prior of
+    standard deviation `SPREAD`), so what was right a few times is not held to be always right.
 
     Args:
         findings: What was said, and whether it was right.

@@ -215,7 +215,7 @@ def run(
         )
     opened = registry.open_model(model) if isinstance(model, str) and model != TRUTH else model
     reader = None if isinstance(opened, str) else opened
-    chosen = _kinds(reader, tuple(dict.fromkeys(kinds)))
+    chosen = kinds_for(reader, tuple(dict.fromkeys(kinds)))
     cases = [
         _case(
             chosen[n % len(chosen)], seed + n, whole=n // len(chosen) % 2 == 1, slices=slices, matrix=matrix
@@ -304,7 +304,7 @@ def _case(kind: str, seed: int, *, whole: bool, slices: int | None, matrix: int 
     return Case(kind=kind, seed=seed, form=form, slices=None if projection else slices, matrix=matrix)
 
 
-def _kinds(model: Model | None, asked: tuple[str, ...]) -> tuple[str, ...]:
+def kinds_for(model: Model | None, asked: tuple[str, ...]) -> tuple[str, ...]:
     """The kinds of phantoms to read.
 
     Raises:

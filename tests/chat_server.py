@@ -48,6 +48,7 @@ class ChatServer(ThreadingHTTPServer):
         forms: tuple[str, ...] = ("json_schema", "json_object"),
         without: tuple[str, ...] = (),
         owner: str = "vllm",
+        version: str = "0.32.0",
         models: tuple[str, ...] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -62,6 +63,7 @@ class ChatServer(ThreadingHTTPServer):
             forms: Of `response_format` that it knows.
             without: Fields of a request that it refuses.
             owner: What kind of server it says it is.
+            version: And which version of that.
             models: More names on its list.
             tls: Its certificate, for https.
         """
@@ -71,7 +73,7 @@ class ChatServer(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.say, self.name, self.pictures, self.key = say, name, pictures, key
         self.context_tokens, self.forms, self.without, self.owner = context_tokens, forms, without, owner
-        self.models = (name, *models)
+        self.models, self.version = (name, *models), version
         self.asked: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.bytes: list[int] = []
@@ -136,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         if self._refused_key():
             return
         if self.path == "/version":
-            self.send({"version": "0.32.0"})
+            self.send({"version": self.server.version})
         elif self.path == "/v1/models":
             listed = [
                 {

@@ -205,6 +205,30 @@ def test_progress_rises_to_the_end_of_the_reply(server: ChatServer) -> None:
     assert {most for _, most in calls} == {99}
 
 
+def test_progress_does_not_fall_back_when_a_reply_is_begun_again(server: ChatServer) -> None:
+    calls: list[int] = []
+    told = threading.Event()
+
+    def breaking_off(handler: Handler, _: dict[str, Any]) -> None:
+        def many() -> Iterator[dict[str, Any]]:
+            yield from [piece("and ", None)] * 60
+            told.wait(timeout=10)
+
+        handler.events(many())
+
+    def progress(done: int, _: int) -> None:
+        calls.append(done)
+        told.set()
+
+    server.behaviours.append(breaking_off)
+
+    (reply,) = opened(server).replies([a_question()], progress=progress)
+
+    assert reply.text == NOTHING_FOUND
+    assert calls == sorted(calls)
+    assert calls[-1] == 60
+
+
 def test_it_answers_where_a_loop_runs_already(server: ChatServer) -> None:
     model = opened(server)
 
@@ -469,6 +493,15 @@ def test_servers_that_sample_as_the_folder_says_are_told_not_to(owner: str, told
     assert (server.asked[0].get("repetition_penalty") == 1.0) == told
 
 
+def test_a_model_whose_probabilities_are_not_for_everybody_is_asked_without(server: ChatServer) -> None:
+    server.behaviours.append(refusing(403, "You are not allowed to request logprobs from this model"))
+
+    (reply,) = opened(server).replies([a_question()])
+
+    assert reply.text == NOTHING_FOUND
+    assert reply.token_texts == ()
+
+
 def test_the_newer_name_of_the_most_tokens_is_taken_up(server: ChatServer) -> None:
     said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     server.behaviours.append(refusing(400, said))
@@ -599,6 +632,26 @@ def test_pictures_that_the_server_forgot_are_sent_again(server: ChatServer) -> N
     assert reply.text == NOTHING_FOUND
     assert len(server.asked) == 3
     assert server.kept
+
+
+def test_pictures_are_sent_again_whatever_the_server_says_of_their_names(server: ChatServer) -> None:
+    model = opened(server, options="pictures=uuid")
+    model.replies([a_question()])
+    server.behaviours.append(refusing(400, "image_url: Input should be a valid dictionary"))
+
+    (reply,) = model.replies([a_question()])
+
+    assert reply.text == NOTHING_FOUND
+    assert "data:image/png" in json.dumps(server.asked[2])
+
+
+@pytest.mark.parametrize(("owner", "version"), [("llamacpp", "0.32.0"), ("vllm", "0.10.2"), ("vllm", "main")])
+def test_only_a_vllm_that_keeps_pictures_is_asked_to(owner: str, version: str) -> None:
+    with (
+        serving(owner=owner, version=version) as server,
+        pytest.raises(SettingsError, match=r"pictures=uuid: found .*, expected vllm 0\.12 or newer"),
+    ):
+        opened(server, options="pictures=uuid")
 
 
 def test_pictures_as_files_are_removed_after_the_reply(server: ChatServer, tmp_path: Path) -> None:

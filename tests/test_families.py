@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import ModelError, SettingsError
 from medmllm_plugin.models.abilities import capabilities
 from medmllm_plugin.models.families import FAMILIES, family_of
 from medmllm_plugin.models.families.family import harmless, special_tokens
@@ -264,3 +264,21 @@ def test_a_picture_of_gemma_gets_no_crops_beside_it(monkeypatch: pytest.MonkeyPa
     found = ours(of, prompt)
 
     assert len(found["pixel_values"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "field", "value", "said"),
+    [
+        ("llava", "processor", "patch_size", None, r"\(its processor_config\.json has no patch_size\)"),
+        ("qwen2_5_vl", "image_processor", "size", {"height": 56, "width": 56}, "shortest_edge"),
+    ],
+)
+def test_settings_for_pictures_of_another_kind_are_refused_on_opening(
+    name: str, owner: str, field: str, value: object, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, folder = loaded(name), open_folder(str(FOLDERS[name]()))
+    settings = of.processor if owner == "processor" else of.processor.image_processor
+    monkeypatch.setattr(settings, field, value)
+
+    with pytest.raises(ModelError, match=f"its settings for pictures are not those of .*{said}.*; copy"):
+        capabilities(folder, of.family, processor=of.processor, context_tokens=4096)

@@ -33,7 +33,9 @@ def test_replies_are_those_of_the_model_on_its_own_processor_s_inputs(name: str,
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
-    assert reply.text.rstrip("\ufffd") == expected.rstrip("\ufffd"), "but for a character cut at the end"
+    assert reply.text.replace("\ufffd", "") == expected.replace("\ufffd", ""), (
+        "but for bytes that are no text"
+    )
 
 
 @pytest.mark.parametrize("name", FOLDERS)

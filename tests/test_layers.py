@@ -64,6 +64,7 @@ LAYERS = (
     {"transforms.monai_array", "transforms.monai"},
     {
         "console",
+        "cli_ask",
         "cli_common",
         "cli_models",
         "cli_pictures",

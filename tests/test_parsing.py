@@ -255,6 +255,10 @@ def test_line_feeds_at_the_end_and_runs_of_blanks_are_taken_out_of_words() -> No
     assert result.impression == ("As above.",)
 
 
+def test_a_sentence_of_the_impression_is_kept_once() -> None:
+    assert parsed(a_said_reply(impression=["One.", "Two.", "One. "])).impression == ("One.", "Two.")
+
+
 @pytest.mark.parametrize("text", [" ", "\u00a0 \u2003", "half \ud83e"], ids=["blank", "wide blanks", "half"])
 @pytest.mark.parametrize("where", ["sentence", "impression"])
 def test_words_that_can_not_be_written_are_refused(where: str, text: str) -> None:

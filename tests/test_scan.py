@@ -214,8 +214,8 @@ def test_spans_outside_of_a_header_are_refused_or_no_match() -> None:
     pairs = [np.array(pair, np.int32).tobytes() for pair in ([0, 5], [2, 9], [-3, 2], [4, 2])]
 
     for pair in pairs[1:]:
-        assert compiled.scan.cut(b"header", pair, b"", b"") is None
+        assert compiled.scan.cut(b"header", pair, b"", b"", ()) is None
         with pytest.raises(ValueError, match="outside"):
-            compiled.scan.cut(b"header", pairs[0], b"heade", pair)
+            compiled.scan.cut(b"header", pairs[0], b"heade", pair, ())
     with pytest.raises(ValueError, match="pairs"):
-        compiled.scan.cut(b"header", b"123", b"", b"")
+        compiled.scan.cut(b"header", b"123", b"", b"", ())

@@ -35,6 +35,17 @@ def test_a_folder_read_again_is_not_opened_again(tmp_path: Path) -> None:
     assert first[1] == second[1]
 
 
+def test_a_single_file_read_again_is_not_opened_again(tmp_path: Path) -> None:
+    path, *_ = write_ct_series(tmp_path / "study")
+
+    first = scanned(path, tmp_path / "index.json")
+    second = scanned(path, tmp_path / "index.json")
+
+    assert (first[0], second[0]) == (1, 0)
+    assert first[1] == second[1]
+    assert len(second[1]) == 1
+
+
 def test_a_changed_and_a_new_file_are_opened_and_a_deleted_one_is_forgotten(tmp_path: Path) -> None:
     paths = write_ct_series(tmp_path / "study")
     index = tmp_path / "index.json"

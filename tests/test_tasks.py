@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from medmllm_plugin import checklists, codes, engine, tasks
 from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.models import Ask
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
-from medmllm_plugin.prompting import prompt_for
+from medmllm_plugin.models.transformers import open_model
+from medmllm_plugin.parsing import UnusableReplyError, parse
+from medmllm_plugin.prompting import coding_prompt, prompt_for
+from medmllm_plugin.reply_forms import schema_for
 from medmllm_plugin.report import Report
 from medmllm_plugin.tasks import (
     BUILT_IN,
@@ -29,6 +35,7 @@ from medmllm_plugin.tasks import (
     task,
 )
 from tests.test_reply_forms import REPLIES
+from tests.tiny_model import tiny_folder
 from tests.values import a_request
 
 OURS = Task(
@@ -173,6 +180,27 @@ def test_each_task_makes_a_report_that_can_be_kept(name: str, language: str) -> 
     assert Report.from_json(json.loads(report.to_text())) == report
     assert (report.answer is not None) == ("answer" in REPLIES[name] or name == "modality")
     assert bool(report.differential) == (name in ("diagnosis", "differential"))
+
+
+def test_a_model_that_computes_can_write_the_reply_to_each_task() -> None:
+    model = open_model(str(tiny_folder(seed=1)))
+    able = model.capabilities
+    prose = "A 7 mm nodule in the left lung (images 2 and 3). No effusion. The heart is normal (image 1)."
+    requests = [a_request(name, focus=("lung", "pleura")) for name in BUILT_IN]
+    drawn: dict[str, Any] = {"temperature": 1.0, "seed": 3, "max_tokens": 600}
+    asks = [Ask(prompt=prompt_for(one, able), schema=schema_for(one, able), **drawn) for one in requests]
+    text = schema_for(requests[0], able, prose=prose)
+    asks.append(Ask(prompt=coding_prompt(requests[0], prose, able), schema=text, **drawn))
+
+    replies = model.replies(asks)
+
+    for request, ask, reply in zip([*requests, requests[0]], asks, replies, strict=True):
+        assert ask.schema is not None
+        assert reply.finished
+        jsonschema.validate(json.loads(reply.text), ask.schema)
+        with suppress(UnusableReplyError):  # a random model may put a side where there is none
+            parsed = parse(reply, request=request, schema=ask.schema, model=model)
+            assert all(one.probabilities is not None for one in parsed.findings)
 
 
 def test_the_checklists_hold_keys_of_the_table_only() -> None:

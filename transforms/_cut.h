@@ -72,25 +72,43 @@ AVX2 static void gather_avx2(const Cut *cut, const uint8_t *from, Py_ssize_t pat
 }
 #endif
 
-/* Copies past the caches, which patches would only flush: a set of them is larger, and is not read here again. */
-INLINE void put(uint8_t *to, const uint8_t *from, Py_ssize_t bytes)
+#if defined(X86) && defined(__x86_64__)
+/* `count` times LANES bytes from `at` on. All numbers are constants, so the places that they are read from are, too. */
+INLINE void put_lanes(uint8_t *to, const uint8_t *from, Py_ssize_t at, Py_ssize_t count, Py_ssize_t period)
+{
+    UNROLLED
+    for (Py_ssize_t k = 0; k < count; k++, to += LANES) {
+        _mm_stream_si128((__m128i *)(void *)to, _mm_loadu_si128((const __m128i *)(const void *)(from + at)));
+        at += at + LANES < period ? LANES : LANES - period;
+    }
+}
+#endif
+
+/* Bytes that repeat after `period`, copied past the caches, which patches would only flush: a set of them is larger,
+ * and is not read here again. Where they repeat within `bytes`, the first LANES must lie once more behind the period.
+ */
+INLINE void put(uint8_t *to, const uint8_t *from, Py_ssize_t bytes, Py_ssize_t period)
 {
 #if defined(X86) && defined(__x86_64__)
-    if (((uintptr_t)to | (uintptr_t)bytes) % 8 == 0) {
+    if (__builtin_constant_p(bytes) && __builtin_constant_p(period) && ((uintptr_t)to | (uintptr_t)bytes) % 8 == 0) {
+        const Py_ssize_t before = (uintptr_t)to % LANES ? 8 : 0;
         long long eight;
-        for (; bytes && ((uintptr_t)to % 16 || bytes == 8); to += 8, from += 8, bytes -= 8) {
+        if (before) {
             memcpy(&eight, from, 8);
             _mm_stream_si64((long long *)(void *)to, eight);
+            put_lanes(to + 8, from, 8, (bytes - 8) / LANES, period);
+        } else {
+            put_lanes(to, from, 0, bytes / LANES, period);
         }
-        for (; bytes >= 16; to += 16, from += 16, bytes -= 16)
-            _mm_stream_si128((__m128i *)(void *)to, _mm_loadu_si128((const __m128i *)(const void *)from));
-        if (bytes) {
-            memcpy(&eight, from, 8);
-            _mm_stream_si64((long long *)(void *)to, eight);
+        if ((bytes - before) % LANES) {
+            memcpy(&eight, from + (bytes - 8) % period, 8);
+            _mm_stream_si64((long long *)(void *)(to + bytes - 8), eight);
         }
         return;
     }
 #endif
+    for (; bytes > period; bytes -= period, to += period)
+        memcpy(to, from, (size_t)period);
     memcpy(to, from, (size_t)bytes);
 }
 
@@ -121,10 +139,13 @@ INLINE void cut_patches(const Cut *cut, Py_ssize_t patch, Py_ssize_t channels, P
 #endif
             gather(cut, from, patch, channels, levels, step);
         if (!cut->scale) {
-            for (Py_ssize_t k = 1; k < 3 * temporal; k++)
+            const int same = channels == 1 && area >= LANES;
+            for (Py_ssize_t k = 1; !same && k < 3 * temporal; k++)
                 if (channels == 1 || k % temporal)
                     memcpy(levels + k * area, channels == 1 ? levels : levels + k / temporal * step, (size_t)area);
-            put(to, levels, 3 * step);
+            if (same)
+                memcpy(levels + area, levels, LANES);
+            put(to, levels, 3 * step, same ? area : 3 * step);
             to += 3 * step;
             continue;
         }
@@ -135,7 +156,7 @@ INLINE void cut_patches(const Cut *cut, Py_ssize_t patch, Py_ssize_t channels, P
             for (Py_ssize_t k = 0; k < area; k++)
                 scaled[k] = (values[k] - mean) / deviation;
             for (Py_ssize_t time = 0; time < temporal; time++, to += area * 4)
-                put(to, (const uint8_t *)scaled, area * 4);
+                put(to, (const uint8_t *)scaled, area * 4, area * 4);
         }
     }
 #if defined(X86)

@@ -62,15 +62,15 @@ static int read_line(PyObject *tuple, Line *line, Py_buffer *starts, Py_buffer *
 static PyObject *resample(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer source = {0}, levels = {0}, which = {0}, out = {0};
+    Py_buffer source = {0}, levels = {0}, lines = {0}, which = {0}, out = {0};
     Py_buffer starts[2] = {{0}}, counts[2] = {{0}}, weights[2] = {{0}};
     Py_ssize_t pictures, channels;
     PyObject *down, *across;
     int kernel;
     Job job = {0};
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "inny*y*y*w*O!O!", &kernel, &pictures, &channels, &source, &levels, &which, &out,
-                          &PyTuple_Type, &down, &PyTuple_Type, &across))
+    if (!PyArg_ParseTuple(args, "inny*y*y*y*w*O!O!", &kernel, &pictures, &channels, &source, &levels, &lines, &which,
+                          &out, &PyTuple_Type, &down, &PyTuple_Type, &across))
         return NULL;
     if (!read_line(down, &job.down, &starts[0], &counts[0], &weights[0])
         || !read_line(across, &job.across, &starts[1], &counts[1], &weights[1]))
@@ -86,8 +86,10 @@ static PyObject *resample(PyObject *self, PyObject *args)
     if (job.tables) {
         job.raw = source.buf;
         job.levels = levels.buf;
+        job.lines = lines.buf;
         job.which = which.buf;
-        right = right && holds(&levels, 1, job.tables, PATTERNS, 1, 1) && holds(&which, 4, pictures, channels, 1, 1)
+        right = right && holds(&levels, 1, job.tables, PATTERNS, 1, 1)
+            && holds(&lines, 4, job.tables, sizeof *job.lines / 4, 1, 1) && holds(&which, 4, pictures, channels, 1, 1)
             && holds(&source, 2, pictures, job.rows, job.columns, 1);
         for (Py_ssize_t k = 0; right && k < pictures * channels; k++)
             right = job.which[k] >= 0 && job.which[k] < job.tables;
@@ -112,6 +114,7 @@ end:
     }
     PyBuffer_Release(&source);
     PyBuffer_Release(&levels);
+    PyBuffer_Release(&lines);
     PyBuffer_Release(&which);
     PyBuffer_Release(&out);
     return result;

@@ -14,6 +14,7 @@ def resample(
     channels: int,
     source: Buffer,
     levels: Buffer,
+    lines: Buffer,
     which: Buffer,
     out: Buffer,
     down: Line,

@@ -13,6 +13,11 @@
 #define X86
 #include <immintrin.h>
 #define AVX2 __attribute__((target("avx2")))
+#if defined(__clang__)
+#define UNROLLED _Pragma("unroll")
+#else
+#define UNROLLED _Pragma("GCC unroll 128")
+#endif
 #endif
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))

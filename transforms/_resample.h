@@ -18,15 +18,26 @@ typedef struct {
     const int16_t *weights;
 } Line;
 
+/* Grey levels that lie on a line, cut at both ends; see `straight.line_of`. A mask of 0 says that they don't. */
+typedef struct {
+    int32_t mask, flip, base, most, slope, start, bits;
+} Straight;
+
 typedef struct {
     Py_ssize_t pictures, rows, columns, channels, tables;
     const uint8_t *bytes;    /* (pictures, rows, columns, channels), or */
     const uint16_t *raw;     /* (pictures, rows, columns) with */
-    const uint8_t *levels;   /* (tables, 65536) and */
+    const uint8_t *levels;   /* (tables, 65536), */
+    const Straight *lines;   /* (tables,) and */
     const int32_t *which;    /* (pictures, channels) */
     Line across, down;
     uint8_t *out;            /* (pictures, rows, columns, channels) */
 } Job;
+
+static Py_ssize_t whole_lanes(Py_ssize_t count)
+{
+    return (count + LANES - 1) / LANES * LANES;
+}
 
 /* Each of these makes 16 bytes from `width` times 16 bytes that lie `stride` apart: the weighted sum of whole
  * numbers, rounded, cut to 0..255. How it is added up makes no difference.
@@ -95,6 +106,93 @@ AVX2 INLINE void blend_avx2(const uint8_t *from, Py_ssize_t stride, const int16_
 }
 #endif
 
+enum { EIGHT = 8, QUAD = 4, QUADS = 4 };
+
+/* 16 resized pixels of a row. Each eight of them are made of 16 bytes that lie together; `places` says where among
+ * those the first pair of each pixel is, as two numbers of 16 bits, in quads in the order in which two registers hold
+ * them: 0 and 2, 1 and 3.
+ */
+typedef struct {
+    int32_t starts[2], pairs;
+    uint8_t places[QUADS][QUAD][4];
+} Block;
+
+/* A line in blocks, or none, where pixels that are made together lie further apart: it becomes much shorter. */
+typedef struct {
+    Py_ssize_t blocks, pairs;
+    Block *block;
+    int16_t *weights; /* (blocks, pairs, QUADS, QUAD, 2) */
+} Near;
+
+#if defined(X86)
+static Near near_of(const Line *line)
+{
+    static const int order[QUADS] = {0, 2, 1, 3};
+    Near near = {0};
+    for (Py_ssize_t k = 0; k < line->target; k++) {
+        const Py_ssize_t place = line->starts[k] - line->starts[k / EIGHT * EIGHT];
+        if (place < 0 || place + line->width > LANES)
+            return near;
+    }
+    const Py_ssize_t blocks = whole_lanes(line->target) / LANES, pairs = line->width / 2;
+    near.block = calloc((size_t)blocks, sizeof *near.block);
+    near.weights = calloc((size_t)(blocks * pairs), 2 * LANES * sizeof *near.weights);
+    if (!near.block || !near.weights)
+        return near;
+    near.blocks = blocks;
+    near.pairs = pairs;
+    for (Py_ssize_t k = 0; k < line->target; k++) {
+        Block *block = near.block + k / LANES;
+        const int quad = order[k % LANES / QUAD], own = line->counts[k] / 2;
+        const int32_t start = line->starts[k / EIGHT * EIGHT];
+        const uint8_t place = (uint8_t)(line->starts[k] - start);
+        block->starts[k % LANES / EIGHT] = start;
+        block->pairs = own > block->pairs ? own : block->pairs;
+        memcpy(block->places[quad][k % QUAD], (uint8_t[4]){place, 128, (uint8_t)(place + 1), 128}, 4);
+        for (Py_ssize_t pair = 0; pair < pairs; pair++)
+            memcpy(near.weights + (((k / LANES * pairs + pair) * QUADS + quad) * QUAD + k % QUAD) * 2,
+                   line->weights + k * line->width + 2 * pair, 2 * sizeof *near.weights);
+    }
+    return near;
+}
+
+/* One row of one channel; up to LANES - 1 bytes behind the result are written too. */
+AVX2 static void across_near(const Near *near, int bits, const uint8_t *row, uint8_t *resized)
+{
+    const __m128i shift = _mm_cvtsi32_si128(bits);
+    const __m256i half = _mm256_set1_epi32((1 << bits) >> 1);
+    const __m256i *weights = (const __m256i *)(const void *)near->weights;
+    const Block *block = near->block, *last = block + near->blocks;
+    for (const Py_ssize_t step = 2 * near->pairs; block < last; block++, resized += LANES, weights += step) {
+        const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)(row + block->starts[0]));
+        const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(row + block->starts[1]));
+        const __m256i even = _mm256_loadu_si256((const __m256i *)(const void *)block->places[0]);
+        const __m256i odd = _mm256_loadu_si256((const __m256i *)(const void *)block->places[2]);
+        __m256i levels = _mm256_set_m128i(high, low), first = half, second = half;
+        for (int k = 0; k < block->pairs; k++) {
+            const __m256i one = _mm256_loadu_si256(weights + 2 * k), two = _mm256_loadu_si256(weights + 2 * k + 1);
+            first = _mm256_add_epi32(first, _mm256_madd_epi16(_mm256_shuffle_epi8(levels, even), one));
+            second = _mm256_add_epi32(second, _mm256_madd_epi16(_mm256_shuffle_epi8(levels, odd), two));
+            levels = _mm256_srli_si256(levels, 2);
+        }
+        const __m256i words = _mm256_packs_epi32(_mm256_sra_epi32(first, shift), _mm256_sra_epi32(second, shift));
+        const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(void *)resized, bytes);
+    }
+}
+#else
+static Near near_of(const Line *line)
+{
+    (void)line;
+    return (Near){0};
+}
+
+static void across_near(const Near *near, int bits, const uint8_t *row, uint8_t *resized)
+{
+    (void)near, (void)bits, (void)row, (void)resized;
+}
+#endif
+
 /* Along rows: 16 lanes are 16 rows, `packed` and `resized` are (columns, channels, lanes). Along columns: the
  * lanes are 16 bytes of a row, `rows` is (rows, stride), padded to whole lanes, `resized` one row of `length` bytes.
  * What is the same for all steps is copied first: bytes that are written might be anything, for all C knows.
@@ -129,6 +227,7 @@ AVX2 INLINE void blend_avx2(const uint8_t *from, Py_ssize_t stride, const int16_
 typedef struct {
     void (*across)(const Line *, Py_ssize_t, const uint8_t *, uint8_t *);
     void (*down)(const Line *, Py_ssize_t, const uint8_t *, Py_ssize_t, uint8_t *, Py_ssize_t);
+    int avx2;
 } Resizer;
 
 RESIZERS(across, down, blend, )
@@ -139,10 +238,10 @@ RESIZERS(across_avx2, down_avx2, blend_avx2, AVX2)
 
 /* In the order of `kernels()`. */
 static const Resizer RESIZERS_THERE[] = {
-    {across, down},
+    {across, down, 0},
 #if defined(X86)
-    {across_sse2, down_sse2},
-    {across_avx2, down_avx2},
+    {across_sse2, down_sse2, 0},
+    {across_avx2, down_avx2, 1},
 #endif
 };
 
@@ -169,8 +268,33 @@ INLINE void turn(const uint8_t *from, Py_ssize_t from_stride, uint8_t *to, Py_ss
 #endif
 }
 
+#if defined(X86)
+/* The levels of the first numbers of a row, LANES at a time, computed instead of looked up; how many. */
+AVX2 static Py_ssize_t on_line(const Straight *line, const uint16_t *raw, Py_ssize_t columns, uint8_t *to)
+{
+    const __m256i mask = _mm256_set1_epi16((int16_t)line->mask), flip = _mm256_set1_epi16((int16_t)line->flip);
+    const __m256i base = _mm256_set1_epi16((int16_t)line->base), most = _mm256_set1_epi16((int16_t)line->most);
+    const __m256i slope = _mm256_set1_epi32(line->slope), start = _mm256_set1_epi32(line->start);
+    const __m128i bits = _mm_cvtsi32_si128(line->bits);
+    Py_ssize_t column = 0;
+    for (; column + LANES <= columns; column += LANES) {
+        __m256i number = _mm256_loadu_si256((const __m256i *)(const void *)(raw + column));
+        number = _mm256_xor_si256(_mm256_and_si256(number, mask), flip);
+        number = _mm256_min_epu16(_mm256_subs_epu16(number, base), most);
+        __m256i low = _mm256_unpacklo_epi16(number, _mm256_setzero_si256());
+        __m256i high = _mm256_unpackhi_epi16(number, _mm256_setzero_si256());
+        low = _mm256_sra_epi32(_mm256_add_epi32(_mm256_mullo_epi32(low, slope), start), bits);
+        high = _mm256_sra_epi32(_mm256_add_epi32(_mm256_mullo_epi32(high, slope), start), bits);
+        const __m256i words = _mm256_packs_epi32(low, high);
+        const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(void *)(to + column), bytes);
+    }
+    return column;
+}
+#endif
+
 /* One row of a picture as grey levels or colours (columns, channels). */
-INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *to)
+INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *to, int avx2)
 {
     Py_ssize_t channels = job->channels, columns = job->columns, number = picture * job->rows + row;
     if (job->bytes) {
@@ -179,9 +303,16 @@ INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *t
     }
     const uint16_t *raw = job->raw + number * columns;
     for (Py_ssize_t channel = 0; channel < channels; channel++) {
-        const uint8_t *levels = job->levels + (Py_ssize_t)job->which[picture * channels + channel] * PATTERNS;
-        uint8_t *mine = to + channel;
+        const int32_t table = job->which[picture * channels + channel];
+        const uint8_t *levels = job->levels + (Py_ssize_t)table * PATTERNS;
         Py_ssize_t column = 0;
+#if defined(X86)
+        if (avx2 && channels == 1 && job->lines[table].mask)
+            column = on_line(&job->lines[table], raw, columns, to);
+#else
+        (void)avx2;
+#endif
+        uint8_t *mine = to + channel + column * channels;
         for (; column + 4 <= columns; column += 4, mine += 4 * channels) {
             uint8_t one = levels[raw[column]], two = levels[raw[column + 1]];
             uint8_t three = levels[raw[column + 2]], four = levels[raw[column + 3]];
@@ -195,9 +326,15 @@ INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *t
     }
 }
 
-static Py_ssize_t whole_lanes(Py_ssize_t count)
+/* Up to LANES rows that lie `stride` apart, resized along columns by turning them; as many are written to `half`. */
+INLINE void across_lanes(const Job *job, const Resizer *resizer, const uint8_t *rows, Py_ssize_t stride,
+                         uint8_t *packed, uint8_t *resized, uint8_t *half, Py_ssize_t half_stride)
 {
-    return (count + LANES - 1) / LANES * LANES;
+    for (Py_ssize_t first = 0; first < stride; first += LANES)
+        turn(rows + first, stride, packed + first * LANES, LANES);
+    resizer->across(&job->across, job->channels, packed, resized);
+    for (Py_ssize_t first = 0; first < half_stride; first += LANES)
+        turn(resized + first * LANES, LANES, half + first, half_stride);
 }
 
 /* Everything for all pictures of a job; false if there is no memory for one picture half done. */
@@ -207,30 +344,36 @@ static int resample_all(const Job *job, const Resizer *resizer)
     Py_ssize_t length = across->target * job->channels;
     Py_ssize_t stride = whole_lanes(across->source * job->channels), half_stride = whole_lanes(length);
     uint8_t *rows = calloc((size_t)stride, LANES), *packed = calloc((size_t)(stride + LANES), LANES);
-    uint8_t *resized = calloc((size_t)half_stride, LANES);
+    uint8_t *resized = calloc((size_t)half_stride, LANES), *out = job->out;
     uint8_t *half = calloc((size_t)(whole_lanes(job->rows) + 1), (size_t)half_stride);
     int enough = rows && packed && resized && half;
+    Near near = resizer->avx2 && across->width && job->channels == 1 ? near_of(across) : (Near){0};
     for (Py_ssize_t picture = 0; enough && picture < job->pictures; picture++) {
+        Py_ssize_t done = 0;
         for (Py_ssize_t row = 0; row < job->rows; row++) {
-            uint8_t *to = half + row * half_stride;
-            fetch(job, picture, row, across->width ? rows + row % LANES * stride : to);
-            if (!across->width || ((row + 1) % LANES && row + 1 < job->rows))
+            uint8_t *mine = half + row * half_stride, *turned = rows + row % LANES * stride;
+            fetch(job, picture, row, near.blocks ? rows : across->width ? turned : mine, resizer->avx2);
+            if (near.blocks)
+                across_near(&near, across->bits, rows, mine);
+            else if (across->width && (row + 1) % LANES && row + 1 < job->rows)
                 continue;
-            for (Py_ssize_t first = 0; first < stride; first += LANES)
-                turn(rows + first, stride, packed + first * LANES, LANES);
-            resizer->across(across, job->channels, packed, resized);
-            to = half + row / LANES * LANES * half_stride;
-            for (Py_ssize_t first = 0; first < half_stride; first += LANES)
-                turn(resized + first * LANES, LANES, to + first, half_stride);
-        }
-        for (Py_ssize_t row = 0; row < down->target; row++) {
-            uint8_t *to = job->out + (picture * down->target + row) * length;
-            if (down->width)
-                resizer->down(down, row, half, half_stride, to, length);
-            else
-                memcpy(to, half + row * half_stride, (size_t)length);
+            else if (across->width)
+                across_lanes(job, resizer, rows, stride, packed, resized, half + row / LANES * LANES * half_stride,
+                             half_stride);
+            /* what these rows complete, while they lie in the cache */
+            for (; done < down->target; done++, out += length) {
+                Py_ssize_t needed = down->width ? down->starts[done] + down->counts[done] : done + 1;
+                if (needed > row + 1 && row + 1 < job->rows)
+                    break;
+                if (down->width)
+                    resizer->down(down, done, half, half_stride, out, length);
+                else
+                    memcpy(out, half + done * half_stride, (size_t)length);
+            }
         }
     }
+    free(near.block);
+    free(near.weights);
     free(rows);
     free(packed);
     free(resized);

@@ -29,14 +29,24 @@ static int alike(const Py_buffer *head, const Py_buffer *looked_at, const Py_buf
     return done == seen->len;
 }
 
-static PyObject *values(const Py_buffer *head, const Py_buffer *cuts)
+/* The value at `n` of the values `like` these, if it is the same; else a new one. */
+static PyObject *value_of(const char *start, Py_ssize_t size, PyObject *like, Py_ssize_t n)
+{
+    PyObject *known = n < PyTuple_Size(like) ? PyTuple_GetItem(like, n) : NULL;
+    if (known && PyBytes_Check(known) && PyBytes_Size(known) == size &&
+        !memcmp(PyBytes_AsString(known), start, (size_t)size))
+        return Py_NewRef(known);
+    return PyBytes_FromStringAndSize(start, size);
+}
+
+static PyObject *values(const Py_buffer *head, const Py_buffer *cuts, PyObject *like)
 {
     Py_ssize_t start, size, count = cuts->len / 8;
     PyObject *found = PyTuple_New(count);
     for (Py_ssize_t n = 0; found && n < count; n++) {
         PyObject *value = NULL;
         if (span(cuts, n, head->len, &start, &size))
-            value = PyBytes_FromStringAndSize((const char *)head->buf + start, size);
+            value = value_of((const char *)head->buf + start, size, like, n);
         else
             PyErr_SetString(PyExc_ValueError, "a value lies outside of the header");
         if (!value || PyTuple_SetItem(found, n, value)) {
@@ -50,13 +60,13 @@ static PyObject *values(const Py_buffer *head, const Py_buffer *cuts)
 static PyObject *cut(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer head, looked_at, seen, cuts;
-    PyObject *found = NULL;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*y*", &head, &looked_at, &seen, &cuts))
+    PyObject *like, *found = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*O!", &head, &looked_at, &seen, &cuts, &PyTuple_Type, &like))
         return NULL;
     if (looked_at.len % 8 || cuts.len % 8)
         PyErr_SetString(PyExc_ValueError, "spans are pairs of 32-bit offsets");
     else if (alike(&head, &looked_at, &seen))
-        found = values(&head, &cuts);
+        found = values(&head, &cuts, like);
     else
         found = Py_NewRef(Py_None);
     PyBuffer_Release(&head);

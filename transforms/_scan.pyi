@@ -1,3 +1,7 @@
 """What `_scan.c` offers."""
 
-def cut(head: bytes, looked_at: bytes, seen: bytes, cuts: bytes, /) -> tuple[bytes, ...] | None: ...
+from typing_extensions import Buffer
+
+def cut(
+    head: Buffer, looked_at: bytes, seen: bytes, cuts: bytes, like: tuple[bytes, ...], /
+) -> tuple[bytes, ...] | None: ...

@@ -247,7 +247,7 @@ def _list_file(path: Path, scanner: Scanner) -> Listing:
         return list_zip(path)
     if scanned is None and looks_like_dicom(head) and _is_directory(path):
         return _list_directory(path, scanner)
-    if looks_like_dicom(head):
+    if scanned is not None or looks_like_dicom(head):
         return Listing(entries=(Entry(str(path), scanned),))
     if _is_packed(path.name, head):
         raise StudyError(

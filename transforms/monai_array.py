@@ -330,7 +330,9 @@ class SaveReport(Transform):  # type: ignore[misc]
         volume = _study_volume(study, slices)
         folder = self.output_dir / _folder_name(slices)
         with outputs.whole_folder(folder, kind="report") as part:
-            pipeline.write(pipeline.Reading(report=report, slices=slices, volume=volume), part, sr=self.sr)
+            pipeline.write(
+                pipeline.Reading(report=report, slices=slices, volumes=(volume,)), part, sr=self.sr
+            )
         return folder
 
 

@@ -243,14 +243,24 @@ def _cut(plane: NDArray[np.uint8], form: PatchFormat, scale: NDArray[np.float32]
         constants = b"" if scale is None else scale
         fast.cut(fast.KERNELS - 1, *sizes, np.ascontiguousarray(plane), constants, out)
         return
-    high, wide = rows // form.factor, columns // form.factor
-    tiles = plane.reshape(high, merge, patch, wide, merge, patch, -1).transpose(0, 3, 1, 4, 6, 2, 5)
-    tiles = tiles.reshape(len(out), -1, patch * patch)
-    into = out.reshape(len(out), 3, temporal, patch * patch)
-    for channel in range(3):
-        one: Pixels = tiles[:, channel % tiles.shape[1]]
-        if scale is not None:
-            one = one.astype(np.float32)
-            one -= scale[0, channel]
-            one /= scale[1, channel]
-        into[:, channel] = one[:, None]
+    cells = out.view(_whole(out.itemsize * patch * patch)).reshape(-1, 3, temporal)
+    channels = [plane] if plane.ndim == 2 else [plane[:, :, channel] for channel in range(3)]
+    tiles: list[Pixels] = [_tiles(channel, patch, merge) for channel in channels]
+    if scale is not None:
+        tiles = [(tiles[k % len(tiles)].astype(np.float32) - scale[0, k]) / scale[1, k] for k in range(3)]
+    each = 3 // len(tiles)  # a single one is that of all channels
+    for k, one in enumerate(tiles):
+        cells[:, k * each : (k + 1) * each] = one.view(cells.dtype)[:, :, None]
+
+
+def _tiles(plane: NDArray[np.uint8], patch: int, merge: int) -> NDArray[np.uint8]:
+    """The patches of one channel in the processor's order, shape (patches, patch²)."""
+    lines = np.ascontiguousarray(plane).view(_whole(patch))
+    high, wide = len(plane) // (patch * merge), lines.shape[1] // merge
+    turned = lines.reshape(high, merge, patch, wide, merge).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(turned).view(np.uint8).reshape(-1, patch * patch)
+
+
+def _whole(size: int) -> np.dtype[np.void]:
+    """Bytes that numpy copies as one, which is several times faster than one by one."""
+    return np.dtype((np.void, size))

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.transforms import compiled
 from medmllm_plugin.transforms.resize import resample, resize_stack
+from medmllm_plugin.transforms.straight import NONE, line_of
 from medmllm_plugin.volume import Stored
 
 Window = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 """Modality values of any shape to grey levels of that shape, value by value, as `window.apply_window`."""
 
-Levels = dict[tuple[int, int], tuple[NDArray[np.float32], Window, NDArray[np.uint8]]]
-"""By the identities of table and window: both, which so live as long, and the grey levels of the table."""
+Levels = dict[tuple[int, int], tuple[NDArray[np.float32], Window, NDArray[np.uint8], NDArray[np.int32]]]
+"""By the identities of table and window: both, which so live as long, the grey levels of the table, and the
+line that they lie on, or `straight.NONE`."""
 
 
 def render(
@@ -60,12 +62,12 @@ def render(
             f"{sorted(channels)} windows"
         )
     deep = 3 if channels == {3} else 1
-    levels, which = _levels(stored, windows, {} if known is None else known)
+    levels, lines, which = _levels(stored, windows, {} if known is None else known)
     target = shape or (rows, columns)
     if compiled.pictures is not None and planes:
         result = np.empty((planes, *target, deep), np.uint8) if out is None else out
         raw = np.require(stored.raw, requirements=["C", "A"])
-        resample(raw, (levels, which), result.reshape(planes, *target, deep))
+        resample(raw, (levels, lines, which), result.reshape(planes, *target, deep))
         return result.reshape(planes, *target, deep) if deep == 3 else result.reshape(planes, *target)
     pictures = np.empty((planes * deep, rows, columns), np.uint8)
     for n, number in enumerate(which):
@@ -80,24 +82,24 @@ def render(
 
 
 def shown(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A grey picture as `Slice.pixels` has it, three equal channels, without a copy.
+    """Grey pictures as `Slice.pixels` has them, three equal channels, without a copy.
 
     Args:
-        grey: Shape (rows, columns).
+        grey: Shape (rows, columns), or (pictures, rows, columns).
 
     Returns:
-        Read-only, shape (rows, columns, 3), stride 0 along the channels.
+        Read-only, of that shape and 3, stride 0 along the channels.
 
     >>> shown(np.array([[5]], np.uint8)).tolist()
     [[[5, 5, 5]]]
     """
-    return np.broadcast_to(grey[:, :, None], (*grey.shape, 3))
+    return np.broadcast_to(grey[..., None], (*grey.shape, 3))
 
 
 def _levels(
     stored: Stored, windows: Sequence[Sequence[Window]], known: Levels
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Grey levels of all patterns, shape (tables, 65536), and for each plane and channel which of them."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
+    """Grey levels of all patterns, shape (tables, 65536), their lines, and which of them for each channel."""
     numbers: dict[tuple[int, int], int] = {}
     which = []
     for table, channels in zip(stored.tables, windows, strict=True):
@@ -105,10 +107,13 @@ def _levels(
             key = id(table), id(window)
             if key not in known:
                 lasting = not table.flags.writeable and isinstance(window, Hashable)
-                known[key] = table, window, _levels_of(_Pair(table, window)) if lasting else window(table)
+                made = _levels_of(_Pair(table, window)) if lasting else (window(table), NONE)
+                known[key] = table, window, *made
             which.append(numbers.setdefault(key, len(numbers)))
-    levels = [known[key][2] for key in numbers]
-    return np.stack(levels) if levels else np.empty((0, 65536), np.uint8), np.array(which, np.int32)
+    if not numbers:
+        return np.empty((0, 65536), np.uint8), np.empty((0, 7), np.int32), np.empty(0, np.int32)
+    levels = np.stack([known[key][2] for key in numbers])
+    return levels, np.stack([known[key][3] for key in numbers]), np.array(which, np.int32)
 
 
 class _Pair:
@@ -128,5 +133,6 @@ class _Pair:
 
 
 @lru_cache(maxsize=32)  # the series of a department have few rescales, and are shown in few windows
-def _levels_of(pair: _Pair) -> NDArray[np.uint8]:
-    return pair.window(pair.table)
+def _levels_of(pair: _Pair) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    levels = pair.window(pair.table)
+    return levels, line_of(pair.table, pair.window, levels)

@@ -12,9 +12,7 @@ gives None, and pydicom reads the file.
 from __future__ import annotations
 
 import math
-import os
 import struct
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -27,6 +25,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from medmllm_plugin.transforms import compiled
+from medmllm_plugin.transforms.beginnings import Beginnings
 
 KEYWORDS = (
     *("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID", "SpecificCharacterSet"),
@@ -84,11 +83,6 @@ _EXPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
 _REFUSED = frozenset(uid.encode() for uid in (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian))
 _BEYOND = 64
 """Bytes after the start of the pixel data that tell whether it is one fragment."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_ADVISE = getattr(os, "posix_fadvise", None)
-_RANDOM, _WILL_NEED = (getattr(os, f"POSIX_FADV_{advice}", 0) for advice in ("RANDOM", "WILLNEED"))
-_AHEAD = 64
-"""How many files are open at a time."""
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 
 
@@ -128,10 +122,16 @@ class _Template:
     cuts: bytes
     """Pairs likewise: where the values are, then the length of the pixel data; they don't overlap."""
 
-    def values(self, head: bytes) -> tuple[bytes, ...] | None:
-        """The values of a header that is built so, then the length of the pixel data; None if it isn't."""
+    def values(self, head: bytes | memoryview, like: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+        """The values of a header that is built so, then the length of the pixel data; None if it isn't.
+
+        Args:
+            head: The first bytes of a file.
+            like: Values of another, which those that are the same may share.
+        """
         if compiled.scan is not None:
-            found: tuple[bytes, ...] | None = compiled.scan.cut(head, self.looked_at, self.seen, self.cuts)
+            spans = self.looked_at, self.seen, self.cuts
+            found: tuple[bytes, ...] | None = compiled.scan.cut(head, *spans, like)
             return found
         if len(head) < self.layout.pixels:
             return None
@@ -210,7 +210,8 @@ def _texts(vr: str, value: bytes) -> tuple[str, ...]:
         return tuple(map(str, struct.unpack_from(f"<{count}{_BINARY[vr]}", value)))
     text = value.decode("ascii").strip(" \0")
     stripped = None if vr in ("IS", "DS") else " \0"  # damage may leave a tab beside a number
-    return tuple(part.strip(" \0").strip(stripped) for part in text.split("\\")) if text else ()
+    parts = [part.strip(" \0") for part in text.split("\\")] if text else []
+    return tuple(part.strip(stripped) or part for part in parts)
 
 
 class Scanner:
@@ -218,69 +219,50 @@ class Scanner:
 
     def __init__(self) -> None:
         self._templates: list[_Template] = []
-        self._first_read = FIRST_READ
+        self._beginnings = Beginnings(FIRST_READ)
+        self._last: tuple[bytes, ...] = ()
 
     def scan(self, path: str) -> tuple[bytes, Scanned | None]:
-        """The first bytes of a file, and its attributes; None if pydicom should read it.
+        """The attributes of a file; where pydicom should read it, its first bytes and None.
 
         Raises:
             OSError: If the file can't be opened or read.
         """
-        return self._scan(self._open(path))
+        ((_, head, scanned),) = self.scan_all([path])
+        return head, scanned
 
     def scan_all(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes, Scanned | None]]:
-        """As `scan`, of many files; a cold disk fetches the next ones while the first is looked at.
+        """As `scan`, of many files, one after the other.
 
         Raises:
             OSError: If a file can't be opened or read.
         """
-        ahead: deque[tuple[str, int]] = deque()
-        try:
-            for path in paths:
-                ahead.append((path, self._open(path)))
-                if len(ahead) == _AHEAD:
-                    first, file = ahead.popleft()
-                    yield first, *self._scan(file)
-            while ahead:
-                first, file = ahead.popleft()
-                yield first, *self._scan(file)
-        finally:
-            for _, file in ahead:
-                os.close(file)
+        for path, head, size in self._beginnings.of(paths):
+            scanned = self._followed(path, head, size)
+            yield path, bytes(head) if scanned is None else b"", scanned
 
-    def _open(self, path: str) -> int:
-        file = os.open(path, _FLAGS)
-        if _ADVISE is not None:  # a cold disk would also read ahead into pixels that nobody asked for
-            _ADVISE(file, 0, 0, _RANDOM)
-            _ADVISE(file, 0, self._first_read, _WILL_NEED)
-        return file
-
-    def _scan(self, file: int) -> tuple[bytes, Scanned | None]:
-        try:
-            head = os.read(file, self._first_read)
-            size = os.lseek(file, 0, os.SEEK_END)
-            known = self._known(head)
-            while known is None:
-                try:
-                    known = self._learn(head)
-                except _OddError:
-                    return head, None
-                except (_ShortError, struct.error):
-                    if len(head) >= min(size, _MOST_READ):
-                        return head, None
-                    os.lseek(file, 0, os.SEEK_SET)
-                    head = os.read(file, 8 * len(head))
-        finally:
-            os.close(file)
+    def _followed(self, path: str, head: bytes | memoryview, size: int) -> Scanned | None:
+        known = self._known(head)
+        while known is None:
+            head = bytes(head)
+            try:
+                known = self._learn(head)
+            except _OddError:
+                return None
+            except (_ShortError, struct.error):
+                if len(head) >= min(size, _MOST_READ):
+                    return None
+                ((_, head, size),) = Beginnings(8 * len(head)).of([path])
         layout, values = known
         length = int.from_bytes(values[-1], "little")
-        fragment = _one_fragment(head, layout.pixels, size) if length == UNDEFINED else None
-        return head, Scanned(layout, values, length, size, fragment)
+        fragment = _one_fragment(bytes(head), layout.pixels, size) if length == UNDEFINED else None
+        return Scanned(layout, values, length, size, fragment)
 
-    def _known(self, head: bytes) -> tuple[Layout, tuple[bytes, ...]] | None:
+    def _known(self, head: bytes | memoryview) -> tuple[Layout, tuple[bytes, ...]] | None:
         for number, template in enumerate(self._templates):
-            values = template.values(head)
+            values = template.values(head, self._last)
             if values is not None:
+                self._last = values
                 if number:
                     self._templates.insert(0, self._templates.pop(number))
                 return template.layout, values
@@ -290,8 +272,8 @@ class Scanner:
         template = _walk(head)
         self._templates = [template, *self._templates[: _TEMPLATES - 1]]
         needed = template.layout.pixels + _BEYOND
-        if needed > self._first_read:
-            self._first_read = -(-needed // FIRST_READ) * FIRST_READ
+        if needed > self._beginnings.size:
+            self._beginnings.size = -(-needed // FIRST_READ) * FIRST_READ
         return self._known(head)
 
 

@@ -16,7 +16,7 @@ from medmllm_plugin.transforms.labels import BAND, labelled
 from medmllm_plugin.transforms.looks import Look, Samples, check_names, look, of_values, window_names
 from medmllm_plugin.transforms.montage import Layout
 from medmllm_plugin.transforms.planes import Planes
-from medmllm_plugin.transforms.render import shown as grey_picture
+from medmllm_plugin.transforms.render import shown as grey_pictures
 from medmllm_plugin.transforms.select import Choice, checked, evenly, selector
 from medmllm_plugin.volume import Plane, Volume
 
@@ -303,9 +303,10 @@ def _slices(volume: Volume, planes: Planes, looks: Sequence[Look], frames: _Fram
         to_patient = picture_to_patient(np.stack(placed), to_source) if len(placed) == len(shown) else None
         for number, one in enumerate(looks):
             drawn = planes.pictures(ns, [one.of(n) for n in ns], framing)
+            coloured = drawn if drawn.ndim == 4 else grey_pictures(drawn)
             for i, (n, plane) in enumerate(zip(ns, shown, strict=True)):
                 made[n, number] = Slice(
-                    pixels=drawn[i] if drawn.ndim == 4 else grey_picture(drawn[i]),
+                    pixels=coloured[i],
                     source=plane.source,
                     source_shape=(plane.rows, plane.columns),
                     to_source=to_source,

@@ -6,6 +6,7 @@ from typing import Any
 
 from medmllm_plugin.calibration import Calibration
 from medmllm_plugin.capabilities import Capabilities, PlanFor
+from medmllm_plugin.errors import ModelError
 from medmllm_plugin.guard import Guard
 from medmllm_plugin.models.families.family import DEFAULTS, Family
 from medmllm_plugin.models.folder import ModelFolder
@@ -37,6 +38,7 @@ def capabilities(
 
     Raises:
         SettingsError: If the calibration that the card names can't be used.
+        ModelError: If the processor's settings don't tell how many tokens a picture takes.
     """
     card = folder.card
     said = {
@@ -63,7 +65,7 @@ def capabilities(
         **{key: value for key, value in said.items() if value is not None},
     }
     return Capabilities(
-        pictures=card.pictures or _pictures(family, processor, context_tokens, options),
+        pictures=card.pictures or _pictures(folder.name, family, processor, context_tokens, options),
         schema_bound=True,
         probabilities=True,
         text_only=not card.terse,
@@ -85,14 +87,18 @@ def guard_of(folder: ModelFolder) -> Guard | None:
 
 
 def _pictures(
-    family: Family, processor: Any, context_tokens: int | None, options: TransformersOptions
+    name: str, family: Family, processor: Any, context_tokens: int | None, options: TransformersOptions
 ) -> int:
     """Most pictures: what the family takes, as far as the context has room for them."""
     most = family.pictures * (2 if options.video else 1)
     if context_tokens is None:
         return most
     side = family.plan_for(options).get("size", USUAL)
-    each = family.tokens(processor, rows=side, columns=side, options=options)
+    try:
+        each = family.tokens(processor, rows=side, columns=side, options=options)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = f"its settings for pictures are not those of {family.name} ({error})"
+        raise ModelError(f"{name}: {said}; copy the model again") from error
     if options.video:
         each = -(-each // 2)
     return max(1, min(most, (context_tokens - WORDS) // each))

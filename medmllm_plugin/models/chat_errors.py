@@ -13,7 +13,7 @@ from medmllm_plugin.errors import ModelError, TooManyPicturesError, TooManyToken
 FOR_NOW = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses that may be another a moment later; what else is refused is refused for good."""
 
-OF_FIELDS = frozenset({400, 422, 501})
+OF_FIELDS = frozenset({400, 403, 422, 501})
 """Statuses that may mean a field of the request that the server doesn't know."""
 
 _PICTURES = (
@@ -104,10 +104,6 @@ class Refusal:
     def may_be_of_fields(self) -> bool:
         """Whether a field of the request may be what it refused."""
         return self.status in OF_FIELDS and self.picture_limit is None and self.token_limit is None
-
-    def speaks_of(self, *words: str) -> bool:
-        """Whether its words have one of these."""
-        return any(one in self.words.lower() for one in words)
 
     def _means(self, model: str, key_env: str, has_key: bool) -> str:
         said = f" ({self.words})" if self.words else ""

@@ -1,4 +1,4 @@
-"""One question to a chat-completions server and its answer: sent, tried again, heard to its end."""
+"""One question to a chat-completions server: sent, tried again elsewhere or for less, and answered."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from medmllm_plugin.errors import ModelError
 from medmllm_plugin.models import Ask, Reply
 from medmllm_plugin.models.chat_endpoints import Endpoint, Endpoints
 from medmllm_plugin.models.chat_errors import FOR_NOW, Refusal, refusal
+from medmllm_plugin.models.chat_hearing import Answer, FailedForNowError, hear, network_error, whole_text
 from medmllm_plugin.models.chat_messages import (
     Encoded,
     Encoder,
@@ -118,7 +119,7 @@ class Exchange:
         host, context = endpoint.address.host, self._served.context_tokens
         most = ask.max_tokens if context is None else max(1, min(ask.max_tokens, context - 1))
         notes = [f"{'Pictures were' if pictures else 'The question was'} sent to {host}."]
-        named = self._options.pictures == "uuid" and any(
+        named = endpoint.manner.keeps_pictures and any(
             one.sha256 in endpoint.has for one in pictures.values()
         )
         with ExitStack() as stack:
@@ -134,7 +135,7 @@ class Exchange:
                         notes=(*notes, *manner.notes(host, bound=ask.schema is not None)),
                     )
                 refused = answer
-                if named and refused.speaks_of("cache miss", "uuid"):
+                if named and (refused.may_be_of_fields or "cache miss" in refused.words.lower()):
                     self._endpoints.forget(endpoint)
                     named = False
                     continue
@@ -151,7 +152,7 @@ class Exchange:
                 self._endpoints.learn(endpoint, less)
 
     def _place(self, endpoint: Endpoint, stack: ExitStack) -> PicturePlace:
-        if self._options.pictures == "uuid":
+        if endpoint.manner.keeps_pictures:
             return by_hash(frozenset(endpoint.has))
         if self._options.pictures == "file":
             try:

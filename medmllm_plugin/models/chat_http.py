@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -106,10 +105,11 @@ class ChatModel:
         counts = [0] * len(asks)
 
         async def one(number: int) -> Reply:
+            def tell(count: int) -> None:
+                counts[number] = max(counts[number], count)
+
             async with room:
-                return await exchange.reply(
-                    client, asks[number], functools.partial(counts.__setitem__, number)
-                )
+                return await exchange.reply(client, asks[number], tell)
 
         async with self._opened.client() as client:
             tasks = [asyncio.create_task(one(number)) for number in range(len(asks))]

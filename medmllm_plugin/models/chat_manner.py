@@ -22,6 +22,8 @@ class Manner:
     logprobs: bool = True
     seed: bool = True
     temperature: bool = True
+    keeps_pictures: bool = False
+    """Whether it knows a picture again by its `uuid`; one that doesn't may answer as if there were none."""
     neutral: bool = False
     """Whether it takes the settings of a sampler that changes nothing. vLLM and SGLang do; what a request
     leaves out they take from the model's folder, such as a penalty for repetition."""

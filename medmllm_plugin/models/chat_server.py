@@ -30,6 +30,9 @@ LOOK_TIMEOUT = 20.0
 SAMPLING = frozenset({"vllm", "sglang"})
 """Kinds of servers, by `owned_by`, that must be told not to sample as the model's folder says."""
 
+KEEPS_PICTURES = (0, 12)
+"""The vLLM from which on a picture may be named by its `uuid` alone."""
+
 FAMILY_NAMES = (
     (r"lingshu[-_]?i\b", "internvl"),
     (r"lingshu|qwen2[._]?5[-_]?vl", "qwen2_5_vl"),
@@ -123,12 +126,16 @@ def open_servers(addresses: Sequence[Address], options: ChatOptions) -> Opened:
                 continue
             one = _chosen(listed, options.model, endpoint.address)
             found.append(one)
-            version = version or _version(client, endpoint.address, one)
+            told = _version(client, endpoint.address, one)
+            version = version or told
+            manner = replace(
+                endpoint.manner,
+                neutral=one.owner in SAMPLING,
+                keeps_pictures=options.pictures == "uuid" and _keeps_pictures(told, endpoint.address),
+            )
+            endpoints.learn(endpoint, manner)
     if not found:
         raise down[0]
-    if any(one.owner in SAMPLING for one in found):
-        for endpoint in endpoints.all:
-            endpoints.learn(endpoint, replace(endpoint.manner, neutral=True))
     names = sorted({one.name for one in found})
     if len(names) > 1:
         raise SettingsError(
@@ -248,6 +255,23 @@ def _version(client: httpx2.Client, address: Address, one: Listed) -> str:
     except (httpx2.HTTPError, ValueError, KeyError, TypeError):
         return ""
     return in_one_line(f"{one.owner} {version}")[:60]
+
+
+def _keeps_pictures(version: str, address: Address) -> bool:
+    """True: the server is a vLLM that takes a picture's `uuid` for the picture.
+
+    Raises:
+        SettingsError: If it isn't: older ones leave such a picture out, and answer without it.
+    """
+    found = re.match(r"vllm (\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) < KEEPS_PICTURES:
+        what = version or "a server that doesn't tell to be vLLM"
+        least = ".".join(map(str, KEEPS_PICTURES))
+        raise SettingsError(
+            f"{address.host}: pictures=uuid: found {what}, expected vllm {least} or newer; leave "
+            "that option out"
+        )
+    return True
 
 
 def _family(one: Listed, options: ChatOptions) -> Family | None:

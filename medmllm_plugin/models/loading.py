@@ -99,8 +99,6 @@ def load(folder: ModelFolder, options: TransformersOptions = DEFAULTS) -> Loaded
                     f"its tokenizer doesn't fit: a picture is token {found}, in config.json {expected}"
                 )
             _greedy(model, processor)
-            if folder.adapter is not None:
-                _add(folder.adapter, model, merge=options.quantize == "none")
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{folder.name}: found too little memory; {_smaller(options)}") from error
     except SafetensorError as error:
@@ -111,6 +109,14 @@ def load(folder: ModelFolder, options: TransformersOptions = DEFAULTS) -> Loaded
         raise ModelError(
             f"{folder.name}: can't be loaded: {one_line(error)}; copy the model again"
         ) from error
+    if folder.adapter is not None:
+        try:
+            with quiet():
+                _add(folder.adapter, model, merge=options.quantize == "none")
+        except (*FAILURES, SafetensorError) as error:
+            raise ModelError(
+                f"{folder.name}: its adapter can't be added: {one_line(error)}; take one made for this model"
+            ) from error
     return Loaded(model=model.eval(), processor=processor, family=family)
 
 
@@ -314,7 +320,7 @@ def _add(adapter: Adapter, model: Any, *, merge: bool) -> None:
         adapter_state_dict=load_file(adapter.weights),
         ignore_mismatched_sizes=True,
     )
-    _check_keys(vars(info), of="the weights of its adapter", to="the model")
+    _check_keys(vars(info), of="its weights", to="the model")
     changed = [(name, one) for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)]
     if not changed:
         raise ValueError("its adapter changes nothing of the model")

@@ -92,7 +92,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
         if not self._held or after > self._held[0].shape[-2]:
-            self._grow((key_states, value_states), before, max(after, self._room, after + after // 4))
+            room = after + after // 4 if self._held else max(after, self._room)
+            self._grow((key_states, value_states), before, room)
         for held, new in zip(self._held, (key_states, value_states), strict=True):
             held[..., before:after, :] = new
         self.keys, self.values = (held[..., :after, :] for held in self._held)

@@ -206,14 +206,16 @@ class TransformersModel:
     def _reply(self, row: Row, *, seconds: float, first: float | None) -> Reply:
         words = self._words()
         texts = words.texts(row.tokens)
+        alternatives = (
+            tuple((said if token == chosen else words.text(token), chance) for token, chance in places)
+            for said, chosen, places in zip(texts, row.tokens, row.alternatives, strict=True)
+        )
         return Reply(
             text="".join(texts),
             seconds=seconds,
             token_texts=texts,
             token_probabilities=tuple(row.probabilities),
-            token_alternatives=tuple(
-                tuple((words.text(token), chance) for token, chance in places) for places in row.alternatives
-            ),
+            token_alternatives=tuple(alternatives),
             first_token_seconds=first,
             finished=row.finished,
         )

@@ -209,7 +209,7 @@ class VllmEngine:
         vLLM may have noted pictures as sent that never arrived, and would miss them the next time.
         """
         self._engine.abort_request(requests)
-        pass
+        self._llm.reset_mm_cache()
 
     def _check(self, cancel: Cancel | None) -> None:
         if cancel is not None and cancel():

@@ -43,6 +43,8 @@ class Llava(Family):
 
     def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
         """A token for each patch, by the processor's settings."""
+        if processor.patch_size is None:  # older folders don't say it
+            raise ValueError("its processor_config.json has no patch_size")
         crop = processor.image_processor.crop_size
         patches = (crop["height"] // processor.patch_size) * (crop["width"] // processor.patch_size)
         without_class = processor.vision_feature_select_strategy == "default"
