@@ -96,13 +96,13 @@ def _threads(name: str, *, small: bool) -> tuple[int, ...]:
     return THREADS.get(name, (1,))
 
 
-def into(page: Path, words: str) -> None:
+def into(page: Path, words: str, *, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put words between the two marks of a page."""
     text = page.read_text("utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise click.ClickException(f"{page} has no lines {BEGIN} and {END}")
+        raise click.ClickException(f"{page} has no lines {marks[0]} and {marks[1]}")
     page.write_text(f"{before}{begin}\n\n{words}\n\n{end}{after}", "utf-8")
 
 

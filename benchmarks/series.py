@@ -126,6 +126,18 @@ def series(root: Path, scale: Scale, *, say: Callable[[str], None] = lambda word
     return made
 
 
+def uncompressed(root: Path, scale: Scale) -> Series:
+    """The series of that scale without the others' syntaxes, made if it is not there whole."""
+    made = Series(scale=scale, root=root / f"{scale.slices}x{scale.rows}-{VERSION}-uncompressed")
+    mark = made.root / "whole.json"
+    if not mark.exists():
+        shutil.rmtree(made.root, ignore_errors=True)
+        made.root.mkdir(parents=True)
+        _write_folder(made.folder("uncompressed"), np.stack(list(_planes(scale))), "uncompressed")
+        mark.write_text(json.dumps({"version": VERSION, "scale": asdict(scale)}))
+    return made
+
+
 _ORGAN_LOW = (-0.5, -0.35, 0, 0.04, 0.04, 0.05)
 """Centre across, down and along, half axes across, down and along; the picture reaches from -1 to 1."""
 _ORGAN_HIGH = (0.5, 0.35, 1, 0.2, 0.2, 0.35)

@@ -197,6 +197,9 @@ _OF_A_FINDING: Sequence[tuple[str, Callable[[Finding, SliceSet], str | None], bo
 )
 """Name, check, and whether the side is in doubt if it fails."""
 
+OPENS_SIDE = frozenset(name for name, _, opens in _OF_A_FINDING if opens)
+"""Names of the checks that leave the side of a finding open."""
+
 
 def _said_twice(findings: Sequence[Finding]) -> list[CheckResult]:
     found = []

@@ -18,6 +18,7 @@ import click
 
 from medmllm_plugin import __version__
 from medmllm_plugin.cli_ask import ask_command
+from medmllm_plugin.cli_calibrate import calibrate_command
 from medmllm_plugin.cli_common import (
     Group,
     json_option,
@@ -86,6 +87,7 @@ medmllm.add_command(models_command)
 medmllm.add_command(slices_command)
 medmllm.add_command(series_command)
 medmllm.add_command(selftest_command)
+medmllm.add_command(calibrate_command)
 medmllm.add_command(sr)
 
 

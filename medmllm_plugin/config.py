@@ -22,6 +22,9 @@ from typing import Any
 from medmllm_plugin.errors import SettingsError
 
 FILE = "medmllm.toml"
+NODE_TABLES = ("node", "peers", "outputs", "rules")
+"""What a node is told, see docs/how-to/pacs-node.md."""
+
 VARIABLE = "MEDMLLM_CONFIG"
 """The environment variable that names the file, if the command doesn't."""
 
@@ -46,6 +49,8 @@ class Settings:
 
     path: Path | None = None
     models: Mapping[str, NamedModel] = field(default_factory=lambda: MappingProxyType({}))
+    node: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """The tables of `NODE_TABLES` as TOML is read; `dicom_bridge.node_settings` makes sense of them."""
 
 
 def load(path: Path | None = None) -> Settings:
@@ -84,15 +89,18 @@ def parse(content: Mapping[str, Any], *, path: Path) -> Settings:
     'embedded'
     >>> parse({"modles": {}}, path=Path("medmllm.toml"))
     Traceback (most recent call last):
-    medmllm_plugin.errors.SettingsError: medmllm.toml: found 'modles', expected one of models; correct it
+    medmllm_plugin.errors.SettingsError: medmllm.toml: found 'modles', expected one of models, node,
+    peers, outputs, rules; correct it
     """
-    known = {"models": _models}
-    values: dict[str, Any] = {}
-    for name, table in content.items():
+    known = ("models", *NODE_TABLES)
+    for name in content:
         if name not in known:
             raise SettingsError(f"{path}: found {name!r}, expected one of {', '.join(known)}; correct it")
-        values[name] = known[name](table, path)
-    return Settings(path=path, **values)
+    return Settings(
+        path=path,
+        models=_models(content.get("models", {}), path),
+        node=MappingProxyType({name: content[name] for name in NODE_TABLES if name in content}),
+    )
 
 
 def _found() -> Path | None:

@@ -22,6 +22,7 @@ STAGES = {
     "report": "Writing the report",
     "phantom": "Drawing the phantom",
     "selftest": "Reading phantoms",
+    "calibrate": "Reading phantoms",
 }
 
 _FILES = {

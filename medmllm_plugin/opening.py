@@ -31,6 +31,8 @@ class Opened:
     """What the report of the prior study says."""
     planned: bool = False
     """Whether a user said how the pictures are to be made."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how many pictures the model turned out to take."""
 
 
 def open_study(

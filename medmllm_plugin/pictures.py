@@ -11,6 +11,16 @@ BOX_COLOR = (255, 204, 0)
 """Yellow, which stands out on grey and on colour-coded windows alike, and to colour-blind readers."""
 
 
+def one_channel(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The first channel of a picture whose three are equal, shape (rows, columns); else the picture itself.
+
+    >>> one_channel(np.zeros((2, 4, 3), np.uint8)).shape
+    (2, 4)
+    """
+    grey = pixels.strides[2] == 0 or bool((pixels == pixels[..., :1]).all())
+    return pixels[..., 0] if grey else pixels
+
+
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     r"""A picture as a PNG file, the same bytes for the same pixels.
 
@@ -24,11 +34,8 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"a picture is uint8 (rows, columns, 3), got {pixels.dtype} {pixels.shape}")
-    grey = bool((pixels == pixels[..., :1]).all())
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels)).save(
-        file, "PNG", compress_level=6
-    )
+    Image.fromarray(np.ascontiguousarray(one_channel(pixels))).save(file, "PNG", compress_level=6)
     return file.getvalue()
 
 
@@ -45,8 +52,9 @@ def thumbnail(pixels: NDArray[np.uint8], *, longest: int) -> NDArray[np.uint8]:
     if scale >= 1:
         return pixels
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    image = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX)
-    return np.asarray(image)
+    image = Image.fromarray(np.ascontiguousarray(one_channel(pixels))).resize(size, Image.Resampling.BOX)
+    small = np.asarray(image)
+    return small if small.ndim == 3 else np.broadcast_to(small[:, :, None], (*small.shape, 3))
 
 
 def draw_box(

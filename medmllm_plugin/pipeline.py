@@ -48,6 +48,8 @@ class Reading:
     """The pictures of an earlier study, whose numbers follow."""
     exchange: Exchange | None = field(default=None, repr=False)
     """The question and its answer, for the next question on the study; None where none was asked."""
+    opened: Opened | None = field(default=None, repr=False)
+    """The study as it was shown in the end, for the next question on it."""
 
     @property
     def volume(self) -> Volume:
@@ -147,6 +149,7 @@ def read_each(
     for question in questions or (None,):
         history = [one.exchange for one in readings if one.exchange is not None]
         readings.append(ask(opened, question=question, history=history, **put))
+        opened = readings[-1].opened or opened
     return readings
 
 
@@ -190,14 +193,14 @@ def ask(
         MedMLLMError: One of its branches, see `errors`.
     """
     tell = progress or (lambda stage, done, total: None)
-    views, model, notes = opened.views, opened.model, list[str]()
-    usual = "question" if question is not None else "compare" if views.priors else "report"
+    asked, model = opened.views.pictures, opened.model
+    usual = "question" if question is not None else "compare" if opened.views.priors else "report"
     way = strategy_of(strategy, own_overview=not opened.planned) if isinstance(strategy, str) else strategy
     for again in range(REDUCTIONS + 1):
         request = Request(
             task=task_of(task or usual),
-            slices=views.slices,
-            priors=views.priors,
+            slices=opened.views.slices,
+            priors=opened.views.priors,
             question=question,
             choices=tuple(choices),
             history=tuple(history),
@@ -211,24 +214,25 @@ def ask(
                 request,
                 model,
                 strategy=way,
-                view=views.again,
+                view=opened.views.again,
                 evidence=evidence,
                 progress=_thinking(tell),
                 cancel=cancel,
             )
             break
         except (TooManyPicturesError, TooManyTokensError) as error:
-            less = fewer(views, error)
+            less = fewer(opened.views, error)
             if again == REDUCTIONS or less is None:
                 raise
-            notes = [f"{less.pictures} pictures were shown instead of {opened.views.pictures}: {error}"]
-            views = less
-    notes += [note for one in views.priors for note in one.notes]
+            note = f"{less.pictures} pictures were shown instead of {asked}: {error}"
+            opened = replace(opened, views=less, notes=(note,))
+    views = opened.views
+    notes = [*opened.notes, *(note for one in views.priors for note in one.notes)]
     notes += [] if views.volumes[0].headers else [NO_SR]
     report = replace(
         done.report,
         notes=(*done.report.notes, *notes),
-        coverage=coverage_of(done.slices, views.volumes),
+        coverage=coverage_of(done.slices, views.volumes) if done.report.heard else None,
     )
     if opened.earlier:
         report = tracked(report, opened.earlier)
@@ -238,6 +242,7 @@ def ask(
         volumes=views.volumes,
         priors=views.priors,
         exchange=None if question is None else Exchange(question=question, answer=_said(report)),
+        opened=opened,
     )
 
 

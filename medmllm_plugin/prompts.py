@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medmllm_plugin.pictures import one_channel
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextPart:
@@ -72,5 +74,5 @@ class Prompt:
         """Hash over the words and the pictures."""
         digest = hashlib.sha256(self.text.encode())
         for part in self.pictures:
-            digest.update(np.ascontiguousarray(part.pixels).tobytes())
+            digest.update(np.ascontiguousarray(one_channel(part.pixels)))
         return digest.hexdigest()

@@ -14,19 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from medmllm_plugin import pipeline, registry
+from medmllm_plugin import checks, pipeline, registry
 from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.findings import Finding
+from medmllm_plugin.findings import Finding, Status
 from medmllm_plugin.models import Model
 from medmllm_plugin.phantoms.dicom import save_study
 from medmllm_plugin.phantoms.study import KINDS, MAX_SEED, Form, PhantomStudy, sample_study
-from medmllm_plugin.report import finding_from_json
+from medmllm_plugin.report import Report
 from medmllm_plugin.scoring import Comparison, compare
 from medmllm_plugin.sr_read_back import differences, findings_of_sr
 from medmllm_plugin.truth_reader import NAME as TRUTH
@@ -353,7 +353,7 @@ def _outcome(case: Case, study: PhantomStudy, model: Model, folder: Path, out: P
         files = pipeline.write(reading, out)
         seconds = time.perf_counter() - started
         said = findings_of_sr(files["findings_sr"], folder, study=study.study)
-        report = json.loads(files["report"].read_text("utf-8"))
+        report = Report.from_json(json.loads(files["report"].read_text("utf-8")))
     except Exception as error:  # a defect of the chain is what a self-test is there to tell
         return Outcome(
             case=case,
@@ -365,10 +365,20 @@ def _outcome(case: Case, study: PhantomStudy, model: Model, folder: Path, out: P
     return Outcome(
         case=case,
         reader=model.name,
-        comparison=compare(study, said),
-        differing=tuple(differences([finding_from_json(one) for one in report["findings"]], said)),
+        comparison=compare(study, _as_claimed(said, report)),
+        differing=tuple(differences(report.findings, said)),
         seconds=seconds,
     )
+
+
+def _as_claimed(said: Sequence[Finding], report: Report) -> list[Finding]:
+    """Findings, those whose side a guard rail left open as present again: here such a side is wrong."""
+    opened = {
+        report.findings[one.about].tracking_uid
+        for one in report.checks
+        if not one.passed and one.about is not None and one.name in checks.OPENS_SIDE
+    }
+    return [replace(one, status=Status.PRESENT) if one.tracking_uid in opened else one for one in said]
 
 
 def _in_processes(cases: Sequence[Case], model: str, read: Read, jobs: int) -> Iterator[list[Outcome]]:

@@ -16,7 +16,7 @@ from medmllm_plugin.findings import Effect, Finding, Side, Status, Trial, TrialR
 WEAKER = 0.5
 """A certainty below this part of what it was is markedly less."""
 
-NEAR_MM = 30.0
+NEAR_MM = 45.0
 """A finding seen again is one of the same kind and side whose box is so near, or nearer than it is long."""
 
 _OTHER = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}

@@ -723,7 +723,7 @@ def test_another_server_is_asked_where_one_says_nothing() -> None:
     with serving() as one, serving() as other:
         one.behaviours.append(lambda *_: done.wait(timeout=10))
 
-        (reply,) = opened(one, other, options="backoff=0.01&read_timeout=0.2").replies([a_question()])
+        (reply,) = opened(one, other, options="backoff=0.01&read_timeout=0.5").replies([a_question()])
 
         done.set()
         assert reply.text == NOTHING_FOUND

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from medmllm_plugin import pipeline
 from medmllm_plugin.errors import (
@@ -360,6 +361,18 @@ def test_a_prompt_beyond_the_context_is_shown_with_fewer_pictures(
     assert len(reading.slices) == expected
 
 
+def test_the_next_question_is_asked_of_as_few_pictures(tmp_path: Path) -> None:
+    write_ct_series(tmp_path, slices=20)
+    model = TakesFew(TooManyPicturesError("server: at most 8 images", limit=8))
+    model._replies = [Reply(text=json.dumps(an_answer(one)), seconds=0) for one in ("Yes.", "There.")]
+
+    readings = pipeline.read_each(tmp_path, questions=["A nodule?", "Where?"], model=model)
+
+    assert [len(one.prompt.pictures) for one in model.asked] == [8, 8]
+    for one in readings:
+        assert any("8 pictures were shown instead of 20" in note for note in one.report.notes)
+
+
 def test_a_strategy_shows_no_more_than_the_server_takes(tmp_path: Path) -> None:
     write_ct_series(tmp_path, slices=40)
     model = TakesFew(TooManyPicturesError("server: at most 8 images", limit=8))
@@ -388,6 +401,19 @@ def test_the_report_says_how_much_was_seen(tmp_path: Path) -> None:
 
     assert reading.report.coverage is not None
     assert (reading.report.coverage.slices_shown, reading.report.coverage.share) == (5, 0.25)
+
+
+def test_what_no_model_was_shown_is_not_said_to_be_seen(tmp_path: Path) -> None:
+    def blank(_: int, dataset: Dataset) -> None:
+        dataset.PixelData = bytes(len(dataset.PixelData))
+
+    write_ct_series(tmp_path, slices=5, change=blank)
+    model = a_model(BOXED)
+
+    reading = pipeline.read(tmp_path, model=model)
+
+    assert (reading.report.outcome, model.asked) == (Outcome.NOT_ASSESSED, [])
+    assert reading.report.coverage is None
 
 
 def test_what_a_strategy_showed_counts_as_seen(tmp_path: Path) -> None:

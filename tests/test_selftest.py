@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from medmllm_plugin import pipeline, selftest, selftest_page
+from medmllm_plugin import opening, pipeline, selftest, selftest_page
 from medmllm_plugin.cli import medmllm
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.geometry import RAS_FROM_LPS
@@ -90,7 +90,7 @@ def chain_with(fault: Callable[[Volume], Volume]) -> selftest.Read:
         def faulty(*arguments: Any, **named: Any) -> Volume:
             return fault(read_volume(*arguments, **named))
 
-        with mock.patch.object(pipeline, "read_volume", faulty):
+        with mock.patch.object(opening, "read_volume", faulty):
             return pipeline.read(folder, model=model)
 
     return read
@@ -278,7 +278,7 @@ def test_the_command_prints_writes_and_exits_by_the_verdict(
     content = json.loads((tmp_path / "out" / "selftest.json").read_text("utf-8"))
     assert (content["schema"], content["passed"]) == ("medmllm-selftest/1", True)
     assert (tmp_path / "out" / "selftest.html").is_file()
-    monkeypatch.setattr(pipeline, "read_volume", lambda *a, **n: order_reversed(read_volume(*a, **n)))
+    monkeypatch.setattr(opening, "read_volume", lambda *a, **n: order_reversed(read_volume(*a, **n)))
     failed = CliRunner().invoke(medmllm, [*asked, "-n", "3", "--json"])
     assert failed.exit_code == 1
     assert json.loads(failed.stdout)["passed"] is False

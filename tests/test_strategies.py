@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from medmllm_plugin import registry
 from medmllm_plugin.checklists import steps_for
+from medmllm_plugin.codes import site
 from medmllm_plugin.errors import CancelledError, ReplyError, SettingsError
 from medmllm_plugin.findings import Change, Finding, Side, Status
+from medmllm_plugin.models import Model
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.request import Request
 from medmllm_plugin.sliceset import SliceSet, joined
@@ -24,6 +29,7 @@ from medmllm_plugin.strategies.zoom import NOTHING, Zoom
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.views import views_of
+from tests.tiny_model import tiny_folder
 from tests.values import a_said_finding, a_said_reply, a_slice_set, a_volume
 
 TERSE = replace(ANYTHING, terse=True)
@@ -266,6 +272,35 @@ def test_a_finding_of_two_steps_is_stated_once() -> None:
     assert "findings given in more than one step are stated once: 1" in looked.notes
 
 
+def test_an_organ_without_a_usable_reply_is_said_not_to_be_assessed() -> None:
+    steps = steps_for("CT", region="chest")
+    nodule = a_said_reply(a_said_finding(), impression=["A nodule."])
+    first = [nodule, "{", *[a_said_reply() for _ in steps[2:]]]
+
+    looked = read(Organs(region="chest"), a_model(*first, "{"))
+
+    assert looked.parsed.impression[0] == "A nodule."
+    assert looked.parsed.impression[-1] == f"Not assessed, as the reply could not be used: {steps[1].name}."
+    assert any("gave no usable reply: these organs were not assessed" in note for note in looked.notes)
+
+
+def test_nothing_found_is_not_said_where_not_all_was_assessed() -> None:
+    steps = steps_for("CT", region="chest")
+    first = [a_said_reply(), "{", *[a_said_reply() for _ in steps[2:]]]
+
+    with pytest.raises(ReplyError, match="can't be used"):
+        read(Organs(region="chest"), a_model(*first, "{"))
+
+
+def test_what_a_strategy_adds_is_said_in_the_language_of_the_request() -> None:
+    steps = steps_for("CT", region="chest")
+    model = a_model(*[a_said_reply(impression=["无异常。"])] * len(steps), languages=("en", "zh"))
+
+    looked = read(Organs(region="chest"), model, a_request(language="zh"))
+
+    assert looked.parsed.impression[0].startswith("以下部位未报告异常：肺、")
+
+
 def test_the_organs_are_those_of_the_part_of_the_body_that_the_model_sees() -> None:
     model = a_model(a_region("chest"), *[a_said_reply()] * 99)
 
@@ -371,7 +406,7 @@ def test_what_could_not_be_looked_at_closely_is_kept_and_marked() -> None:
         (Side.RIGHT, (50,)),
     ]
     assert "nodule, lung, right was seen in the overview only, not at full size" in looked.notes
-    assert looked.parsed.impression[-1] == "Seen in the overview only: nodule, lung, right."
+    assert looked.parsed.impression[-1] == "Seen in the overview only: nodule (lung, right)."
 
 
 def test_pictures_marked_without_a_finding_are_looked_at_too() -> None:
@@ -467,3 +502,36 @@ def test_slice_sets_of_several_studies_are_not_joined() -> None:
 
     with pytest.raises(ValueError, match="one study"):
         joined([a_slice_set(2), other])
+
+
+class Knows:
+    """A real model that knows few findings and sites, of which any contradicts no other."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        steps = steps_for("CT", region="chest")
+        sites = tuple(
+            key for step in steps for key in step.sites if len(site(key).allowed_sides) == len(Side)
+        )
+        self.capabilities = replace(model.capabilities, findings=("lesion",), sites=sites)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+@pytest.mark.parametrize("spec", ["zoom", "organs:chest", "consistency:3"])
+def test_a_real_model_can_be_asked_in_each_way(spec: str) -> None:
+    model: Any = Knows(registry.open_model(str(tiny_folder())))
+    volume = a_volume(6, values=lambda k: np.full((56, 56), 100 * k, np.float32))
+    views = views_of(model, volume, count=6)
+    told: list[tuple[int, int]] = []
+
+    looked = strategy(spec).read(
+        a_request(views.slices), model, view=views.again, progress=lambda n, of, *_: told.append((n, of))
+    )
+
+    assert told
+    assert max(told) == ((2, 2) if spec == "zoom" else (1, 1))
+    assert looked.parsed.impression
+    assert len(looked.heard) >= 2
+    assert all(json.loads(one.text)["impression"] for one in looked.heard)

@@ -129,6 +129,11 @@ class TransformersModel:
                 found |= dict(zip(group, replies, strict=True))
         return [found[number] for number in range(len(asks))]
 
+    def forget(self) -> None:
+        """Forget the studies that were read, as when the last question on them was answered."""
+        with self._lock:
+            self._batches.memory.forget()
+
     @contextmanager
     def _turn(self, work: _Work) -> Iterator[None]:
         """Wait until no other thread's question is being answered."""

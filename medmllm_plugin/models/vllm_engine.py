@@ -172,8 +172,6 @@ class VllmEngine:
             ModelError: If vLLM refuses a prompt or a schema, or the memory doesn't suffice.
             CancelledError: If `cancel` said so.
         """
-        import torch
-
         written: dict[str, Written] = {}
         most = max(ask.max_tokens for ask in asks)
         try:
@@ -191,13 +189,11 @@ class VllmEngine:
                     progress(min(longest, most), most)
         except CancelledError:
             raise
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self._name}: found too little memory; show fewer or smaller pictures, or open it with a "
-                "smaller batch"
-            ) from error
         except Exception as error:  # of many kinds, from version to version
-            raise ModelError(f"{self._name}: vLLM can't answer: {one_line(error)}") from error
+            reason = one_line(error)
+            if "memory" in reason.lower():
+                reason += "; show fewer or smaller pictures, or open it with a smaller batch"
+            raise ModelError(f"{self._name}: vLLM can't answer: {reason}") from error
         finally:
             if any(one.reason is None for one in written.values()):
                 self._forget(list(written))

@@ -15,6 +15,7 @@ from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.request import Request
 from medmllm_plugin.strategies import Looked, Stages, View
 from medmllm_plugin.strategies.merging import groups, medoid, narrative, told_apart
+from medmllm_plugin.strategies.sentences import NOTHING, UNUSABLE, sentence, site_name
 from medmllm_plugin.tasks import task
 
 
@@ -100,20 +101,25 @@ def _together(
     answered: Sequence[Answered],
     model: Model,
 ) -> Looked:
-    replies = [one.usable(model) for one in answered]
+    replies = [one.parsed for one in answered if one.parsed is not None]
+    if not any(_found(one) for one in replies):
+        # what was not assessed may not pass for what is not there
+        replies = [one.usable(model) for one in answered]
     joined = groups([one.findings for one in replies])
     findings = told_apart(_one_of([one for _, one in group]) for group in joined)
-    doubled = sum(len(group) > 1 for group in joined)
+    doubled, unusable = sum(len(group) > 1 for group in joined), len(answered) - len(replies)
     regions = dict.fromkeys(step.region for step in steps)
     gone = ", ".join(step.name for step in steps)
     notes = [f"read organ by organ ({', '.join(regions)}) in {len(steps)} steps: {gone}"]
     if doubled:
         notes.append(f"findings given in more than one step are stated once: {doubled}")
+    if unusable:
+        notes.append(f"{unusable} of {len(steps)} steps gave no usable reply: these organs were not assessed")
     return Looked(
         parsed=Parsed(
             findings=findings,
             narrative=narrative(findings),
-            impression=_impression(steps, replies),
+            impression=_impression(steps, answered, language=request.language),
             notes=tuple(dict.fromkeys(note for one in replies for note in one.notes)),
         ),
         request=request,
@@ -131,14 +137,22 @@ def _one_of(members: Sequence[Finding]) -> Finding:
     return members[0]
 
 
-def _impression(steps: Sequence[Step], replies: Sequence[Parsed]) -> tuple[str, ...]:
-    """What was concluded where something was found, and in one sentence where nothing was."""
-    found, nothing = list[str](), list[str]()
-    for step, reply in zip(steps, replies, strict=True):
-        if any(one.status is not Status.ABSENT for one in reply.findings):
-            found += reply.impression
+def _impression(steps: Sequence[Step], answered: Sequence[Answered], *, language: str) -> tuple[str, ...]:
+    """What was concluded where something was found, then where nothing was, and what was not assessed."""
+    found, nothing, unusable = list[str](), list[str](), list[str]()
+    for step, one in zip(steps, answered, strict=True):
+        name = site_name(step.sites[0], language=language)
+        if one.parsed is None:
+            unusable.append(name)
+        elif _found(one.parsed):
+            found += one.parsed.impression
         else:
-            nothing.append(step.name)
-    if nothing:
-        found.append(f"No abnormality was reported of: {', '.join(nothing)}.")
+            nothing.append(name)
+    for words, names in ((NOTHING, nothing), (UNUSABLE, unusable)):
+        if names:
+            found.append(sentence(words, names, language=language))
     return tuple(dict.fromkeys(found))
+
+
+def _found(one: Parsed) -> bool:
+    return any(finding.status is not Status.ABSENT for finding in one.findings)

@@ -27,6 +27,7 @@ from medmllm_plugin.strategies.merging import (
     told_apart,
     words,
 )
+from medmllm_plugin.strategies.sentences import OVERVIEW_ONLY, finding_name, sentence
 
 SMALL = 252
 """Longer side of a slice in the overview, px: still legible."""
@@ -191,10 +192,10 @@ def _together(request: Request, overview: Answered, seen: Parsed, close: Sequenc
     if unusable:
         notes.append(f"{unusable} of {len(close)} close looks gave no usable reply and don't count")
     findings = told_apart([*confirmed, *kept])
-    alone = [words(one) for one in kept if one.status is not Status.ABSENT]
+    alone = [finding_name(one, language=request.language) for one in kept if one.status is not Status.ABSENT]
     impression = [sentence for one in replies for sentence in one.impression] or list(seen.impression)
     if alone and replies:
-        impression.append(f"Seen in the overview only: {'; '.join(dict.fromkeys(alone))}.")
+        impression.append(sentence(OVERVIEW_ONLY, alone, language=request.language))
     return Looked(
         parsed=Parsed(
             findings=findings,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -14,33 +13,25 @@ import pytest
 
 from medmllm_plugin.errors import CancelledError
 from medmllm_plugin.findings import reply_schema
-from medmllm_plugin.models import Ask, Capabilities, Model, Reply, chat_http, embedded, transformers
+from medmllm_plugin.models import Ask, Capabilities, Model, Reply, embedded, transformers
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.volume import Study
-from tests.chat_server import serving
+from tests.chat_server import tiny_over_http
 from tests.tiny_model import hub_folder, tiny_folder
 from tests.vllm import opened
 
 NOTHING_FOUND = {"abnormal_pictures": [], "findings": [], "impression": ["No finding."]}
 
 
-@contextmanager
-def over_http() -> Iterator[Model]:
-    """The tiny model behind a server on this machine, as a client sees it."""
-    behind = transformers.open_model(str(tiny_folder(seed=1)))
-    with serving(say=behind, name="tiny", context_tokens=None) as server:
-        yield chat_http.open_model(f"{server.url}?family=qwen2_5_vl")
-
-
-MODELS: dict[str, Callable[[], AbstractContextManager[Model]]] = {
-    "scripted": lambda: nullcontext(ScriptedModel([NOTHING_FOUND] * 8)),
-    "transformers": lambda: nullcontext(transformers.open_model(str(tiny_folder(seed=1)))),
-    "transformers, hub layout": lambda: nullcontext(transformers.open_model(str(hub_folder(seed=1)))),
-    "embedded": lambda: nullcontext(embedded.open_model("")),
-    "chat": over_http,
-    "vllm": lambda: nullcontext(opened.tiny()),
+MODELS: dict[str, Callable[[], Model]] = {
+    "scripted": lambda: ScriptedModel([NOTHING_FOUND] * 8),
+    "transformers": lambda: transformers.open_model(str(tiny_folder(seed=1))),
+    "transformers, hub layout": lambda: transformers.open_model(str(hub_folder(seed=1))),
+    "embedded": lambda: embedded.open_model(""),
+    "chat": tiny_over_http,
+    "vllm": opened.tiny,
 }
 
 PICTURES = 2
@@ -49,9 +40,8 @@ MOST = 6000
 
 
 @pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> Iterator[Model]:
-    with MODELS[request.param]() as made:
-        yield made
+def model(request: pytest.FixtureRequest) -> Model:
+    return MODELS[request.param]()
 
 
 def a_prompt(*, pictures: int = PICTURES, words: str = "Report.", turns: tuple[Turn, ...] = ()) -> Prompt:

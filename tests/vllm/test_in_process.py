@@ -249,6 +249,20 @@ def test_too_little_memory_for_one_prompt_says_what_to_set() -> None:
         opened.a_model(f"{tiny_folder(seed=1)}?memory=1")
 
 
+def test_memory_that_runs_out_on_the_way_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opened.tiny()
+
+    def step() -> None:
+        torch.empty(1 << 50)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model._engine._engine, "step", step)
+        with pytest.raises(ModelError, match=r"can't allocate memory.*; show fewer or smaller pictures"):
+            model.replies([an_ask()])
+
+    assert model.replies([an_ask()])[0].finished
+
+
 def test_a_shorter_context_and_fewer_pictures_can_be_asked_for() -> None:
     model = opened.a_model(
         f"{tiny_folder(seed=1)}?memory=16&max_model_len=2048&max_pictures=3&dtype=bf16&batch=2"

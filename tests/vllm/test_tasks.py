@@ -44,9 +44,10 @@ def test_each_task_can_be_asked(name: str) -> None:
     assert reply.text.startswith('{"')
 
 
+@pytest.mark.parametrize("prose", [None, "A nodule in the left lung (image 2). No effusion."])
 @pytest.mark.parametrize("name", TASKS)
-def test_the_form_of_each_task_is_a_grammar_for_xgrammar(name: str) -> None:
-    schema = schema_for(a_request(name), opened.tiny().capabilities)
+def test_the_form_of_each_task_is_a_grammar_for_xgrammar(name: str, prose: str | None) -> None:
+    schema = schema_for(a_request(name), opened.tiny().capabilities, prose=prose)
 
     grammar = compiler().compile_json_schema(json.dumps(schema), any_whitespace=False)
 
