@@ -69,6 +69,7 @@ def instance_of(record: Record, folder: Path, *, node: str) -> Instance:
         series_uid=said["SeriesInstanceUID"],
         modality=said["Modality"],
         calling_ae=facts.calling_ae,
+        called_ae=facts.called_ae,
         received=facts.received,
     )
 

@@ -23,6 +23,7 @@ Errors name the path of the field, such as `outputs.pacs.peer`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
@@ -86,8 +87,6 @@ class Output:
     """Whether a peer is asked to commit, and waited for; only then is a report delivered."""
     token_env: str | None = None
     """The environment variable that holds the bearer token of `url`."""
-    sr: str = "default"
-    """Which objects, as `medmllm read --sr`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +97,7 @@ class NodeSettings:
     """Where received instances, replies and reports lie."""
     database: str = ""
     """A file, or the URL of a Postgres that several nodes share; empty for a file in the folder."""
-    node: str = "node1"
+    node: str = field(default_factory=socket.gethostname)
     """Its name among several on one database."""
     ae_title: str = "MEDMLLM"
     host: str = "127.0.0.1"
@@ -130,6 +129,10 @@ class NodeSettings:
     reads_at_once: int = 1
     attempts: int = 3
     """How often a study is read before it is parked; a PACS that is down is tried for ever."""
+    retry_max_s: float = 300.0
+    """Longest wait between two tries, whatever failed."""
+    sr: str = "default"
+    """Which objects are made, as `medmllm read --sr`."""
     unmatched: Unmatched = Unmatched.KEEP
     keep_days: float = 7.0
     """How long a study that is done stays in the spool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,6 +78,7 @@ def dicom_files(
     slices: SliceSet,
     *,
     profile: SrProfile | None = None,
+    predecessors: Mapping[str, Sequence[Dataset]] | None = None,
     written: datetime | None = None,
 ) -> list[DicomFile]:
     """All DICOM objects of a reading, none written yet, so that a refusal leaves nothing behind.
@@ -87,6 +88,7 @@ def dicom_files(
         headers: Headers of that study's images.
         slices: The pictures that it was read from.
         profile: What to write; `default` by default.
+        predecessors: By `DicomFile.key` the objects of an earlier report that this one amends.
         written: Content Date and Time; now by default.
 
     Raises:
@@ -94,22 +96,46 @@ def dicom_files(
         ValueError: As `findings_sr` says.
     """
     asked, written = profile or PROFILES["default"], written or datetime.now()
-    return list(_made(report, headers, slices, asked, written))
+    return list(_made(report, headers, slices, asked, predecessors or {}, written))
 
 
 def _made(
-    report: Report, headers: Sequence[Dataset], slices: SliceSet, asked: SrProfile, written: datetime
+    report: Report,
+    headers: Sequence[Dataset],
+    slices: SliceSet,
+    asked: SrProfile,
+    before: Mapping[str, Sequence[Dataset]],
+    written: datetime,
 ) -> Iterator[DicomFile]:
-    findings = findings_sr(report, headers, sop_class=asked.findings_sop_class, written=written)
+    def amended(key: str) -> Sequence[Dataset]:
+        return before.get(key, ())
+
+    findings = findings_sr(
+        report,
+        headers,
+        sop_class=asked.findings_sop_class,
+        predecessors=amended("findings_sr"),
+        written=written,
+    )
     yield DicomFile(key="findings_sr", name="findings.dcm", dataset=findings)
-    text = text_sr(report, headers, sop_class=asked.text_sop_class, written=written)
+    text = text_sr(
+        report,
+        headers,
+        sop_class=asked.text_sop_class,
+        predecessors=amended("report_sr"),
+        written=written,
+    )
     yield DicomFile(key="report_sr", name="report.dcm", dataset=text)
+    # the other objects are named by none, but must not take the UIDs of those before
     if key_images(report):
-        selection = key_object_selection(report, headers, written=written)
+        selection = key_object_selection(
+            report, headers, predecessors=amended("findings_sr"), written=written
+        )
         yield DicomFile(key="key_images", name="key_images.dcm", dataset=selection)
     if asked.points:
-        points = points_sr(report, headers, written=written)
+        points = points_sr(report, headers, predecessors=amended("points_sr"), written=written)
         yield DicomFile(key="points_sr", name="points.dcm", dataset=points)
     if asked.pictures:
-        for number, one in enumerate(key_pictures(report, headers, slices, written=written), 1):
+        pictures = key_pictures(report, headers, slices, predecessors=amended("findings_sr"), written=written)
+        for number, one in enumerate(pictures, 1):
             yield DicomFile(key="key_pictures", name=f"key_pictures/{number:03d}.dcm", dataset=one)

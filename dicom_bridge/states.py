@@ -26,9 +26,26 @@ class State(StrEnum):
     """It can't go on by itself: a person must look, see its reason."""
 
 
+class Sent(StrEnum):
+    """Of a report on its way to one destination."""
+
+    WAITING = "waiting"
+    """To be sent, or sent again."""
+    ASKED = "asked"
+    """Sent; the destination was asked to commit to it and hasn't answered yet."""
+    SENT = "sent"
+    """Taken; the destination can't be asked whether it keeps it."""
+    COMMITTED = "committed"
+    """The destination says that it keeps it."""
+    REFUSED = "refused"
+    """It will never take it: a person must look."""
+    SUPERSEDED = "superseded"
+    """A newer report on the study goes in its place."""
+
+
 NEXT: Mapping[State, frozenset[State]] = MappingProxyType(
     {
-        State.ARRIVING: frozenset({State.COMPLETE, State.KEPT, State.PARKED}),
+        State.ARRIVING: frozenset({State.COMPLETE, State.KEPT, State.DELIVERING, State.PARKED}),
         State.KEPT: frozenset({State.ARRIVING, State.COMPLETE}),
         State.COMPLETE: frozenset({State.READING, State.ARRIVING, State.KEPT, State.PARKED}),
         State.READING: frozenset({State.REPORTED, State.COMPLETE, State.ARRIVING, State.PARKED}),
@@ -38,7 +55,8 @@ NEXT: Mapping[State, frozenset[State]] = MappingProxyType(
         State.PARKED: frozenset({State.ARRIVING, State.COMPLETE, State.DELIVERING, State.KEPT}),
     }
 )
-"""To arriving again when more instances come, to complete when what read it is gone or a person says so."""
+"""To arriving again when more instances come, to complete when what read it is gone or a person says so; from
+arriving to delivering again if what came changes nothing of its report."""
 
 
 def may_go(before: State, after: State) -> bool:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Connection, Engine, Row, Select, select
 
 from medmllm_plugin.dicom_bridge.states import State, may_go
-from medmllm_plugin.dicom_bridge.tables import events, instances, studies
+from medmllm_plugin.dicom_bridge.tables import READS, events, instances, studies
 from medmllm_plugin.errors import SettingsError
 
 Clock = Callable[[], float]
@@ -45,6 +45,7 @@ class Instance:
     calling_ae: str
     received: float
     """Seconds since 1970."""
+    called_ae: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,7 @@ class StudyRow:
     priority: int
     attempts: int
     owner: str
+    not_before: float
 
 
 class Store:
@@ -79,9 +81,11 @@ class Store:
             salt: A secret of the site, for pseudonymous keys.
             clock: Seconds since 1970.
         """
-        self._engine = engine
+        self.engine = engine
+        self.reader = engine.execution_options(**{READS: True})
+        """The same database for what only reads."""
         self._salt = salt
-        self._clock = clock
+        self.clock = clock
 
     def key(self, study_uid: str) -> str:
         """The pseudonym of a study: the same as long as the salt is."""
@@ -96,8 +100,8 @@ class Store:
         Returns:
             The studies that got something they didn't have.
         """
-        now, changed = self._clock(), dict[str, int]()
-        with self._engine.begin() as connection:
+        now, changed = self.clock(), dict[str, int]()
+        with self.engine.begin() as connection:
             for one in came:
                 if not self._is_new_record(connection, one):
                     continue
@@ -107,10 +111,19 @@ class Store:
                     changed[one.study_uid] = changed.get(one.study_uid, 0) + 1
                 self._arrived(connection, one, now, changed=not same)
             for study_uid, count in changed.items():
-                self._event(connection, study_uid, "received", {"instances": count})
+                self.record(connection, study_uid, "received", {"instances": count})
         return list(changed)
 
-    def move(self, study_uid: str, to: State, reason: str, *, at: State | None = None, **values: Any) -> bool:
+    def move(
+        self,
+        study_uid: str,
+        to: State,
+        reason: str,
+        *,
+        at: State | None = None,
+        by: str | None = None,
+        **values: Any,
+    ) -> bool:
         """Move a study to a state, with why.
 
         Args:
@@ -118,28 +131,45 @@ class Store:
             to: The state.
             reason: Why, in words without a name.
             at: Only if it is in this state now.
+            by: Only if it is this node's turn.
             **values: Other columns to set with it, such as `owner`.
 
         Returns:
-            False if it isn't there, isn't in the state `at`, or can't go from its state to this one.
+            False if it isn't there, isn't as `at` and `by` say, or can't go from its state to this one.
         """
-        with self._engine.begin() as connection:
-            row = connection.execute(select(studies).where(studies.c.study_uid == study_uid)).first()
-            if row is None or (at is not None and row.state != at) or not may_go(State(row.state), to):
-                return False
-            changed = {**values, "state": to.value, "reason": reason, "since": self._clock()}
-            if "plan" in changed:
-                changed["plan"] = json.dumps(changed["plan"])
-            connection.execute(studies.update().where(studies.c.study_uid == study_uid).values(**changed))
-            details = {"from": row.state, "to": to.value, "reason": reason}
-            self._event(connection, study_uid, "moved", details)
-            return True
+        with self.engine.begin() as connection:
+            return self.moved(connection, study_uid, to, reason, at=at, by=by, **values)
+
+    def moved(
+        self,
+        connection: Connection,
+        study_uid: str,
+        to: State,
+        reason: str,
+        *,
+        at: State | None = None,
+        by: str | None = None,
+        **values: Any,
+    ) -> bool:
+        """As `move`, as part of a transaction."""
+        row = connection.execute(_locked(study_uid)).first()
+        if row is None or (at is not None and row.state != at) or (by is not None and row.owner != by):
+            return False
+        if not may_go(State(row.state), to):
+            return False
+        changed = {**values, "state": to.value, "reason": reason, "since": self.clock()}
+        if "plan" in changed:
+            changed["plan"] = json.dumps(changed["plan"])
+        connection.execute(studies.update().where(studies.c.study_uid == study_uid).values(**changed))
+        details = {"from": row.state, "to": to.value, "reason": reason}
+        self.record(connection, study_uid, "moved", details)
+        return True
 
     def study(self, study_uid: str) -> StudyRow | None:
         """A study; None if there is none of that UID."""
-        with self._engine.connect() as connection:
+        with self.reader.connect() as connection:
             row = connection.execute(select(studies).where(studies.c.study_uid == study_uid)).first()
-        return None if row is None else _study(row)
+        return None if row is None else study_of(row)
 
     def named(self, name: str) -> StudyRow:
         """The study that a person means by its UID, its key, or the end of either.
@@ -160,8 +190,8 @@ class Store:
         query = select(studies).order_by(studies.c.priority, studies.c.since)
         if states:
             query = query.where(studies.c.state.in_([one.value for one in states]))
-        with self._engine.connect() as connection:
-            return [_study(row) for row in connection.execute(query)]
+        with self.reader.connect() as connection:
+            return [study_of(row) for row in connection.execute(query)]
 
     def instances(self, study_uid: str) -> list[Instance]:
         """The instances of a study, each once as it came last, in the order of their UIDs."""
@@ -170,19 +200,19 @@ class Store:
             .where(instances.c.study_uid == study_uid, instances.c.current)
             .order_by(instances.c.sop_instance_uid)
         )
-        with self._engine.connect() as connection:
+        with self.reader.connect() as connection:
             return [_instance(row) for row in connection.execute(query)]
 
     def indexed(self, node: str) -> set[tuple[str, int]]:
         """Segment and offset of every instance of a node that is indexed."""
         query = select(instances.c.segment, instances.c.offset).where(instances.c.node == node)
-        with self._engine.connect() as connection:
+        with self.reader.connect() as connection:
             return {(row.segment, row.offset) for row in connection.execute(query)}
 
     def events(self, study_uid: str) -> list[dict[str, Any]]:
         """All that happened to a study, the first first."""
         query = select(events).where(events.c.key == self.key(study_uid)).order_by(events.c.id)
-        with self._engine.connect() as connection:
+        with self.reader.connect() as connection:
             return [
                 {"time": row.time, "event": row.event, **json.loads(row.details)}
                 for row in connection.execute(query)
@@ -190,8 +220,8 @@ class Store:
 
     def note(self, study_uid: str, event: str, details: Mapping[str, Any]) -> None:
         """Keep an event of a study; no name belongs into its details."""
-        with self._engine.begin() as connection:
-            self._event(connection, study_uid, event, details)
+        with self.engine.begin() as connection:
+            self.record(connection, study_uid, event, details)
 
     def _is_new_record(self, connection: Connection, one: Instance) -> bool:
         query = select(instances.c.length).where(
@@ -212,7 +242,7 @@ class Store:
         return any(row.dataset_crc32 == one.dataset_crc32 for row in before)
 
     def _arrived(self, connection: Connection, one: Instance, now: float, *, changed: bool) -> None:
-        row = connection.execute(select(studies).where(studies.c.study_uid == one.study_uid)).first()
+        row = connection.execute(_locked(one.study_uid)).first()
         if row is None:
             connection.execute(
                 studies.insert().values(
@@ -229,28 +259,31 @@ class Store:
                     plan="{}",
                     priority=9,
                     attempts=0,
-                    owner="",
+                    owner=one.node,
+                    not_before=0.0,
                 )
             )
             return
         values: dict[str, Any] = {}
         if changed:
-            values["last_received"] = max(row.last_received, one.received)
+            values = {"last_received": max(row.last_received, one.received), "owner": one.node}
             if row.state != State.ARRIVING:
                 values |= {
                     "state": State.ARRIVING.value,
                     "reason": f"an instance came after it was {row.state}",
                     "since": now,
                     "attempts": 0,
+                    "not_before": 0.0,
                 }
                 moved = {"from": row.state, "to": State.ARRIVING.value, "reason": values["reason"]}
-                self._event(connection, one.study_uid, "moved", moved)
+                self.record(connection, one.study_uid, "moved", moved)
         if values:
             connection.execute(studies.update().where(studies.c.study_uid == one.study_uid).values(**values))
 
-    def _event(self, connection: Connection, study_uid: str, event: str, details: Mapping[str, Any]) -> None:
+    def record(self, connection: Connection, study_uid: str, event: str, details: Mapping[str, Any]) -> None:
+        """Keep an event of a study as part of a transaction; no name belongs into its details."""
         said = json.dumps(details, ensure_ascii=False)
-        values = {"time": self._clock(), "key": self.key(study_uid), "event": event, "details": said}
+        values = {"time": self.clock(), "key": self.key(study_uid), "event": event, "details": said}
         connection.execute(events.insert().values(**values))
 
 
@@ -258,6 +291,11 @@ def digest_of(came: Iterable[Instance]) -> str:
     """A hash that two sets of instances share if they are of the same UIDs with the same content."""
     lines = sorted(f"{one.sop_instance_uid} {one.dataset_crc32:08x}" for one in came)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _locked(study_uid: str) -> Select[Any]:
+    """A study, kept from other writers until the transaction ends."""
+    return select(studies).where(studies.c.study_uid == study_uid).with_for_update()
 
 
 def _values(one: Instance) -> dict[str, Any]:
@@ -268,6 +306,7 @@ def _instance(row: Row[Any]) -> Instance:
     return Instance(**{name: getattr(row, name) for name in Instance.__dataclass_fields__})
 
 
-def _study(row: Row[Any]) -> StudyRow:
+def study_of(row: Row[Any]) -> StudyRow:
+    """A row of the table of studies."""
     known = {name: getattr(row, name) for name in StudyRow.__dataclass_fields__}
     return StudyRow(**{**known, "state": State(row.state), "plan": json.loads(row.plan)})

@@ -32,6 +32,9 @@ from medmllm_plugin.errors import SettingsError
 VERSION = 1
 """Of these tables; a database of a newer one is refused."""
 
+READS = "medmllm_reads"
+"""Execution option of a connection that will only read, and so waits for no writer."""
+
 metadata = MetaData()
 
 versions = Table("medmllm_version", metadata, Column("version", Integer, primary_key=True))
@@ -52,6 +55,7 @@ instances = Table(
     Column("series_uid", String(64), nullable=False),
     Column("modality", String(16), nullable=False),
     Column("calling_ae", String(16), nullable=False),
+    Column("called_ae", String(16), nullable=False),
     Column("received", Float, nullable=False),
     Column("current", Boolean, nullable=False, doc="False if the same came again later"),
     Index("medmllm_instances_by_study", "study_uid"),
@@ -74,21 +78,32 @@ studies = Table(
     Column("plan", Text, nullable=False, doc="JSON: what the rules say of it"),
     Column("priority", Integer, nullable=False, doc="0 is first"),
     Column("attempts", Integer, nullable=False),
-    Column("owner", String(64), nullable=False, doc="the node that works on it, or empty"),
+    Column("owner", String(64), nullable=False, doc="the node whose turn it is, or empty for any"),
+    Column("not_before", Float, nullable=False, doc="when it may be tried again, seconds since 1970"),
     Index("medmllm_studies_by_state", "state", "priority", "since"),
+)
+
+reports = Table(
+    "medmllm_reports",
+    metadata,
+    Column("study_uid", String(64), ForeignKey("medmllm_studies.study_uid"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("made", Float, nullable=False, doc="seconds since 1970"),
+    Column("digest", String(64), nullable=False, doc="of the instances that it is about"),
+    Column("folder", Text, nullable=False, doc="where its files lie, from the node's folder"),
+    Column("objects", Text, nullable=False, doc="JSON: file, SOP class and instance UID of each"),
 )
 
 deliveries = Table(
     "medmllm_deliveries",
     metadata,
     Column("study_uid", String(64), ForeignKey("medmllm_studies.study_uid"), primary_key=True),
-    Column("version", Integer, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
     Column("destination", String(64), primary_key=True),
-    Column("state", String(16), nullable=False, doc="waiting, sent, committed or refused"),
+    Column("state", String(16), nullable=False, doc="a value of states.Sent"),
     Column("attempts", Integer, nullable=False),
-    Column("next_try", Float, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("objects", Text, nullable=False, doc="JSON: SOP class and instance UIDs"),
+    Column("next_try", Float, nullable=False, doc="seconds since 1970"),
+    Column("note", Text, nullable=False, doc="what the destination said last"),
 )
 
 events = Table(
@@ -160,4 +175,5 @@ def _durable(connection: Any, _: Any) -> None:
 
 def _immediate(connection: Any) -> None:
     """A transaction that will write takes its turn at once, rather than fail half way."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from medmllm_plugin import __version__
 from medmllm_plugin.calibration import Calibration
 from medmllm_plugin.errors import ModelError, OutputError, SettingsError
 from medmllm_plugin.evidence import examine
-from medmllm_plugin.findings import Effect, Status, Trial, TrialResult
+from medmllm_plugin.findings import Effect, Side, Status, Trial, TrialResult
 from medmllm_plugin.models import Model
 from medmllm_plugin.phantoms.study import PhantomStudy, sample_study
 from medmllm_plugin.reliability import Estimate, Scored, auc, ece, estimate, fit
@@ -60,15 +61,25 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """How many of some findings something holds of."""
+class Count:
+    """How many of some findings."""
 
-    words: str
     count: int
     of: int
 
     def __str__(self) -> str:
         return f"{self.count} of {self.of}" + (f" ({self.count / self.of:.0%})" if self.of else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Of how many findings something holds."""
+
+    words: str
+    false: Count
+    """Of those that are not there."""
+    true: Count
+    """Of those that are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +115,9 @@ class Calibrated:
         ]
 
     def figures(self) -> tuple[Line, ...]:
-        """Calibration error, and how well certainties tell right from wrong."""
+        """Calibration error, and how well certainties tell right from wrong; none without findings."""
+        if not any(self.raw()):
+            return ()
         named = (("calibration error (ECE, 10 bins)", ece), ("right above wrong (AUC)", auc))
         return tuple(
             Line(
@@ -119,10 +132,10 @@ class Calibrated:
     def shares(self) -> tuple[Share, ...]:
         """What abstention and the evidence pass do to findings that are there and to those that aren't."""
         found = [one for case in self.judged for one in case.found]
-        rows = [*self._shares("below the limit, without the evidence pass", self._unsure(found, tried=False))]
+        rows = [_share("below the limit, without the evidence pass", self._unsure(found, tried=False))]
         if self.evidence:
-            rows += self._shares("not image-supported", [(one, one.supported is False) for one in found])
-            rows += self._shares("either of the two, after it", self._unsure(found, tried=True))
+            rows.append(_share("not image-supported", [(one, one.supported is False) for one in found]))
+            rows.append(_share("either of the two, after it", self._unsure(found, tried=True)))
             rows += _by_trial(found)
         return tuple(rows)
 
@@ -133,11 +146,6 @@ class Calibrated:
             certainty = self.calibration.probability(one.finding, one.score, supported=supported)
             marks.append((one, certainty < self.calibration.abstain_below or supported is False))
         return marks
-
-    def _shares(self, words: str, marks: Sequence[tuple[Scored, bool]]) -> Iterator[Share]:
-        for right, which in ((False, "false"), (True, "true")):
-            mine = [mark for one, mark in marks if one.right is right]
-            yield Share(words=f"{which} findings {words}", count=sum(mine), of=len(mine))
 
     def lines(self) -> Iterator[str]:
         """The result for a terminal."""
@@ -150,7 +158,7 @@ class Calibrated:
             if one.tried is not None:
                 yield f"    {one.tried} with the evidence pass"
         for share in self.shares():
-            yield f"  {share.words}: {share}"
+            yield f"  {share.words}: {share.false} of the false findings, {share.true} of the true"
 
     def to_json(self) -> dict[str, Any]:
         """The result for machines."""
@@ -169,7 +177,7 @@ class Calibrated:
                 }
                 for one in self.figures()
             ],
-            "shares": [{"words": one.words, "count": one.count, "of": one.of} for one in self.shares()],
+            "shares": [asdict(one) for one in self.shares()],
             "calibration": self.calibration.to_json(),
         }
 
@@ -267,6 +275,7 @@ def read_phantom(study: PhantomStudy, model: Model, *, evidence: bool) -> Case:
                 finding=one.finding,
                 score=one.certainty,
                 right=id(one) in right,
+                lateral=one.side in (Side.LEFT, Side.RIGHT),
                 supported=tried.image_supported,
                 trials=tried.trials,
             )
@@ -276,28 +285,36 @@ def read_phantom(study: PhantomStudy, model: Model, *, evidence: bool) -> Case:
     )
 
 
+def _share(words: str, marks: Sequence[tuple[Scored, bool]]) -> Share:
+    counts = []
+    for right in (False, True):
+        mine = [mark for one, mark in marks if one.right is right]
+        counts.append(Count(count=sum(mine), of=len(mine)))
+    return Share(words=words, false=counts[0], true=counts[1])
+
+
 def _by_trial(found: Sequence[Scored]) -> Iterator[Share]:
-    """What each trial did to findings that are there, in which image and model should agree."""
+    """What each trial did."""
     words = {
         (Trial.MASKED, Effect.KEPT): "still said when their pictures were covered",
-        (Trial.MIRRORED, Effect.FLIPPED): "that changed sides when left and right were exchanged",
         (Trial.SHIFTED, Effect.GONE): "gone when the pictures were moved, each move counted",
         (Trial.BETWEEN, Effect.GONE): "gone when the slices between were shown",
+        (Trial.MIRRORED, Effect.FLIPPED): "on the other side when left and right were exchanged",
+        (Trial.MIRRORED, Effect.KEPT): "on the same side then",
     }
     for (trial, effect), told in words.items():
-        for right, which in ((False, "false"), (True, "true")):
-            effects = [
-                result.effect
-                for one in found
-                if one.right is right
-                for result in one.trials
-                if result.trial is trial
-            ]
-            yield Share(words=f"{which} findings {told}", count=effects.count(effect), of=len(effects))
+        marks = [
+            (one, result.effect is effect)
+            for one in found
+            if one.lateral or trial is not Trial.MIRRORED
+            for result in one.trials
+            if result.trial is trial
+        ]
+        yield _share(told, marks)
 
 
-def _interval(one: Estimate) -> list[float]:
-    return [round(value, 4) for value in (one.value, one.low, one.high)]
+def _interval(one: Estimate) -> list[float] | None:
+    return None if isnan(one.value) else [round(value, 4) for value in (one.value, one.low, one.high)]
 
 
 def _known(record: Path, head: dict[str, Any]) -> dict[int, Case]:
@@ -320,7 +337,7 @@ def _known(record: Path, head: dict[str, Any]) -> dict[int, Case]:
     else:
         return known
     raise SettingsError(
-        f"{record}: holds another run, expected this one or none; remove it or name another -o"
+        f"{record}: found a record of another run, expected one of this or none; remove it, or name another"
     )
 
 
@@ -341,6 +358,7 @@ def _case_json(case: Case) -> dict[str, Any]:
                 "finding": one.finding,
                 "score": one.score,
                 "right": one.right,
+                "lateral": one.lateral,
                 "supported": one.supported,
                 "trials": [[tried.trial, tried.effect, tried.certainty] for tried in one.trials],
             }

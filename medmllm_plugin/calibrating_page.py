@@ -66,7 +66,7 @@ def _diagrams(result: Calibrated) -> str:
 def _diagram(pairs: Pairs, words: str) -> str:
     flat = [pair for group in pairs for pair in group]
     points = bins([score for score, _ in flat], [right for _, right in flat])
-    inner, most = SIDE - 2 * MARGIN, max(one.count for one in points)
+    inner, most = SIDE - 2 * MARGIN, max((one.count for one in points), default=1)
 
     def at(score: float, share: float) -> str:
         return f"{MARGIN + score * inner:.1f},{SIDE - MARGIN - share * inner:.1f}"
@@ -89,12 +89,13 @@ def _diagram(pairs: Pairs, words: str) -> str:
         f'<text x="{MARGIN - 6}" y="{SIDE - MARGIN - tick * inner + 4:.0f}" text-anchor="end">{tick:g}</text>'
         for tick in (0, 0.5, 1)
     )
+    joined = f'<path class="way" d="M{way}"/>' if way else ""
     return (
         f'<svg viewBox="0 0 {SIDE} {SIDE}" role="img" aria-label="{text(words)}: certainty against share '
         f'right, {len(points)} bins">{lines}'
         f'<path class="even" d="M{at(0, 0)} L{at(1, 1)}"/>'
         f'<rect class="frame" x="{MARGIN}" y="{MARGIN}" width="{inner}" height="{inner}"/>'
-        f'<path class="way" d="M{way}"/>{dots}{ticks}'
+        f"{joined}{dots}{ticks}"
         f'<text x="{SIDE / 2:.0f}" y="{SIDE - 4}" text-anchor="middle">certainty</text>'
         f'<text x="{MARGIN}" y="{MARGIN - 10}">share right</text></svg>'
     )
@@ -111,12 +112,12 @@ def _figures(result: Calibrated) -> str:
 
 
 def _shares(result: Calibrated) -> str:
-    rows = [[one.words, str(one)] for one in result.shares()]
+    rows = [[one.words, str(one.false), str(one.true)] for one in result.shares()]
     limit = f"{result.calibration.abstain_below:.0%}"
     return (
         "<h2>What becomes indeterminate</h2>"
         f'<p class="quiet">A finding below {limit}, or not image-supported, is reported as indeterminate; '
-        f"none is dropped.</p>{_table(['Of the findings that judge', 'How many'], rows)}"
+        f"none is dropped.</p>{_table(['', 'Of the false findings', 'Of the true'], rows)}"
     )
 
 

@@ -31,6 +31,7 @@ from medmllm_plugin.cli_models import models_command
 from medmllm_plugin.cli_pictures import series_command, slices_command
 from medmllm_plugin.cli_read import read_command
 from medmllm_plugin.cli_selftest import selftest_command
+from medmllm_plugin.cli_serve import retry_command, serve_command, studies_command
 from medmllm_plugin.cli_sr import sr
 from medmllm_plugin.outputs import check, whole_folder
 
@@ -89,6 +90,9 @@ medmllm.add_command(series_command)
 medmllm.add_command(selftest_command)
 medmllm.add_command(calibrate_command)
 medmllm.add_command(sr)
+medmllm.add_command(serve_command)
+medmllm.add_command(studies_command)
+medmllm.add_command(retry_command)
 
 
 @medmllm.command("phantom")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,8 @@ class _Look:
     mm3: float | None
     """Size of the volume, in any unit that is the same for all; None where images have no place."""
     smallest: float | None
-    """The larger of the coarsest pixel and the widest distance between neighbours seen, mm."""
+    """The larger of the coarsest pixel and the widest distance between neighbours seen, mm; of several
+    directions that which shows most."""
 
 
 def _look(shown: SliceSet, volume: Volume) -> _Look:
@@ -93,7 +95,7 @@ def _look(shown: SliceSet, volume: Volume) -> _Look:
         bounds, pixel = one.box_in_source((0, 0, columns, rows)), _pixel_mm(one, volume, numbers)
         for layer, inside in _layers(one.source, bounds):
             if isinstance(layer, Resampled):
-                if layer.first in known:
+                if layer.first in known and places.grid is not None:
                     images[places.passed(layer, inside)] = True
                     cuts[layer] = min(pixel, cuts.get(layer, np.inf))
                     seen |= places.in_cut(layer, inside)
@@ -102,14 +104,12 @@ def _look(shown: SliceSet, volume: Volume) -> _Look:
                 images[k] = True
                 finest[k] = min(finest[k], pixel)
                 seen[k] |= places.inside(k, inside)
-    whole = np.isfinite(finest)
-    coarsest = max([*finest[whole], *cuts.values()], default=np.nan)
-    distances = [_widest(places.grid, whole), _between(list(cuts))]
+    sizes = [*places.smallest(finest), *places.smallest_of_cuts(cuts)]
     return _Look(
         images=images,
         share=float(np.average(seen.mean(axis=1), weights=places.weights)),
         mm3=float(places.weights.sum()) if places.placed else None,
-        smallest=float(max(coarsest, *distances)) if np.isfinite(coarsest) else None,
+        smallest=float(np.min(sizes)) if sizes and np.isfinite(sizes).all() else None,
     )
 
 
@@ -123,7 +123,7 @@ def _layers(source: Source, bounds: Bounds) -> Iterator[tuple[Source, Bounds]]:
 
 
 def _pixel_mm(one: Slice, volume: Volume, numbers: dict[Source, int]) -> float:
-    """The longer side of a picture's pixel, mm; not a number where spacing is unknown."""
+    """The longer side of a picture's pixel, mm; NaN where spacing is unknown."""
     if one.to_patient is not None:
         return float(np.linalg.norm(one.to_patient[:3, :2], axis=0).max())
     spacing = None
@@ -135,21 +135,10 @@ def _pixel_mm(one: Slice, volume: Volume, numbers: dict[Source, int]) -> float:
     return float(lengths.max())
 
 
-def _widest(grid: Grid | None, seen: NDArray[np.bool_]) -> float:
-    """The widest distance between an image that is seen and the next one that is; 0 if there are no two."""
-    if grid is None or np.count_nonzero(seen) < 2:
-        return 0.0
-    return float(np.diff(grid.heights[seen]).max())
-
-
-def _between(cuts: Sequence[Resampled]) -> float:
-    """The widest distance between neighbouring cuts of one direction; 0 if there are no two."""
-    families: dict[tuple[float, ...], list[float]] = {}
-    for one in cuts:
-        normal = unit_normal(one.to_patient)
-        direction = tuple(round(float(v), 4) for v in normal)
-        families.setdefault(direction, []).append(float(one.to_patient[:3, 3] @ normal))
-    return min((float(np.diff(sorted(one)).max()) for one in families.values() if len(one) > 1), default=0.0)
+def _visible(heights: NDArray[np.float64], low: float, high: float, pixel: float) -> float:
+    """How large a thing must be to be seen in planes at these heights, mm: in the gaps and by its pixels."""
+    gaps = np.diff(np.sort(heights)) if len(heights) > 1 else np.array([heights[0] - low, high - heights[0]])
+    return max(pixel, float(gaps.max()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -189,10 +178,38 @@ class _Places:
         found: NDArray[np.bool_] = (left <= column) & (column <= right) & (top <= row) & (row <= bottom)
         return found
 
+    def smallest(self, pixels: NDArray[np.float64]) -> Iterator[float]:
+        """How large a thing must be to be seen in the images by themselves; nothing where none is shown.
+
+        Args:
+            pixels: For each image its finest pixel, mm; infinite where it isn't shown.
+        """
+        whole = np.isfinite(pixels) | np.isnan(pixels)
+        if whole.any():
+            coarsest = float(pixels[whole].max())
+            heights = None if self.grid is None else self.grid.heights
+            yield (
+                coarsest
+                if heights is None
+                else _visible(heights[whole], float(heights[0]), float(heights[-1]), coarsest)
+            )
+
+    def smallest_of_cuts(self, cuts: dict[Resampled, float]) -> Iterator[float]:
+        """The same of cuts, by their finest pixels, mm, for each direction that they have."""
+        families: dict[tuple[float, ...], list[Resampled]] = {}
+        for one in cuts:
+            families.setdefault(tuple(np.round(unit_normal(one.to_patient), 4).tolist()), []).append(one)
+        for normal, family in families.items():
+            assert self.grid is not None
+            ends = (-0.5, self.grid.columns - 0.5), (-0.5, self.grid.rows - 0.5), (0, len(self.grid) - 1)
+            reach = self.grid.to_patient(np.array(list(product(*ends)), np.float64)) @ normal
+            heights = np.array([one.to_patient[:3, 3] @ normal for one in family])
+            pixel = max(cuts[one] for one in family)
+            yield _visible(heights, float(reach.min()), float(reach.max()), pixel)
+
     def passed(self, cut: Resampled, bounds: Bounds) -> slice:
         """Which images a box of a cut passes through."""
-        if self.grid is None:
-            return slice(0)
+        assert self.grid is not None
         left, top, right, bottom = (bound - 0.5 for bound in bounds)
         corners = [(left, top, 0), (right, top, 0), (left, bottom, 0), (right, bottom, 0)]
         position = self.grid.to_index(apply(cut.to_patient, corners))[:, 2]
@@ -201,8 +218,7 @@ class _Places:
 
     def in_cut(self, cut: Resampled, bounds: Bounds) -> NDArray[np.bool_]:
         """Which places lie in a box of a cut."""
-        if self.grid is None:
-            return np.zeros(self.column.shape, np.bool_)
+        assert self.grid is not None
         edges = self.grid.edges()
         spread = np.linspace(0, 1, self.column.shape[1])
         index, _ = self.grid.along(edges[:-1, None] + np.diff(edges)[:, None] * spread)

@@ -3,7 +3,8 @@
     MedMLLMError                 anything of ours; one clear line, exit code `exit_code`
     ├── InputError               the input can't be used as given (exit 2)
     │   ├── StudyError           a study, series or file: what was found, what was expected, where, what to do
-    │   └── GeometryError        a place that can't be computed exactly
+    │   ├── GeometryError        a place that can't be computed exactly
+    │   └── RetrieveError        a PACS can't be asked, or doesn't give; says whether to try again
     ├── SettingsError            an option, a model's name or folder, an output folder (exit 2)
     ├── CodeError                a finding or site that `codes.toml` doesn't have (exit 2)
     ├── ModelError               a model could not be opened or could not answer (exit 3)
@@ -11,6 +12,7 @@
     │   ├── TooManyPicturesError more pictures than it takes; says how many it takes
     │   └── TooManyTokensError   a longer prompt than it takes; says how many tokens it takes
     ├── OutputError              something could not be written or delivered (exit 4)
+    │   └── DeliveryError        a destination didn't take or keep it; says whether to try again
     └── CancelledError           the user stopped it (exit 130)
 
 A wrong argument of a function is a plain `ValueError`. No error carries a patient's name.
@@ -49,6 +51,15 @@ class StudyError(InputError):
 
 class GeometryError(InputError):
     """A place can't be computed exactly, so it is refused."""
+
+
+class RetrieveError(InputError):
+    """A PACS can't be asked, or doesn't give what it is asked for."""
+
+    def __init__(self, message: str, *, retry: bool) -> None:
+        self.retry = retry
+        """Whether the same may go well later, with nobody changing anything."""
+        super().__init__(message)
 
 
 class SettingsError(MedMLLMError):
@@ -101,6 +112,15 @@ class OutputError(MedMLLMError):
     """Something could not be written or delivered; nothing half-written was left."""
 
     exit_code = 4
+
+
+class DeliveryError(OutputError):
+    """A destination didn't take an object, or doesn't keep it."""
+
+    def __init__(self, message: str, *, retry: bool) -> None:
+        self.retry = retry
+        """Whether the same may go well later, with nobody changing anything."""
+        super().__init__(message)
 
 
 class CancelledError(MedMLLMError):

@@ -17,8 +17,9 @@ def one_channel(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     >>> one_channel(np.zeros((2, 4, 3), np.uint8)).shape
     (2, 4)
     """
-    grey = pixels.strides[2] == 0 or bool((pixels == pixels[..., :1]).all())
-    return pixels[..., 0] if grey else pixels
+    first = pixels[..., 0]
+    grey = pixels.strides[2] == 0 or all(np.array_equal(first, pixels[..., other]) for other in (1, 2))
+    return first if grey else pixels
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -319,13 +319,20 @@ def _thinking(tell: Progress) -> Callable[[int, int, int, int], None]:
     return told
 
 
-def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, Path]:
+def write(
+    reading: Reading,
+    folder: Path,
+    *,
+    sr: str = "default",
+    predecessors: Mapping[str, Sequence[Dataset]] | None = None,
+) -> dict[str, Path]:
     """Write a reading's files into an empty folder.
 
     Args:
         reading: The study as read.
         folder: Where to.
         sr: Which DICOM objects: a name of `sr_profile.PROFILES`.
+        predecessors: As `sr_profile.dicom_files`.
 
     Returns:
         Paths by what they are: `report`, `page`, `slices`, `pictures` (a folder); with a prior study
@@ -340,7 +347,13 @@ def write(reading: Reading, folder: Path, *, sr: str = "default") -> dict[str, P
     from medmllm_plugin.dicom_bridge import sr_profile
 
     profile, headers = sr_profile.profile(sr), reading.headers
-    made = sr_profile.dicom_files(reading.report, headers, reading.slices, profile=profile) if headers else []
+    made = (
+        sr_profile.dicom_files(
+            reading.report, headers, reading.slices, profile=profile, predecessors=predecessors
+        )
+        if headers
+        else []
+    )
     files = {
         "report": folder / "report.json",
         "page": folder / "report.html",

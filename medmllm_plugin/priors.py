@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medmllm_plugin.dicom_bridge.sr_reader import read_sr
 from medmllm_plugin.errors import CodeError, StudyError
 from medmllm_plugin.findings import Change, Finding, Side, Status
 from medmllm_plugin.report import Report
@@ -71,6 +70,8 @@ def _of_json(path: Path) -> tuple[str | None, tuple[Earlier, ...]]:
 
 
 def _of_sr(path: Path) -> tuple[str | None, tuple[Earlier, ...]]:
+    from medmllm_plugin.dicom_bridge.sr_reader import read_sr
+
     document = read_sr(path)
     found = []
     for one in document.findings:

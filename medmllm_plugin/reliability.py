@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from medmllm_plugin.findings import TrialResult
 BINS = 10
 """Bins of equal width from 0 to 1."""
 
-DRAWS = 2000
+DRAWS = 1000
 """Samples drawn for an interval."""
 
 SPREAD = 1.5
@@ -35,6 +36,8 @@ class Scored:
     score: float
     """Its raw certainty, 0 to 1."""
     right: bool
+    lateral: bool = False
+    """Whether it was said to be left or right."""
     supported: bool | None = None
     """The verdict of the evidence pass; None if there was none or it can't say."""
     trials: tuple[TrialResult, ...] = ()
@@ -56,18 +59,22 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval."""
+    """A figure and its 95 % interval; NaN where it can't be told."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if isnan(self.value):
+            return "not known"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def bins(scores: Sequence[float], right: Sequence[bool]) -> tuple[Bin, ...]:
     """The findings in bins of equal width; those without any are left out."""
+    if not scores:
+        return ()
     values, hits = _arrays(scores, right)
     places = np.minimum((values * BINS).astype(int), BINS - 1)
     return tuple(
@@ -91,7 +98,8 @@ def ece(scores: Sequence[float], right: Sequence[bool]) -> float:
     >>> round(ece([0.9, 0.9, 0.9, 0.9], [True, True, True, False]), 3)
     0.15
     """
-    return sum(one.count * abs(one.score - one.share) for one in bins(scores, right)) / len(scores)
+    values, _ = _arrays(scores, right)
+    return sum(one.count * abs(one.score - one.share) for one in bins(scores, right)) / len(values)
 
 
 def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
@@ -130,11 +138,13 @@ def estimate(
     if not filled:
         raise ValueError("there is no finding to take a figure of")
     rng = np.random.default_rng(seed)
-    drawn = [
+    value = _of(filled, figure)
+    drawn = (
         _of([filled[k] for k in rng.integers(0, len(filled), len(filled))], figure) for _ in range(DRAWS)
-    ]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    return Estimate(value=_of(filled, figure), low=low, high=high)
+    )
+    known = [one for one in drawn if not isnan(one)] or [value]
+    low, high = np.percentile(known, [2.5, 97.5]).tolist()
+    return Estimate(value=value, low=low, high=high)
 
 
 def fit(findings: Sequence[Scored], *, tried: bool) -> Odds:

@@ -6,7 +6,7 @@ the images it was computed from, by the same geometry by which its values were c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -239,6 +239,15 @@ class Resampled:
 
 Source = ImageRef | Tile | Resampled
 """What a plane or a picture was taken from."""
+
+
+def layers(source: Source) -> Iterator[Source]:
+    """The images and cuts that a source shows: of a slab those that it is put together of, else itself."""
+    if isinstance(source, Resampled) and source.slab is not None:
+        for k in source.slab:
+            yield from layers(source.sources[k])
+    else:
+        yield source
 
 
 def outline(part: ImageRef | Tile, bounds: Bounds) -> Outline:

@@ -63,9 +63,10 @@ _BOUND: dict[str, Json] = {
 _ADDED = {
     *("pictures", "in_picture", "volume", "tiles", "question", "answer", "differential", "coverage"),
     *("checks", "heard", "trials", "probabilities", "agreement", "prior_images", "prior_pictures"),
-    *("task_version", "language", "strategy"),
+    *("task_version", "language", "strategy", "parts", "days_before"),
 }
-"""Fields that files of the same schema's number written before don't have, or that only montages have."""
+"""Fields that files of the same schema's number written before don't have, or that only montages, sets of
+several series or prior studies have."""
 
 
 class Computed(TypedDict):
@@ -125,10 +126,18 @@ def slices_schema() -> Json:
         **ways,
         "tiles": [{"column": _FROM_0, "row": _FROM_0, "source": ImageRef | Computed, **ways}],
     }
+    part = {name: study[name] for name in ("modality", "series_instance_uid", "frame_of_reference_uid")}
+    series = {
+        **study,
+        "plan": str,
+        "notes": tuple[str, ...],
+        "parts": [{"pictures": _FROM_1, **part, "words": str, "plan": str}],
+        "days_before": int | None,
+    }
     return _document(
         "medmllm-slices/1",
         "What a model was shown, and the way from each picture to its image and to the patient",
-        {"series": {**study, "plan": str, "notes": tuple[str, ...]}, "slices": [picture]},
+        {"series": series, "slices": [picture]},
     )
 
 

@@ -190,7 +190,7 @@ class SliceSet:
         }
 
     def _series_shown(self) -> dict[str, Any]:
-        """What `slices.json` says where several series are shown together."""
+        """What `slices.json` says more of several series shown together, and of a prior study."""
         shown = [
             {
                 "pictures": part.pictures,
@@ -202,7 +202,8 @@ class SliceSet:
             }
             for part in self.parts
         ]
-        return {"parts": shown} if shown else {}
+        days = {} if self.days_before is None else {"days_before": self.days_before}
+        return {"parts": shown, **days} if shown else days
 
     def _placed(self, number: int, shown: Slice) -> Matrix:
         if shown.to_patient is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.models import Model
-from medmllm_plugin.resampled import Resampled, Source
+from medmllm_plugin.resampled import Source, layers
 from medmllm_plugin.sliceset import SliceSet, joined
 from medmllm_plugin.transforms.attributes import text
 from medmllm_plugin.transforms.looks import window_names
@@ -291,7 +291,8 @@ def _numbers(
 ) -> list[int]:
     """Numbers of the slices of a volume, from 1, that sources are, with their neighbours."""
     numbers = {plane.source: k for k, plane in enumerate(plan.cut(volume).planes, 1)}
-    wanted = [numbers[one] for source in sources for one in _parts(source) if one in numbers]
+    parts = (part for source in sources for part in (source, *layers(source)))
+    wanted = [numbers[part] for part in parts if part in numbers]
     near = [k + side * step for step in range(1, beside + 1) for k in wanted for side in (-1, 1)]
     chosen = list(dict.fromkeys([*wanted, *(k for k in near if 1 <= k <= len(numbers))]))
     return sorted(chosen[: max(1, most // len(window_names(plan.window, volume)[0]))])
@@ -304,14 +305,6 @@ def _half_way(numbers: Sequence[int]) -> list[int]:
     [3, 5, 7, 9]
     """
     return [*(k + (after - k) // 2 for k, after in pairwise(numbers)), numbers[-1]]
-
-
-def _parts(source: Source) -> Iterator[Source]:
-    """A source, and of a slab all that it is made of."""
-    yield source
-    if isinstance(source, Resampled) and source.slab is not None:
-        for k in source.slab:
-            yield from _parts(source.sources[k])
 
 
 def _joined(series: Sequence[Shown]) -> SliceSet:

@@ -264,7 +264,7 @@ def reply_to(
         seconds=0.0,
         token_texts=kept,
         token_probabilities=(0.5,) * len(kept),
-        token_alternatives=tuple(((one, 0.5), ("?", 0.25)) for one in kept),
+        token_alternatives=tuple(((one, 0.5), ("?", 0.25), ("!", 0.0)) for one in kept),
         finished=len(kept) == len(texts),
     )
 

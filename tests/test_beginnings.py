@@ -67,6 +67,13 @@ def test_a_file_that_cant_be_read_is_told(wrong: str, tmp_path: Path) -> None:
         list(Beginnings(8).of(paths))
 
 
+def test_a_name_is_not_cut_off_at_a_null(tmp_path: Path) -> None:
+    (path,) = files_of(tmp_path, [3])
+
+    with pytest.raises(ValueError, match="null"):
+        list(Beginnings(8).of([f"{path}\0.dcm"]))
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system doesn't list open files")
 def test_no_file_stays_open_whatever_happens(tmp_path: Path) -> None:
     paths = files_of(tmp_path, [5] * 100)

@@ -13,6 +13,8 @@ import pytest
 from pydicom import dcmread
 
 sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is in the repository and not in the package
+from benchmarks.engine import MARKS, both, check_alike, slices
+from benchmarks.overhead import model_seconds
 from benchmarks.reading import BEGIN, END, bars, into
 from benchmarks.rows import ROWS
 from benchmarks.series import SMALL, SYNTAXES, Series, series
@@ -81,6 +83,36 @@ def test_every_way_of_every_row_gives_what_it_should(small: Series, tmp_path: Pa
     assert words.endswith("\nAfter\n")
     assert words.count("\n### ") == len(tables)
     assert "earlier figures" not in words
+
+
+@pytest.mark.parametrize(("count", "side"), [(3, 112), (2, 512)])
+def test_lingshu_s_readme_and_we_make_the_same_prompt_and_the_same_reply(count: int, side: int) -> None:
+    tokens = check_alike(both(), slices(count, side), "Report.")
+
+    assert tokens > count * (round(side / 28) ** 2)
+
+
+def test_the_engine_s_tables_are_written_between_their_marks(tmp_path: Path, small: Series) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"Before\n\n{MARKS[0]}\nearlier figures\n{MARKS[1]}\n\nAfter\n", "utf-8")
+
+    done = run("benchmarks.engine", "--small", "--rounds", 1, "--data", small.root.parent, "--write", page)
+
+    words = page.read_text("utf-8")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert words.count("\n### ") == 3
+    assert "earlier figures" not in words
+    assert words.startswith("Before\n")
+    assert words.endswith("\nAfter\n")
+
+
+def test_the_work_of_a_7b_model_is_counted_from_its_sizes() -> None:
+    reads, writes = model_seconds(20_736, per_picture=1296)
+    twice, _ = model_seconds(2 * 20_736, per_picture=1296)
+
+    assert reads == pytest.approx(1.2, abs=0.05)
+    assert writes == pytest.approx(3.1, abs=0.1)
+    assert 2 < twice / reads < 2.5
 
 
 def test_a_fresh_process_tells_its_start_its_calls_and_its_memory(small: Series) -> None:

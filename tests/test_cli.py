@@ -277,6 +277,7 @@ def test_options_reach_the_reading(line: Callable[..., Line]) -> None:
         (["--context", "name=Doe"], "found 'name=Doe', expected KEY=TEXT"),
         (["--context", "age"], "found 'age', expected KEY=TEXT"),
         (["--context", "age=1", "--context", "age=2"], "found 'age=2'"),
+        (["--config", "nowhere.toml"], "nowhere.toml: can't be read"),
         (["--samples", "3", "--strategy", "zoom"], "--samples goes with --strategy consistency"),
         (["--ask", "A?", "--ask", "B?", "--choice", "yes"], "--choice goes with one question"),
     ],

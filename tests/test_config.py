@@ -92,7 +92,7 @@ def test_a_folder_beside_the_file_is_found_from_there(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("[models", r"found no valid TOML \("),
-        ("[modle.a]", "found 'modle', expected one of models, node"),
+        ("[modle.a]", "found 'modle', expected one of models, node, .*; correct it"),
         ("models = 3", "models: found 3, expected a table"),
         ("[models]\na = 3", r"models\.a: found 3, expected a table"),
         ("[models.a]\nplace='x'", r"models\.a\.uses: found nothing, expected a text"),

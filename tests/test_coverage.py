@@ -159,6 +159,31 @@ def test_what_falls_between_the_slices_may_not_be_visible() -> None:
     )
 
 
+def test_of_one_slice_what_is_beyond_it_is_not_visible() -> None:
+    volume = a_volume(21, step=2.0)
+
+    found = coverage_of(SlicePlan(count=1, select="numbers:6").apply(volume), [volume])
+
+    assert found.smallest_mm == 30.0
+
+
+def test_of_one_cut_what_is_beyond_it_is_not_visible() -> None:
+    volume = a_volume(8, rows=40, columns=40, step=3.0)
+
+    found = coverage_of(SlicePlan(count=1, plane="coronal", size=56).apply(volume), [volume])
+
+    assert found.smallest_mm == pytest.approx(20, abs=1)
+
+
+def test_of_two_directions_that_which_shows_most_counts() -> None:
+    volume = a_volume(8, rows=40, columns=40, step=3.0)
+    plans = [SlicePlan(count=8, size=56), SlicePlan(count=4, plane="coronal", size=56)]
+    axial, coronal = (plan.apply(volume) for plan in plans)
+
+    assert coverage_of(joined([axial, coronal]), [volume]).smallest_mm == 3.0
+    assert coverage_of(coronal, [volume]).smallest_mm == pytest.approx(13, abs=0.1)
+
+
 def test_small_pictures_hide_what_is_smaller_than_their_pixels() -> None:
     volume = a_volume(3, rows=560, columns=560, step=1.0)
 

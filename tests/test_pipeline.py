@@ -407,7 +407,7 @@ def test_what_no_model_was_shown_is_not_said_to_be_seen(tmp_path: Path) -> None:
     def blank(_: int, dataset: Dataset) -> None:
         dataset.PixelData = bytes(len(dataset.PixelData))
 
-    write_ct_series(tmp_path, slices=5, change=blank)
+    write_mr_series(tmp_path, slices=5, change=blank)
     model = a_model(BOXED)
 
     reading = pipeline.read(tmp_path, model=model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medmllm_plugin.findings import Change, Severity, Side, Status
 from medmllm_plugin.phantoms import sample_study
 from medmllm_plugin.phantoms.dicom import truth
 from medmllm_plugin.report import Outcome, Report
+from medmllm_plugin.sliceset import joined
 from tests.sr_reports import a_header, a_nodule, a_report, an_image
 from tests.test_report import reports
 from tests.values import a_slice_set
@@ -97,6 +99,19 @@ def test_slices_obey_their_schema_with_and_without_a_place(placed: bool) -> None
     slices = a_slice_set(3, placed=placed)
 
     check(json.loads(json.dumps(slices.to_json(folder="pictures/"))), "slices")
+
+
+def test_slices_of_several_series_and_of_a_prior_study_obey_their_schema() -> None:
+    one, other = a_slice_set(3), a_slice_set(2, modality="MR", unit="")
+    other = replace(other, study=replace(other.study, series_instance_uid="1.2.4"))
+    together = replace(joined([one, other], words=["", "FLAIR"]), days_before=40)
+
+    listed = json.loads(json.dumps(together.to_json(folder="pictures/", first=7)))
+
+    check(listed, "slices")
+    assert [part["pictures"] for part in listed["series"]["parts"]] == [3, 2]
+    assert listed["series"]["days_before"] == 40
+    assert [one["picture"] for one in listed["slices"]][:2] == ["pictures/007.png", "pictures/008.png"]
 
 
 @pytest.mark.parametrize("findings", [None, (), ("nodule",)])

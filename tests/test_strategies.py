@@ -409,6 +409,17 @@ def test_what_could_not_be_looked_at_closely_is_kept_and_marked() -> None:
     assert looked.parsed.impression[-1] == "Seen in the overview only: nodule (lung, right)."
 
 
+def test_of_a_slab_all_slices_are_looked_at_closely() -> None:
+    volume = a_volume(20, rows=112, columns=112, step=2.0)
+    views = views_of(a_model(), volume, asked={"slab_mm": 10.0})
+    model = a_model(a_said_reply(a_said_finding(pictures=[2])), a_said_reply())
+
+    looked = read(Zoom(own_overview=False), model, a_request(views.slices), view=views.again)
+
+    assert [len(one.prompt.pictures) for one in model.asked] == [4, 7]
+    assert "left out nodule, lung, left: seen in the overview, but not at full size" in looked.notes
+
+
 def test_pictures_marked_without_a_finding_are_looked_at_too() -> None:
     view, asked = a_view(20)
     model = a_model(a_said_reply(abnormal_pictures=[7]), a_said_reply())

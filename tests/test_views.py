@@ -232,6 +232,11 @@ def test_one_series_beside_a_prior_is_the_one_that_is_named(tmp_path: Path) -> N
 
     named = shown(series="2")
     chosen = shown()
+    taken = read_study([tmp_path / "now"], prior=[tmp_path / "then"], single=True)
 
     assert [prior for _, prior in named] == [False, True]
     assert (named[0][0], chosen[0][0]) == ("1.6.2", "1.6.1")
+    assert taken[0][1].notes[:2] == (
+        "series 1 (CT, 9 images) was taken: first of 2 series by having at least 5 slices in one stack",
+        "left out series 2 (CT, 4 images): one series is shown",
+    )

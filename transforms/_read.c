@@ -95,9 +95,9 @@ static PyObject *do_all(PyObject *arguments, Work *work, Py_ssize_t each)
                (count && out.len % count)) {
         PyErr_SetString(PyExc_ValueError, "as many 64-bit numbers as paths need, and equal parts of the buffer");
     } else {
-        for (Py_ssize_t n = 0; n < count; n++)
-            if (!(names[n] = PyBytes_AsString(PyTuple_GetItem(paths, n))))
-                break;
+        char *name;
+        for (Py_ssize_t n = 0; n < count && !PyBytes_AsStringAndSize(PyTuple_GetItem(paths, n), &name, NULL); n++)
+            names[n] = name;
         if (!PyErr_Occurred()) {
             Py_BEGIN_ALLOW_THREADS
             done = work(names, numbers.buf, out.buf, count, count ? out.len / count : 0);

@@ -20,6 +20,9 @@ Levels = dict[tuple[int, int], tuple[NDArray[np.float32], Window, NDArray[np.uin
 """By the identities of table and window: both, which so live as long, the grey levels of the table, and the
 line that they lie on, or `straight.NONE`."""
 
+_AT_A_TIME = 1 << 16
+"""Pixels that are looked up together without the compiled part: as many as lie in the cache."""
+
 
 def render(
     stored: Stored,
@@ -71,7 +74,7 @@ def render(
         return result.reshape(planes, *target, deep) if deep == 3 else result.reshape(planes, *target)
     pictures = np.empty((planes * deep, rows, columns), np.uint8)
     for n, number in enumerate(which):
-        np.take(levels[number], stored.raw[n // deep], out=pictures[n], mode="clip")
+        _look_up(levels[number], stored.raw[n // deep], pictures[n])
     pictures = resize_stack(pictures, target)
     if deep == 3:
         pictures = np.ascontiguousarray(np.moveaxis(pictures.reshape(planes, deep, *target), 1, -1))
@@ -79,6 +82,14 @@ def render(
         return pictures
     out[:] = pictures
     return out
+
+
+def _look_up(levels: NDArray[np.uint8], raw: NDArray[np.uint16], out: NDArray[np.uint8]) -> None:
+    """A part at a time, as numpy makes numbers of 64 bits of them first; they can't leave the table."""
+    step = max(1, _AT_A_TIME // max(1, raw.shape[1]))
+    for first in range(0, len(raw), step):
+        rows = slice(first, first + step)
+        np.take(levels, raw[rows], out=out[rows], mode="wrap")
 
 
 def shown(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

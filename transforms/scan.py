@@ -83,6 +83,8 @@ _EXPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
 _REFUSED = frozenset(uid.encode() for uid in (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian))
 _BEYOND = 64
 """Bytes after the start of the pixel data that tell whether it is one fragment."""
+_STRIPPED = {"DS": None, "IS": " \t\n\v\f\r"}
+"""Damage may leave such a character beside a number, and pydicom passes over these."""
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 
 
@@ -209,7 +211,7 @@ def _texts(vr: str, value: bytes) -> tuple[str, ...]:
         count = len(value) // struct.calcsize(_BINARY[vr])
         return tuple(map(str, struct.unpack_from(f"<{count}{_BINARY[vr]}", value)))
     text = value.decode("ascii").strip(" \0")
-    stripped = None if vr in ("IS", "DS") else " \0"  # damage may leave a tab beside a number
+    stripped = _STRIPPED.get(vr, " \0")
     parts = [part.strip(" \0") for part in text.split("\\")] if text else []
     return tuple(part.strip(stripped) or part for part in parts)
 

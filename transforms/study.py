@@ -22,6 +22,8 @@ from medmllm_plugin.volume import Volume
 
 PICTURES = 64
 """Pictures of a study where no budget is given."""
+_ALONE = "one series is shown"
+"""Why the others are left out where a single one is to be shown."""
 
 
 def plan_of(
@@ -62,6 +64,8 @@ def read_study(
 ) -> list[tuple[PlannedSeries, Volume]]:
     """The series that `plan_of` takes, each with its volume, in the order to show them.
 
+    The notes of the first volume say also which series were left out, and why.
+
     Args:
         paths: As `plan_of`.
         pictures: As `plan_of`.
@@ -78,8 +82,12 @@ def read_study(
     """
     which = (lambda found, where: _one(found, where, series, modality)) if single else None
     plan, found = _planned(paths, pictures, prior, take, leave, which)
+    left = [f"left out {_of(one)}: {one.why}" for one in plan.series if not one.taken]
     with quiet():
-        return [(one, volume_of(found[one.facts.uid], [_note(one)], stack=one.stack)) for one in plan.taken]
+        return [
+            (one, volume_of(found[one.facts.uid], [_note(one), *([] if k else left)], stack=one.stack))
+            for k, one in enumerate(plan.taken)
+        ]
 
 
 def _one(found: Sequence[Series], where: str, series: str | None, modality: str | None) -> tuple[Series, str]:
@@ -144,8 +152,11 @@ def share(plan: SlicePlan, one: PlannedSeries, volume: Volume, total: int) -> Sl
 
 
 def _note(one: PlannedSeries) -> str:
-    prior = " of the prior study" if one.prior else ""
-    return f"{one.facts.label}{prior} was taken: {one.why}"
+    return f"{_of(one)} was taken: {one.why}"
+
+
+def _of(one: PlannedSeries) -> str:
+    return f"{one.facts.label}{' of the prior study' if one.prior else ''}"
 
 
 def _planned(
@@ -178,13 +189,13 @@ def _planned(
         why = ""
         if which is not None:
             chosen, why = which(current, where)
-            current = [chosen]
-            take = [chosen.uid]
+            take, leave = [chosen.uid], [one.uid for one in current if one is not chosen]
         plan = plan_study(
             all_facts(current), pictures=pictures, prior=all_facts(before), take=take, leave=leave
         )
         if why:
-            told = (one if one.prior else replace(one, why=why) for one in plan.series)
+            whys = (one.why if one.prior else why if one.taken else _ALONE for one in plan.series)
+            told = (replace(one, why=said) for one, said in zip(plan.series, whys, strict=True))
             plan = replace(plan, series=tuple(told))
     return plan, {one.uid: one for one in (*before, *current)}
 

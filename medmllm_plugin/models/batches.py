@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transformers.cache_utils import Cache
 
 from medmllm_plugin.models import Ask, vision_part
+from medmllm_plugin.models.keys_and_values import KeysAndValues
 from medmllm_plugin.models.loading import Loaded
 from medmllm_plugin.models.options import TransformersOptions
 from medmllm_plugin.models.prefix_memory import (
@@ -88,6 +89,7 @@ class Batches:
         self.memory = memory
         self._form = _form(loaded.processor.image_processor)
         self._takes_grey = vision_part.quicken(loaded.model, self._form)
+        self._keep = KeysAndValues(loaded.model)
         self._seen: Any = None
         """What the model's vision part returned last, for its types and shapes."""
 
@@ -191,13 +193,11 @@ class Batches:
         for stop in row.stops:
             if stop > start:
                 check()
-                self._model(
+                self._keep(
                     input_ids=row.ids[None, start:stop].to(device),
                     position_ids=row.positions[..., start:stop].to(device),
                     **self._encoded([(row, start, stop)], check),
                     past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
                 )
                 start = stop
         if cache is not None:

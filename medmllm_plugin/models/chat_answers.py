@@ -108,11 +108,11 @@ def token_texts(tokens: Sequence[str], text: str) -> tuple[str, ...]:
 
 
 def _token(said: Any) -> tuple[str, float, Alternatives]:
-    """Text, probability and alternatives, the likeliest first and the one chosen among them."""
+    """Text, probability and alternatives that may be, the likeliest first and the one chosen among them."""
     if not isinstance(said, Mapping):
         raise ValueError("a token of its logprobs has no text")
     text, probability = _probability(said)
-    others = dict(map(_probability, said.get("top_logprobs") or ()))
+    others = {other: share for other, share in map(_probability, said.get("top_logprobs") or ()) if share > 0}
     if others:
         others.setdefault(text, probability)
     ranked = sorted(others.items(), key=lambda one: (-one[1], one[0] != text))[:TOP]

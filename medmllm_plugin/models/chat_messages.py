@@ -16,6 +16,7 @@ import numpy as np
 
 from medmllm_plugin.models.families.family import Family, harmless
 from medmllm_plugin.models.quick_png import quick_png
+from medmllm_plugin.pictures import one_channel
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
 
 KEPT_BYTES = 128 << 20
@@ -48,7 +49,7 @@ class Encoder:
 
     def __call__(self, picture: PicturePart) -> Encoded:
         """The picture as a PNG file, without loss."""
-        pixels = np.ascontiguousarray(picture.pixels)
+        pixels = np.ascontiguousarray(one_channel(picture.pixels))
         digest = hashlib.sha256(repr(pixels.shape).encode())
         digest.update(pixels.data)
         sha256 = digest.hexdigest()
@@ -56,7 +57,7 @@ class Encoder:
             if sha256 in self._kept:
                 self._kept.move_to_end(sha256)
                 return self._kept[sha256]
-        encoded = Encoded(sha256=sha256, png=quick_png(pixels))
+        encoded = Encoded(sha256=sha256, png=quick_png(picture.pixels))
         with self._lock:
             if sha256 not in self._kept:
                 self._kept[sha256] = encoded

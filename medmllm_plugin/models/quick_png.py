@@ -8,6 +8,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from medmllm_plugin.pictures import one_channel
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, COLOUR = 0, 2
 """Colour types of the PNG specification."""
@@ -30,8 +32,9 @@ def quick_png(pixels: NDArray[np.uint8]) -> bytes:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise ValueError(f"a picture is uint8 (rows, columns, 3), got {pixels.dtype} {pixels.shape}")
     rows, columns, _ = pixels.shape
-    grey = all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in (1, 2))
-    lines = pixels[..., 0] if grey else pixels.reshape(rows, -1)
+    channels = one_channel(pixels)
+    grey = channels.ndim == 2
+    lines = channels.reshape(rows, -1)
     filtered = np.empty((rows, lines.shape[1] + 1), np.uint8)
     filtered[:, 0] = UP
     filtered[0, 1:] = lines[0]

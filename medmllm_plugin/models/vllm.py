@@ -142,7 +142,10 @@ class VllmModel:
         from PIL import Image
 
         text = self._family.text(self._processor, ask.prompt)
-        pictures = [Image.fromarray(np.ascontiguousarray(part.pixels)) for part in ask.prompt.pictures]
+        pictures = [
+            Image.fromarray(np.ascontiguousarray(self._family.fitted(self._processor, part.pixels)))
+            for part in ask.prompt.pictures
+        ]
         return {"prompt": text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
 
     def _reply(self, written: Written, *, expected: int, started: float, seconds: float) -> Reply:
@@ -223,7 +226,7 @@ def open_model(spec: str) -> VllmModel:
     able = capabilities(folder, family, processor=processor, context_tokens=context)
     if options.max_pictures is not None:
         able = dataclasses.replace(able, pictures=options.max_pictures)
-    engine = start(folder, options, context=context, pictures=able.pictures)
+    engine = start(folder, options, context=context, pictures=able.pictures, cutting=family.cutting())
     return VllmModel(folder, family, able=able, engine=engine, processor=processor)
 
 

@@ -40,9 +40,6 @@ VISION_PARTS = ("visual.", "vision_tower.", "vision_model.", "multi_modal_projec
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest rank of an adapter that vLLM can be opened for."""
 
-PROCESSING = {"internvl": {"crop_to_patches": False, "min_patches": 1, "max_patches": 1}}
-"""Settings of processors by `model_type`, where those of the folder are not what our families do."""
-
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no other process: so it can be cancelled between two tokens
     "VLLM_LOGGING_LEVEL": "CRITICAL",  # errors are ours to tell, in one line
@@ -231,7 +228,14 @@ class VllmEngine:
         self._engine.add_request(number, rendered, params, lora_request=self._adapter)
 
 
-def start(folder: ModelFolder, options: VllmOptions, *, context: int, pictures: int) -> VllmEngine:
+def start(
+    folder: ModelFolder,
+    options: VllmOptions,
+    *,
+    context: int,
+    pictures: int,
+    cutting: Mapping[str, Any],
+) -> VllmEngine:
     """Start vLLM with a model's folder; on a GPU if vLLM was built for one, else on the CPU.
 
     Replies are bound by llguidance, as with `transformers:`; what was computed of a prompt's beginning is
@@ -242,6 +246,7 @@ def start(folder: ModelFolder, options: VllmOptions, *, context: int, pictures: 
         options: As the user gave them.
         context: Most tokens of a prompt and its reply.
         pictures: Most pictures in a prompt.
+        cutting: Settings of the picture processor that must not be the folder's.
 
     Raises:
         SettingsError: If this vLLM has no device here, or can't take the adapter.
@@ -273,6 +278,7 @@ def start(folder: ModelFolder, options: VllmOptions, *, context: int, pictures: 
                 model=str(folder.path),
                 max_model_len=context,
                 limit_mm_per_prompt={"image": pictures, "video": 0},
+                mm_processor_kwargs=dict(cutting) or None,
                 **arguments,
             )
         except Exception as error:  # of many kinds, from version to version
@@ -311,7 +317,6 @@ def _arguments(options: VllmOptions, folder: ModelFolder, *, cpu: bool) -> dict[
         "quantization": options.quantization,
         "enforce_eager": cpu if options.eager is None else options.eager,
         "enable_prefix_caching": True,
-        "mm_processor_kwargs": PROCESSING.get(folder.model_type),
         "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         "seed": 0,
         "trust_remote_code": False,

@@ -88,7 +88,7 @@ class Consistency:
         if len(samples) < self.samples:
             unusable = self.samples - len(samples)
             notes.append(f"{unusable} of {self.samples} samples could not be used and don't count")
-        said = usable[speaker].heard[-1]
+        said, number = usable[speaker].heard[-1], usable[speaker].request.seed - request.seed + 1
         return Looked(
             parsed=Parsed(
                 findings=findings,
@@ -102,7 +102,7 @@ class Consistency:
             heard=(*(one for one in heard if one is not said), said),
             notes=(
                 f"read {len(samples)} times at temperature {self.temperature:g}: what most samples agree on "
-                f"was kept, and the impression is that of sample {speaker + 1}, which comes nearest to it",
+                f"was kept, and the impression is that of sample {number}, which comes nearest to it",
                 *notes,
                 *dict.fromkeys(note for one in usable for note in one.notes),
             ),
@@ -127,6 +127,10 @@ def _majority(samples: Sequence[Sequence[Finding]]) -> tuple[tuple[Finding, ...]
             if 2 * len(seen) > total:
                 best = replace(medoid(seen), status=Status.INDETERMINATE)
                 kept.append(replace(best, agreement=round(len(seen) / total, 4)))
+                notes.append(
+                    f"{words(best)} is indeterminate: {len(seen)} of {total} samples saw it, "
+                    f"{len(by_status[Status.PRESENT])} of them surely"
+                )
             elif seen:
                 notes.append(f"left out {words(seen[0])}: {len(seen)} of {total} samples saw it")
     return told_apart(kept), notes

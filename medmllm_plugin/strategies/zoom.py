@@ -14,7 +14,7 @@ from medmllm_plugin.findings import Finding, Status
 from medmllm_plugin.models import Cancel, Capabilities, Model
 from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.request import Request
-from medmllm_plugin.resampled import Source
+from medmllm_plugin.resampled import Source, layers
 from medmllm_plugin.slice import Montage
 from medmllm_plugin.sliceset import SliceSet, joined
 from medmllm_plugin.strategies import Looked, Stages, View
@@ -48,7 +48,6 @@ WINDOWS: Mapping[str, tuple[str, ...]] = {
 """Which window of a CT fits findings at sites of these groups of `codes.toml`."""
 OTHERWISE = "ct-soft-tissue"
 """The window for all other sites of a CT."""
-
 
 NOTHING = "nothing stood out in the overview, so nothing was looked at closely"
 """The note on a reading that had no second look."""
@@ -105,10 +104,7 @@ class Zoom:
                 parsed=seen,
                 request=first,
                 heard=overview.heard,
-                notes=(
-                    *overview.notes,
-                    "nothing stood out in the overview, so nothing was looked at closely",
-                ),
+                notes=(*overview.notes, NOTHING),
             )
         close = ask(
             looks,
@@ -167,12 +163,14 @@ def _sources(one: Finding, slices: SliceSet) -> list[Source]:
         return _shown_in(slices, one.pictures)
     boxed, _ = slices.picture(one.box.picture).showing(one.box)
     others = _shown_in(slices, (number for number in one.pictures if number != one.box.picture))
-    return others if isinstance(boxed.source, Montage) else [boxed.source, *others]
+    return others if isinstance(boxed.source, Montage) else [*layers(boxed.source), *others]
 
 
 def _shown_in(slices: SliceSet, numbers: Iterable[int]) -> list[Source]:
+    """What pictures show: images and cuts, of slabs those that they are put together of."""
     insets = (inset for number in numbers for inset in slices.picture(number).insets)
-    return [inset.shown.source for inset in insets if not isinstance(inset.shown.source, Montage)]
+    shown = (inset.shown.source for inset in insets)
+    return [part for one in shown if not isinstance(one, Montage) for part in layers(one)]
 
 
 def _together(request: Request, overview: Answered, seen: Parsed, close: Sequence[Answered]) -> Looked:
@@ -193,7 +191,7 @@ def _together(request: Request, overview: Answered, seen: Parsed, close: Sequenc
         notes.append(f"{unusable} of {len(close)} close looks gave no usable reply and don't count")
     findings = told_apart([*confirmed, *kept])
     alone = [finding_name(one, language=request.language) for one in kept if one.status is not Status.ABSENT]
-    impression = [sentence for one in replies for sentence in one.impression] or list(seen.impression)
+    impression = [text for one in replies for text in one.impression] or list(seen.impression)
     if alone and replies:
         impression.append(sentence(OVERVIEW_ONLY, alone, language=request.language))
     return Looked(

@@ -59,8 +59,7 @@ def saved(make: Any, *, seed: int, ends: Sequence[int], pad: int) -> Path:
     import torch
     from transformers import GenerationConfig
 
-    folder = Path(tempfile.mkdtemp(prefix="medmllm-family-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary()
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
@@ -72,4 +71,11 @@ def saved(make: Any, *, seed: int, ends: Sequence[int], pad: int) -> Path:
         model.generation_config = GenerationConfig(pad_token_id=pad, eos_token_id=list(ends), do_sample=False)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+    return folder
+
+
+def temporary() -> Path:
+    """An empty folder that is gone when the tests are done."""
+    folder = Path(tempfile.mkdtemp(prefix="medmllm-family-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,12 +25,13 @@ from medmllm_plugin.errors import (
     TooManyTokensError,
 )
 from medmllm_plugin.findings import reply_schema
-from medmllm_plugin.models import Ask, embedded, transformers, vllm_engine
+from medmllm_plugin.models import Ask, embedded, transformers, vllm, vllm_engine
 from medmllm_plugin.models.vllm_engine import Written
 from medmllm_plugin.prompts import Turn
 from tests.tiny_model import hub_folder, tiny_folder
 from tests.tiny_models.adapter import an_adapter
 from tests.tiny_models.internvl import internvl_folder
+from tests.tiny_models.on_the_hub import gemma3_hub_folder, llava_hub_folder
 from tests.tiny_models.qwen3_vl import qwen3_vl_folder
 from tests.vllm import opened
 from tests.vllm.prompts import a_prompt, an_ask, phantom_asks
@@ -67,12 +68,16 @@ def test_a_batch_is_answered_as_by_transformers() -> None:
         assert one.token_probabilities == pytest.approx(other.token_probabilities, abs=CLOSE)
 
 
-@pytest.mark.parametrize("make", [hub_folder, qwen3_vl_folder, internvl_folder])
+@pytest.mark.parametrize(
+    "make", [hub_folder, qwen3_vl_folder, internvl_folder, gemma3_hub_folder, llava_hub_folder]
+)
 def test_other_families_and_layouts_are_answered_as_by_transformers(make: Callable[..., Path]) -> None:
     folder = make(seed=1)
-    asks = [an_ask(pictures=pictures, seed=pictures, max_tokens=1000) for pictures in (1, 3)]
+    model = opened.a_model(f"{folder}?memory=64")
+    most = min(3, model.capabilities.pictures)
+    asks = [an_ask(pictures=pictures, seed=pictures, max_tokens=1000) for pictures in (1, most)]
 
-    found = opened.a_model(f"{folder}?memory=64").replies(asks)
+    found = model.replies(asks)
 
     expected = transformers.open_model(str(folder)).replies(asks)
     assert [reply.text for reply in found] == [reply.text for reply in expected]
@@ -287,7 +292,8 @@ def test_a_model_that_is_dropped_takes_no_other_with_it() -> None:
 
 
 def test_another_way_of_cutting_pictures_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "PROCESSING", {})
+    as_the_folder_says = partial(vllm_engine.start, cutting={})
+    monkeypatch.setattr(vllm, "start", lambda *given, cutting, **named: as_the_folder_says(*given, **named))
     model = opened.a_model(f"{internvl_folder(seed=1)}?memory=64")
 
     (reply,) = model.replies([an_ask(schema=None, max_tokens=2)])

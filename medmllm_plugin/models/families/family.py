@@ -130,12 +130,21 @@ class Family:
             ValueError: If a picture has an impossible shape.
         """
         made = processor.image_processor(
-            [np.ascontiguousarray(one) for one in pictures],
+            [np.ascontiguousarray(self.fitted(processor, one)) for one in pictures],
             input_data_format="channels_last",
             return_tensors="pt",
             **self.cutting(options),
         )
         return {"pixel_values": made["pixel_values"]}
+
+    def fitted(self, processor: Any, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture as the family's processor takes it whole.
+
+        Args:
+            processor: The model's own; None where it runs on a server.
+            picture: Shape (rows, columns, 3).
+        """
+        return picture
 
     def cutting(self, options: TransformersOptions = DEFAULTS) -> dict[str, Any]:
         """Settings for the picture processor that must not be the folder's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +9,9 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.models.families.family import DEFAULTS, Family
 from medmllm_plugin.models.options import TransformersOptions
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean colour, 0 to 1, of the processor in the family's usual folders."""
 
 
 class Llava(Family):
@@ -32,14 +34,17 @@ class Llava(Family):
         *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "USER:", "ASSISTANT:"),
     )
 
-    def pixels(
-        self,
-        processor: Any,
-        pictures: Sequence[NDArray[np.uint8]],
-        options: TransformersOptions = DEFAULTS,
-    ) -> dict[str, Any]:
-        """`pixel_values`; a picture that is no square is padded, for the processor would cut off its ends."""
-        return super().pixels(processor, [_squared(one, processor.image_processor) for one in pictures])
+    def fitted(self, processor: Any, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """In the middle of a square of the mean colour, as it was trained: else its ends would be cut off."""
+        rows, columns = picture.shape[:2]
+        if rows == columns:
+            return picture
+        mean = CLIP_MEAN if processor is None else processor.image_processor.image_mean
+        side = max(rows, columns)
+        square = np.broadcast_to(np.array([int(255 * one) for one in mean], np.uint8), (side, side, 3)).copy()
+        top, left = (side - rows) // 2, (side - columns) // 2
+        square[top : top + rows, left : left + columns] = picture
+        return square
 
     def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
         """A token for each patch, by the processor's settings."""
@@ -61,16 +66,3 @@ class Llava(Family):
     ) -> tuple[float, ...]:
         """Never asked for: the family doesn't point."""
         raise ValueError("this family of models has no boxes")
-
-
-def _squared(picture: NDArray[np.uint8], image_processor: Any) -> NDArray[np.uint8]:
-    """The picture in the middle of a square of the processor's mean colour, as the family was trained."""
-    rows, columns = picture.shape[:2]
-    side = max(rows, columns)
-    if rows == columns:
-        return picture
-    mean = np.array([int(255 * one) for one in image_processor.image_mean], np.uint8)
-    square = np.broadcast_to(mean, (side, side, 3)).copy()
-    top, left = (side - rows) // 2, (side - columns) // 2
-    square[top : top + rows, left : left + columns] = picture
-    return square

@@ -1,0 +1,125 @@
+"""What a model said, kept as soon as it was said: a reading cut short goes on where it was, with the same words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medmllm_plugin.capabilities import Capabilities
+from medmllm_plugin.errors import OutputError
+from medmllm_plugin.models import Ask, Cancel, Model, Progress, Reply
+from medmllm_plugin.sliceset import SliceSet
+
+
+class Remembering:
+    """A model whose replies are kept in a folder, and that never asks twice what it was told."""
+
+    def __init__(self, model: Model, folder: Path) -> None:
+        """Take a model.
+
+        Args:
+            model: Who is asked.
+            folder: Where replies are kept, one file each; made when there is one.
+        """
+        self._model, self._folder = model, folder
+
+    @property
+    def name(self) -> str:
+        """Of the model itself, as are all other properties."""
+        return self._model.name
+
+    @property
+    def version(self) -> str:
+        """As `Model.version`."""
+        return self._model.version
+
+    @property
+    def weights_sha256(self) -> str:
+        """As `Model.weights_sha256`."""
+        return self._model.weights_sha256
+
+    @property
+    def dtype(self) -> str:
+        """As `Model.dtype`."""
+        return self._model.dtype
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As `Model.capabilities`."""
+        return self._model.capabilities
+
+    def outside_domain(self, slices: SliceSet) -> str | None:
+        """As `Model.outside_domain`."""
+        return self._model.outside_domain(slices)
+
+    def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
+        """As `Model.box_to_picture`."""
+        return self._model.box_to_picture(box, rows=rows, columns=columns)
+
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """As `Model.replies`; each is on disk before it is given.
+
+        Raises:
+            OutputError: If a reply can't be kept.
+        """
+        paths = [self._folder / f"{self._key(one)}.json" for one in asks]
+        known = {path: reply for path in paths if (reply := _read(path)) is not None}
+        open_asks = {path: one for path, one in zip(paths, asks, strict=True) if path not in known}
+        if open_asks:
+            said = self._model.replies(list(open_asks.values()), progress=progress, cancel=cancel)
+            for path, reply in zip(open_asks, said, strict=True):
+                _write(path, reply)
+                known[path] = reply
+        return [known[path] for path in paths]
+
+    def forget(self) -> None:
+        """Ask anew from here on."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _key(self, ask: Ask) -> str:
+        """What two asks share only if the same model is asked the same."""
+        model = self._model
+        parts = (
+            *(model.name, model.version, model.weights_sha256, model.dtype, ask.prompt.sha256),
+            *(json.dumps(ask.schema, sort_keys=True), str(ask.seed), str(ask.max_tokens)),
+            str(ask.temperature),
+        )
+        return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _read(path: Path) -> Reply | None:
+    try:
+        said: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: a kept reply can't be read ({error}); delete it to ask again") from error
+    alternatives = tuple(tuple((text, odds) for text, odds in place) for place in said["token_alternatives"])
+    tuples = {name: tuple(said[name]) for name in ("token_texts", "token_probabilities", "notes")}
+    return Reply(**{**said, **tuples, "token_alternatives": alternatives})
+
+
+def _write(path: Path, reply: Reply) -> None:
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(asdict(reply), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OutputError(f"{path}: a reply can't be kept ({error.strerror}); make room") from error

@@ -1,0 +1,282 @@
+"""The node as a whole: receives, watches, reads, delivers, until it is told to stop.
+
+Each part is a thread that does the next thing there is to do and then waits to be woken. What a part has done
+is in the database before another takes it up, so any of them, or all, may end anywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from medmllm_plugin.config import Settings
+from medmllm_plugin.dicom_bridge.delivery import destination
+from medmllm_plugin.dicom_bridge.indexing import Indexer
+from medmllm_plugin.dicom_bridge.jobs import Jobs
+from medmllm_plugin.dicom_bridge.layout import reachable
+from medmllm_plugin.dicom_bridge.listener import Listener, Port
+from medmllm_plugin.dicom_bridge.negotiation import Admission
+from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.receiving import Limits
+from medmllm_plugin.dicom_bridge.segments import Record
+from medmllm_plugin.dicom_bridge.salt import salt_of
+from medmllm_plugin.dicom_bridge.sending import Sender
+from medmllm_plugin.dicom_bridge.spool import Spool
+from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.store import Store
+from medmllm_plugin.dicom_bridge.tables import open_database
+from medmllm_plugin.dicom_bridge.watching import Watch
+from medmllm_plugin.dicom_bridge.worker import Models, Reader, begin_deliveries
+from medmllm_plugin.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+"""How often nodes on one database tell each other that they live."""
+DEAD_S = 5.0
+"""A node that hasn't for so long is dead."""
+ALONE_BEAT_S = 10.0
+"""The same as BEAT_S on a database that only this machine can open: it tells people, not nodes."""
+
+_TURN_S = 1.0
+"""How long a part waits at most before it looks by itself, such as for what other nodes left."""
+
+
+class Node:
+    """A running node."""
+
+    def __init__(self, settings: NodeSettings, config: Settings | None = None) -> None:
+        """Open everything and take up what was left; nothing is received yet.
+
+        Args:
+            settings: What the node is told.
+            config: Where models have names of the user's.
+
+        Raises:
+            SettingsError: If something can't be used as it is, such as a folder, the database or a model.
+        """
+        self.settings = settings
+        _make_folders(settings)
+        self._lock = _only_one(settings)
+        self._parts: dict[str, list[threading.Event]] = {"watch": [], "read": [], "send": []}
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._room = _Room(settings.folder, settings.low_disk_bytes)
+        self.engine = open_database(settings.database_url)
+        self.store = Store(self.engine, salt=salt_of(settings))
+        self.jobs = Jobs(
+            self.store, node=settings.node, reachable=lambda: reachable(settings.folder / "spool")
+        )
+        self.models = Models(config or Settings())
+        self.watch = Watch(self.store, self.jobs, settings, completed=lambda: self._wake("read"))
+        self.readers = [
+            Reader(self.jobs, self.store, settings, self.models, reported=lambda: self._wake("send"))
+            for _ in range(settings.reads_at_once)
+        ]
+        self.spool = Spool(settings.spool, durability=settings.durability)
+        self._take_up()
+        self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
+        self.listener: Listener | None = None
+        self._destinations = {
+            name: destination(name, output, settings) for name, output in settings.outputs.items()
+        }
+
+    @property
+    def port(self) -> int:
+        """Where instances are received; 0 before the node is started."""
+        return 0 if self.listener is None else self.listener.port
+
+    def start(self) -> None:
+        """Open the models, then receive, read and deliver.
+
+        Raises:
+            SettingsError: If a model or the port can't be opened.
+            ModelError: If a model can't be loaded.
+        """
+        settings = self.settings
+        names = {rule.model for rule in settings.rules if rule.model} | {settings.model}
+        for name in sorted(names):
+            self.models.opened(name)
+        self.listener = Listener(
+            Port(
+                host=settings.host,
+                port=settings.port,
+                associations=settings.associations,
+                limits=Limits(instance_bytes=settings.instance_bytes),
+            ),
+            Admission(
+                ae_title=settings.ae_title,
+                check_called_ae=settings.check_called_ae,
+                calling_aes=frozenset(settings.calling_aes),
+                networks=settings.networks,
+            ),
+            self.spool,
+            received=self.indexer,
+            admit=self._room,
+            ended=self._released,
+        )
+        self._begin("watch", self.watch.look)
+        for reader in self.readers:
+            self._begin("read", lambda reader=reader: 0.0 if reader.read_next() else _TURN_S)
+        for name, output in self._destinations.items():
+            sender = Sender(name, output, self.jobs, settings.folder, retry_max_s=settings.retry_max_s)
+            self._begin("send", sender.send_next)
+        self._begin("", self._beat)
+
+    def close(self, *, grace_s: float = 5.0) -> None:
+        """Take no more, give back what is being read, and end; whatever isn't done is taken up again later."""
+        self._stopping.set()
+        for reader in self.readers:
+            reader.stop()
+        for name in self._parts:
+            self._wake(name)
+        if self.listener is not None:
+            self.listener.close(grace_s=grace_s)
+        for thread in self._threads:
+            thread.join()
+        self.indexer.close()
+        self.spool.close()
+        for output in self._destinations.values():
+            output.close()
+        self.engine.dispose()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, name: str, turn: Callable[[], float]) -> None:
+        """Do a part's turns in a thread, until the node stops."""
+        woken = self._stopping
+        if name in self._parts:
+            self._parts[name].append(woken := threading.Event())
+
+        def turns() -> None:
+            failures = 0
+            while not self._stopping.is_set():
+                try:
+                    wait, failures = turn(), 0
+                except SQLAlchemyError as error:
+                    failures += 1
+                    wait = min(30.0, 0.5 * 2**failures)
+                    log.error("the database can't be used now (%s)", type(error).__name__)
+                except Exception:
+                    failures += 1
+                    wait = min(30.0, 0.5 * 2**failures)
+                    log.exception("a defect of ours; it goes on")
+                if wait > 0 and woken.wait(wait) and woken is not self._stopping:
+                    woken.clear()
+
+        thread = threading.Thread(target=turns, name=f"medmllm-{name or 'beat'}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _changed(self, studies: Sequence[str]) -> None:
+        for reader in self.readers:
+            reader.changed(studies)
+        self._wake("watch")
+
+    def _released(self, calling_ae: str, instances: int) -> None:
+        self.watch.released(calling_ae)
+        self._wake("watch")
+
+    def _wake(self, name: str) -> None:
+        for event in self._parts[name]:
+            event.set()
+
+    def _beat(self) -> float:
+        if self.engine.dialect.name == "sqlite":
+            self.jobs.beat()
+            return ALONE_BEAT_S
+        self.jobs.beat()
+        for node in self.jobs.dead(DEAD_S):
+            taken = self.jobs.take_over(node)
+            log.warning("the node %s is gone: %d studies of it are taken over", node, taken)
+            self._resume()
+        return BEAT_S
+
+    def _take_up(self) -> None:
+        """Go on with what this node was at when it ended, however it ended."""
+        shutil.rmtree(self.settings.folder / "work" / self.settings.node, ignore_errors=True)
+        self.jobs.take_over(self.settings.node)
+        self._resume()
+
+    def _resume(self) -> None:
+        mine = [
+            one
+            for one in self.store.studies(State.REPORTED, State.DELIVERING)
+            if one.owner == self.settings.node
+        ]
+        for one in mine:
+            if one.state is State.REPORTED:
+                begin_deliveries(self.jobs, self.store, self.settings, one.study_uid)
+            else:
+                self.jobs.close_deliveries(one.study_uid)
+        for name in self._parts:
+            self._wake(name)
+
+
+class _Room:
+    """Whether there is room on the disk, looked at now and then."""
+
+    def __init__(self, folder: Path, least: int) -> None:
+        self._folder, self._least = folder, least
+        self._looked, self._enough = 0.0, True
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked > 0.5:
+            self._looked = now
+            enough = shutil.disk_usage(self._folder).free >= self._least
+            if enough != self._enough:
+                log.warning("%s free room on the disk", "again enough" if enough else "too little")
+            self._enough = enough
+        return self._enough
+
+
+def _make_folders(settings: NodeSettings) -> None:
+    try:
+        for name in ("spool", "reports", "work"):
+            (settings.folder / name).mkdir(parents=True, exist_ok=True)
+        settings.spool.mkdir(exist_ok=True)
+        probe = settings.folder / f".{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"node.folder: {settings.folder} can't be written to ({error.strerror}); name another"
+        ) from error
+
+
+def _only_one(settings: NodeSettings) -> int:
+    """A lock that says that this node runs.
+
+    Raises:
+        SettingsError: If it runs already.
+    """
+    handle = os.open(settings.spool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise SettingsError(
+            f"node.node: a node named {settings.node!r} runs on {settings.folder} already; stop it, or give "
+            "this one another name"
+        ) from None
+    return handle

@@ -1,0 +1,92 @@
+"""Takes reports to one destination, in order, for as long as it takes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Destination
+from medmllm_plugin.dicom_bridge.jobs import Delivery, Jobs, backoff
+from medmllm_plugin.dicom_bridge.states import Sent
+from medmllm_plugin.errors import DeliveryError, MedMLLMError
+from medmllm_plugin.outputs import printable
+
+log = logging.getLogger(__name__)
+
+LONGEST_REST_S = 15.0
+"""A destination that failed is left alone for so long at most; what waits for it longer is tried in turn."""
+
+_STATES = {
+    Certainty.COMMITTED: Sent.COMMITTED,
+    Certainty.FOUND: Sent.COMMITTED,
+    Certainty.SENT: Sent.SENT,
+    Certainty.WAITING: Sent.ASKED,
+}
+"""What a destination's answer means for a report."""
+
+
+class Sender:
+    """Takes one node's reports to one destination."""
+
+    def __init__(
+        self, name: str, destination: Destination, jobs: Jobs, folder: Path, *, retry_max_s: float = 300.0
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            name: Of the destination, as the settings have it.
+            destination: Where to.
+            jobs: Of this node.
+            folder: Of this node.
+            retry_max_s: Longest wait between two tries of a report.
+        """
+        self._name, self._destination, self._jobs, self._folder = name, destination, jobs, folder
+        self._retry_max_s = retry_max_s
+        self._failures = 0
+
+    def send_next(self) -> float:
+        """Send what is next, or ask whether what was sent is kept.
+
+        Returns:
+            Seconds until there may be something to do again.
+        """
+        delivery = self._jobs.next_delivery(self._name)
+        if delivery is None:
+            return 1.0
+        try:
+            done = self._done(delivery)
+        except Exception as error:
+            return self._failed(delivery, error)
+        if self._failures:
+            self._failures = 0
+            self._jobs.hurry(self._name)
+        state = _STATES[done.certainty]
+        wait = backoff(delivery.attempts + 1, most_s=self._retry_max_s) if state is Sent.ASKED else 0.0
+        self._jobs.sent(delivery, state, _line("; ".join(done.notes) or done.certainty.value), wait_s=wait)
+        return 0.0
+
+    def _done(self, delivery: Delivery) -> Delivered:
+        report = delivery.report
+        if delivery.state is Sent.ASKED:
+            return self._destination.confirm(
+                [(one.sop_class_uid, one.sop_instance_uid) for one in report.objects]
+            )
+        return self._destination.deliver([self._folder / report.folder / one.file for one in report.objects])
+
+    def _failed(self, delivery: Delivery, error: Exception) -> float:
+        again = error.retry if isinstance(error, DeliveryError) else True
+        reason = _line(
+            str(error) if isinstance(error, MedMLLMError) else f"a defect of ours: {type(error).__name__}"
+        )
+        log.warning("%s: a report was not delivered: %s", self._name, reason)
+        if not again:
+            self._jobs.sent(delivery, Sent.REFUSED, reason)
+            return 0.0
+        self._failures += 1
+        wait = backoff(delivery.attempts + 1, most_s=self._retry_max_s)
+        self._jobs.sent(delivery, Sent.WAITING, reason, wait_s=wait)
+        return min(backoff(self._failures, first_s=0.5), LONGEST_REST_S)
+
+
+def _line(text: str) -> str:
+    return " ".join(printable(text).split())

@@ -1,0 +1,212 @@
+"""Looks after studies that arrive: gathers evidence, and moves on those that are complete, by the rules."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmllm_plugin.dicom_bridge import completion
+from medmllm_plugin.dicom_bridge.completion import Evidence
+from medmllm_plugin.dicom_bridge.jobs import Jobs
+from medmllm_plugin.dicom_bridge.layout import lay_out
+from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, Unmatched
+from medmllm_plugin.dicom_bridge.rules import Action, Priority, Rule, Series, choose, keywords
+from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.store import Instance, Store, StudyRow, digest_of
+from medmllm_plugin.errors import MedMLLMError
+
+log = logging.getLogger(__name__)
+
+ALWAYS = Rule(name="", when={}, unless={})
+"""For a study that no rule fits, where those are read."""
+
+Count = Callable[[str], int | None]
+"""How many instances a PACS has of a study; None if it doesn't say."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Seen:
+    """A study as it was looked at."""
+
+    last_received: float
+    since: float
+    """When that was first seen, by a clock that never jumps."""
+    evidence: Evidence | None = None
+
+
+class Watch:
+    """The studies of one node that arrive."""
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: Jobs,
+        settings: NodeSettings,
+        *,
+        count: Count | None = None,
+        completed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            store: Of the studies.
+            jobs: Of this node.
+            settings: Of this node.
+            count: Asks a PACS how many instances a study has; it may raise what it likes of ours.
+            completed: Called when a study is to be read.
+            clock: Seconds, never back.
+        """
+        self._store, self._jobs, self._settings = store, jobs, settings
+        self._count, self._completed, self._clock = count, completed, clock
+        self._seen: dict[str, _Seen] = {}
+        self._released: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def released(self, calling_ae: str) -> None:
+        """A sender ended its association in order."""
+        with self._lock:
+            self._released[calling_ae] = time.time()
+
+    def look(self) -> float:
+        """Move on what is complete.
+
+        Returns:
+            Seconds until there is something to look at again, unless something comes.
+        """
+        mine = [one for one in self._store.studies(State.ARRIVING) if one.owner == self._settings.node]
+        for gone in self._seen.keys() - {one.study_uid for one in mine}:
+            del self._seen[gone]
+        return min((self._look_at(one) for one in mine), default=60.0)
+
+    def _look_at(self, study: StudyRow) -> float:
+        seen = self._seen.get(study.study_uid)
+        if seen is None or seen.last_received != study.last_received:
+            seen = _Seen(last_received=study.last_received, since=self._clock())
+            self._seen[study.study_uid] = seen
+        silent = self._clock() - seen.since
+        first = min(self._settings.evidence_quiet_s, self._settings.quiet_s) / 2
+        if silent < first:
+            return first - silent
+        if not study.study_uid:
+            return self._left_alone(study, "its instances don't say which study they are of", silent)
+        instances = self._store.instances(study.study_uid)
+        images = completion.images_of(instances)
+        if len(instances) > self._settings.study_instances:
+            return self._left_alone(
+                study, f"it has more than {self._settings.study_instances} instances", silent
+            )
+        if not images:
+            return self._left_alone(study, "there is no image in it", silent, State.KEPT)
+        if self._is_known(study, images):
+            return 0.0
+        try:
+            return self._judge(study, seen, images, silent)
+        except MedMLLMError as error:
+            log.error("study %s can't be looked at: %s", study.key, error)
+            return 10.0
+
+    def _left_alone(self, study: StudyRow, reason: str, silent: float, state: State = State.PARKED) -> float:
+        wait = self._settings.quiet_s - silent
+        if wait > 0:
+            return wait
+        self._store.move(study.study_uid, state, reason, at=State.ARRIVING, by=self._settings.node)
+        return 0.0
+
+    def _is_known(self, study: StudyRow, images: list[Instance]) -> bool:
+        """Go on with a study whose report is about just these images already, such as when that came back."""
+        report = self._jobs.report(study.study_uid, study.version) if study.version else None
+        if report is None or report.digest != digest_of(images):
+            return False
+        reason = "what came changes nothing of its report"
+        if self._store.move(study.study_uid, State.DELIVERING, reason, at=State.ARRIVING):
+            self._jobs.close_deliveries(study.study_uid)
+        return True
+
+    def _judge(self, study: StudyRow, seen: _Seen, images: list[Instance], silent: float) -> float:
+        settings = self._settings
+        files = lay_out(images, settings.folder / "spool", images_folder(settings, study.key))
+        headers = completion.first_headers(images, files, keywords(settings.rules))
+        if seen.evidence is None:
+            counted = self._counted(study) or completion.counted_in(headers)
+            seen.evidence = Evidence(
+                instances=len(images), counted=counted, missing=completion.missing_in(files)
+            )
+        verdict = completion.judge(
+            Evidence(
+                instances=seen.evidence.instances,
+                counted=seen.evidence.counted,
+                missing=seen.evidence.missing,
+                released=self._are_done(images, study.last_received),
+                silent_s=silent,
+            ),
+            quiet_s=settings.quiet_s,
+            evidence_quiet_s=settings.evidence_quiet_s,
+        )
+        if verdict.reason is None:
+            return min(verdict.wait_s, 1.0)
+        first = {one.series_uid: one for one in reversed(images)}
+        firsts = [first[uid] for uid in dict.fromkeys(one.series_uid for one in images)]
+        series = [completion.said_by(header, one) for header, one in zip(headers, firsts, strict=True)]
+        self._complete(study, images, series, verdict.reason)
+        return 0.0
+
+    def _counted(self, study: StudyRow) -> int | None:
+        if self._count is None:
+            return None
+        try:
+            return self._count(study.study_uid)
+        except MedMLLMError as error:
+            log.warning("study %s can't be counted: %s", study.key, error)
+            return None
+
+    def _are_done(self, images: Iterable[Instance], last_received: float) -> bool:
+        with self._lock:
+            return all(self._released.get(one.calling_ae, 0.0) >= last_received for one in images)
+
+    def _complete(self, study: StudyRow, images: list[Instance], series: list[Series], reason: str) -> None:
+        rule = choose(self._settings.rules, series)
+        if rule is None and self._settings.unmatched is Unmatched.READ:
+            rule = ALWAYS
+        if rule is None or rule.action is Action.KEEP:
+            why = "no rule fits it" if rule is None else f"the rule {rule.name!r} keeps it"
+            to, values = State.KEPT, dict[str, Any]()
+        else:
+            why, to, values = reason, State.COMPLETE, {"priority": int(rule.priority is not Priority.STAT)}
+        moved = self._store.move(
+            study.study_uid,
+            to,
+            why,
+            at=State.ARRIVING,
+            by=self._settings.node,
+            owner="",
+            digest=digest_of(images),
+            plan={"completed": reason, **({} if rule is None else plan_of(rule))},
+            **values,
+        )
+        if moved and to is State.COMPLETE:
+            self._completed()
+
+
+def plan_of(rule: Rule) -> dict[str, Any]:
+    """What is kept of a rule with a study that it fits."""
+    return {
+        "rule": rule.name,
+        "task": rule.task,
+        "model": rule.model,
+        "strategy": rule.strategy,
+        "evidence": rule.evidence,
+        "language": rule.language,
+        "prior": rule.prior,
+        "outputs": None if rule.outputs is None else list(rule.outputs),
+    }
+
+
+def images_folder(settings: NodeSettings, key: str) -> Path:
+    """Where a node lays out the images of a study."""
+    return settings.folder / "work" / settings.node / key

@@ -1,0 +1,250 @@
+"""Reads studies one after the other: images, model, report, DICOM objects; and knows what to do if that fails.
+
+A study that can't be read is left to a person with its reason; a model or a disk that fails is tried again
+later. Whatever happens to one study, the next one is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from medmllm_plugin import pipeline, registry
+from medmllm_plugin.config import Settings
+from medmllm_plugin.dicom_bridge.checkpoint import Remembering
+from medmllm_plugin.dicom_bridge.completion import images_of
+from medmllm_plugin.dicom_bridge.jobs import Jobs, Object, ReportRow, backoff
+from medmllm_plugin.dicom_bridge.layout import lay_out
+from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
+from medmllm_plugin.dicom_bridge.watching import images_folder
+from medmllm_plugin.errors import CancelledError, MedMLLMError, ModelError, OutputError, ReplyError
+from medmllm_plugin.models import Model
+from medmllm_plugin.outputs import printable, whole_folder
+
+log = logging.getLogger(__name__)
+
+MOST_BEGUN = 24
+"""How often a study is begun before it is parked, whatever ended it: the program's own end, or a model that
+fails with every study."""
+
+KIND = "report"
+"""Of output folders, as `medmllm read` writes them."""
+
+_KEYS = {
+    "findings.dcm": "findings_sr",
+    "report.dcm": "report_sr",
+    "key_images.dcm": "key_images",
+    "points.dcm": "points_sr",
+}
+"""What each file is, as `pipeline.write` calls it."""
+
+Prior = Callable[[StudyRow], Path | None]
+"""Fetches the latest earlier study of the same patient into a folder; None if there is none."""
+
+
+class Reader:
+    """Reads studies of one node, in one thread."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        store: Store,
+        settings: NodeSettings,
+        models: Models,
+        *,
+        prior: Prior | None = None,
+        reported: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            jobs: Of this node.
+            store: Of the studies.
+            settings: Of this node.
+            models: Which are opened once for all readers.
+            prior: Fetches earlier studies, where a rule wants them.
+            reported: Called when a report is to be delivered.
+        """
+        self._jobs, self._store, self._settings, self._models = jobs, store, settings, models
+        self._prior, self._reported = prior, reported
+        self._stopping = threading.Event()
+        self._outdated = threading.Event()
+        self._reading = ""
+        self._failed_at: dict[str, float] = {}
+
+    def stop(self) -> None:
+        """Give back what is being read, and read no more."""
+        self._stopping.set()
+
+    def changed(self, studies: Sequence[str]) -> None:
+        """More came of these studies: what is being read of them is of no use any more."""
+        if self._reading and self._reading in studies:
+            self._outdated.set()
+
+    def read_next(self) -> bool:
+        """Read the next study; False if none waits."""
+        if self._stopping.is_set():
+            return False
+        study = self._jobs.next_study(most_attempts=MOST_BEGUN)
+        if study is None:
+            return False
+        self._outdated.clear()
+        self._reading = study.study_uid
+        try:
+            self._read(study)
+        except CancelledError:
+            self._jobs.give_back(study, "the node that read it was stopped", counts=False)
+        except Exception as error:
+            self._failed(study, error)
+        finally:
+            self._reading = ""
+        return True
+
+    def _read(self, study: StudyRow) -> None:
+        images = images_of(self._store.instances(study.study_uid))
+        digest = digest_of(images)
+        if digest != study.digest:
+            self._jobs.give_back(study, "more came while it waited", counts=False)
+            return
+        settings, plan = self._settings, study.plan
+        said = settings.folder / "work" / "replies" / f"{study.key}-{digest[:16]}"
+        model = Remembering(self._models.opened(plan.get("model") or settings.model), said)
+        folder = images_folder(settings, study.key)
+        lay_out(images, settings.folder / "spool", folder)
+        prior = self._prior(study) if plan.get("prior") and self._prior is not None else None
+        task = str(plan.get("task") or "report")
+        try:
+            reading = pipeline.read(
+                [folder],
+                model=model,
+                task="compare" if prior is not None and task == "report" else task,
+                strategy=str(plan.get("strategy") or "single"),
+                evidence=bool(plan.get("evidence")),
+                language=str(plan.get("language") or "en"),
+                prior=prior,
+                cancel=lambda: self._stopping.is_set() or self._outdated.is_set(),
+            )
+        except ReplyError:
+            model.forget()
+            raise
+        self._models.answered()
+        self._failed_at.pop(study.study_uid, None)
+        report = self._written(study, digest, reading)
+        if self._jobs.reported(study, report):
+            begin_deliveries(self._jobs, self._store, settings, study.study_uid)
+            self._reported()
+        else:
+            shutil.rmtree(settings.folder / report.folder, ignore_errors=True)
+        model.forget()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _written(self, study: StudyRow, digest: str, reading: pipeline.Reading) -> ReportRow:
+        """Write a reading into a folder that nobody knows of yet."""
+        version, settings = study.version + 1, self._settings
+        place = Path("reports") / study.key / f"{version}-{secrets.token_hex(4)}"
+        with whole_folder(settings.folder / place, kind=KIND) as part:
+            pipeline.write(reading, part, sr=settings.sr, predecessors=self._before(study))
+            objects = objects_of(part)
+        return ReportRow(
+            study_uid=study.study_uid,
+            version=version,
+            digest=digest,
+            folder=str(place),
+            objects=objects,
+        )
+
+    def _before(self, study: StudyRow) -> Mapping[str, list[Dataset]]:
+        """The objects of the report that the next one amends."""
+        report = self._jobs.report(study.study_uid, study.version) if study.version else None
+        found: dict[str, list[Dataset]] = {}
+        for one in () if report is None else report.objects:
+            path = self._settings.folder / report.folder / one.file  # type: ignore[union-attr]
+            found.setdefault(one.key, []).append(dcmread(path, stop_before_pixels=True))
+        return found
+
+    def _failed(self, study: StudyRow, error: Exception) -> None:
+        reason, limit, counts = self._judged(study, error)
+        log.warning("study %s was not read: %s", study.key, reason)
+        if counts and study.attempts >= limit:
+            self._jobs.park(study, reason)
+        else:
+            wait = backoff(study.attempts, first_s=2.0, most_s=self._settings.retry_max_s)
+            self._jobs.give_back(study, reason, wait_s=wait, counts=counts)
+
+    def _judged(self, study: StudyRow, error: Exception) -> tuple[str, int, bool]:
+        """Why a study wasn't read, how often that may be, and whether it counts."""
+        if not isinstance(error, MedMLLMError):
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"a defect of ours: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
+            return reason, self._settings.attempts, True
+        reason = " ".join(printable(str(error)).split())[:1000]
+        if isinstance(error, OutputError):
+            return reason, 0, False
+        if isinstance(error, ModelError):
+            now = time.time()
+            before = self._failed_at.get(study.study_uid, now)
+            self._failed_at[study.study_uid] = now
+            its_own = isinstance(error, ReplyError) or self._models.answered_since(before)
+            return reason, self._settings.attempts if its_own else MOST_BEGUN, True
+        return reason, 0, True
+
+
+class Models:
+    """Models, each opened once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings in which models have names of the user's."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._opened: dict[str, Model] = {}
+        self._last_answer = 0.0
+
+    def opened(self, name: str) -> Model:
+        """The model of a name, as `registry.open_model` takes it."""
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = registry.open_model(name, settings=self._settings)
+            return self._opened[name]
+
+    def answered(self) -> None:
+        """A study was just read."""
+        self._last_answer = time.time()
+
+    def answered_since(self, then: float) -> bool:
+        """Whether a study was read since then, seconds since 1970: so it is not the model that fails."""
+        return self._last_answer > then
+
+
+def begin_deliveries(jobs: Jobs, store: Store, settings: NodeSettings, study_uid: str) -> None:
+    """Send the report that was just made of a study to where its rule says."""
+    study = store.study(study_uid)
+    if study is not None:
+        outputs = study.plan.get("outputs")
+        jobs.begin_deliveries(study, list(settings.outputs) if outputs is None else outputs)
+        jobs.close_deliveries(study_uid)
+
+
+def objects_of(folder: Path) -> tuple[Object, ...]:
+    """The DICOM objects that `pipeline.write` wrote."""
+    found = []
+    for path in sorted(folder.rglob("*.dcm")):
+        header = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
+        found.append(
+            Object(
+                key=_KEYS.get(path.name, "key_pictures"),
+                file=path.relative_to(folder).as_posix(),
+                sop_class_uid=str(header.SOPClassUID),
+                sop_instance_uid=str(header.SOPInstanceUID),
+            )
+        )
+    return tuple(found)
