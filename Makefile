@@ -16,7 +16,7 @@ IN_C := $(wildcard transforms/*.[ch])
 .PHONY: help demo install test test-vllm check lint bench clean system-packages ohif
 
 help:  ## Show these lines
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
 	@echo
 	@echo "  PYTHON=python3.12     another Python than python3, 3.11 or newer"
 	@echo "  PIP_FLAGS='...'       more options for pip, such as another package index"

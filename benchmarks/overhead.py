@@ -73,8 +73,8 @@ def overhead(data: Path, *, small: bool, rounds: int) -> Table:
     return Table(
         title=f"What a reading of {pictures} slices costs beside a 7B model",
         note=(
-            f"Measured as CPU time on one core: {pictures} of a CT series as a folder, {side} px, report with "
-            "five findings. Computed: Lingshu-7B on an H100 in bfloat16, "
+            f"Measured as CPU time on one core: {pictures} of a CT series as a folder, {side} px, a report "
+            "of five findings. Computed: Lingshu-7B on an H100 in bfloat16, "
             f"{PREFILL_FLOPS / 1e12:.0f} TFLOP/s to read and {DECODE_BYTES / 1e12:g} TB/s to write."
         ),
         columns=("part", "CPU ms", "share"),

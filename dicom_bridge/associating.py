@@ -179,15 +179,15 @@ def _refused(association: Association, peer: Peer, failure: Failure) -> Delivery
         unknown = _TITLES.get(answer.diagnostic, "") if answer.result_source == 1 else ""
         if unknown:
             return failure(
-                f"{named(peer)}: refuses the association, it doesn't know {unknown} {said}; see the titles on "
-                "both sides",
+                f"{named(peer)}: refuses the association, it doesn't know {unknown} {said}; see the titles "
+                "on both sides",
                 retry=False,
             )
         return failure(f"{named(peer)}: refuses the association {said}; try again later", retry=True)
     if answer is not None and answer.result == 0:
         return failure(
-            f"{named(peer)}: takes none of what it was asked for; see which SOP classes and transfer syntaxes "
-            "it is set to take",
+            f"{named(peer)}: takes none of what it was asked for; see which SOP classes and transfer "
+            "syntaxes it is set to take",
             retry=False,
         )
     tls = " or its certificate isn't trusted" if peer.tls is not None else ""

@@ -1,4 +1,4 @@
-"""What a model said, kept as soon as it was said: a reading cut short goes on where it was, with the same words."""
+"""What a model said, kept at once: a reading that was cut short goes on where it was, in the same words."""
 
 from __future__ import annotations
 

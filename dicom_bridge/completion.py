@@ -16,7 +16,6 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
 
 from medmllm_plugin.dicom_bridge.rules import Series
 from medmllm_plugin.dicom_bridge.store import Instance

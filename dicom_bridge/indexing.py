@@ -105,7 +105,7 @@ class Indexer:
             changed: Told of the studies that got something they didn't have.
         """
         self._store, self._folder, self._node, self._changed = store, folder, node, changed
-        self._waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Record | threading.Event | None] = queue.SimpleQueue()
         self._index(self._left())
         self._thread = threading.Thread(target=self._work, name="medmllm-indexer", daemon=True)
         self._thread.start()
@@ -113,6 +113,12 @@ class Indexer:
     def __call__(self, record: Record) -> None:
         """Index this one soon."""
         self._waiting.put(record)
+
+    def settle(self, within_s: float) -> bool:
+        """Wait until what was put before is indexed; False if that takes longer, seconds."""
+        settled = threading.Event()
+        self._waiting.put(settled)
+        return settled.wait(within_s)
 
     def close(self) -> None:
         """Index what waits, and end."""
@@ -127,13 +133,16 @@ class Indexer:
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
             try:
-                self._index(batch)
+                self._index(one for one in batch if isinstance(one, Record))
             except Exception:
                 log.exception("instances could not be indexed; they are found again at the next start")
+            for one in batch:
+                if isinstance(one, threading.Event):
+                    one.set()
 
-    def _next_batch(self) -> list[Record] | None:
+    def _next_batch(self) -> list[Record | threading.Event] | None:
         """What waits, at least one; None at the end."""
-        batch: list[Record] = []
+        batch: list[Record | threading.Event] = []
         while len(batch) < BATCH:
             try:
                 one = self._waiting.get(block=not batch)

@@ -15,8 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Column, ColumnElement, Row, and_, case, delete, exists, or_, select, update
 
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, study_of
@@ -24,6 +23,9 @@ from medmllm_plugin.dicom_bridge.tables import deliveries, instances, nodes, rep
 
 AGED_S = 1800.0
 """How long a study waits until it goes before urgent ones that came later."""
+
+JUMP_S = 3600.0
+"""A wait longer than any that was asked for: the clock was set back, and it is over."""
 
 OPEN = (Sent.WAITING, Sent.ASKED)
 """A report that is not where it shall be yet."""
@@ -150,7 +152,11 @@ class Jobs:
         urgency = case((studies.c.since < now - AGED_S, 0), else_=studies.c.priority)
         waiting = (
             select(studies)
-            .where(studies.c.state == State.COMPLETE.value, studies.c.not_before <= now, self._can_be_read())
+            .where(
+                studies.c.state == State.COMPLETE.value,
+                _is_over(studies.c.not_before, now),
+                self._can_be_read(),
+            )
             .order_by(urgency, studies.c.since)
             .limit(1)
         )
@@ -292,7 +298,7 @@ class Jobs:
             .where(
                 deliveries.c.destination == destination,
                 deliveries.c.state.in_(OPEN),
-                deliveries.c.next_try <= self._store.clock(),
+                _is_over(deliveries.c.next_try, self._store.clock()),
                 studies.c.owner == self._node,
             )
             .order_by(deliveries.c.next_try, studies.c.priority, studies.c.since)
@@ -395,6 +401,10 @@ class Jobs:
 
 
 _LOOK = "see what it is, then: medmllm retry"
+
+
+def _is_over(wait: Column[Any], now: float) -> ColumnElement[bool]:
+    return or_(wait <= now, wait > now + JUMP_S)
 
 
 def _same(delivery: Delivery) -> tuple[ColumnElement[bool], ...]:

@@ -36,7 +36,7 @@ def lay_out(instances: Sequence[Instance], spools: Path, folder: Path) -> list[P
     names = [file_name(one) for one in instances]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = set(os.listdir(folder))
+        there = {path.name for path in folder.iterdir()}
         for stale in there.difference(names):
             (folder / stale).unlink()
         for name, one in zip(names, instances, strict=True):

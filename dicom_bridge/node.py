@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,16 +30,18 @@ from medmllm_plugin.dicom_bridge.listener import Listener, Port
 from medmllm_plugin.dicom_bridge.negotiation import Admission
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 from medmllm_plugin.dicom_bridge.receiving import Limits
-from medmllm_plugin.dicom_bridge.segments import Record
 from medmllm_plugin.dicom_bridge.salt import salt_of
 from medmllm_plugin.dicom_bridge.sending import Sender
 from medmllm_plugin.dicom_bridge.spool import Spool
+from medmllm_plugin.dicom_bridge.sr_profile import profile
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store
 from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.dicom_bridge.watching import Watch
 from medmllm_plugin.dicom_bridge.worker import Models, Reader, begin_deliveries
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import ModelError, SettingsError
+from medmllm_plugin.strategies.names import strategy
+from medmllm_plugin.tasks import task
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +70,14 @@ class Node:
             SettingsError: If something can't be used as it is, such as a folder, the database or a model.
         """
         self.settings = settings
+        _check_rules(settings)
         _make_folders(settings)
         self._lock = _only_one(settings)
         self._parts: dict[str, list[threading.Event]] = {"watch": [], "read": [], "send": []}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._room = _Room(settings.folder, settings.low_disk_bytes)
+        self.room = _Room(settings.folder, settings.low_disk_bytes)
+        """Whether there is room on the disk to take instances."""
         self.engine = open_database(settings.database_url)
         self.store = Store(self.engine, salt=salt_of(settings))
         self.jobs = Jobs(
@@ -89,7 +94,7 @@ class Node:
         self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
         self.listener: Listener | None = None
         self._destinations = {
-            name: destination(name, output, settings) for name, output in settings.outputs.items()
+            name: destination(output, settings) for name, output in settings.outputs.items()
         }
 
     @property
@@ -98,16 +103,14 @@ class Node:
         return 0 if self.listener is None else self.listener.port
 
     def start(self) -> None:
-        """Open the models, then receive, read and deliver.
+        """Receive, open the models, then read and deliver.
+
+        A model that fails for now keeps nothing from being received; it is tried again with the first study.
 
         Raises:
-            SettingsError: If a model or the port can't be opened.
-            ModelError: If a model can't be loaded.
+            SettingsError: If the port or a model can't be opened as the settings say.
         """
         settings = self.settings
-        names = {rule.model for rule in settings.rules if rule.model} | {settings.model}
-        for name in sorted(names):
-            self.models.opened(name)
         self.listener = Listener(
             Port(
                 host=settings.host,
@@ -123,19 +126,26 @@ class Node:
             ),
             self.spool,
             received=self.indexer,
-            admit=self._room,
+            admit=self.room,
             ended=self._released,
         )
         self._begin("watch", self.watch.look)
+        for name in sorted({rule.model for rule in settings.rules if rule.model} | {settings.model}):
+            try:
+                self.models.opened(name)
+            except ModelError as error:
+                log.warning("%s", error)
         for reader in self.readers:
-            self._begin("read", lambda reader=reader: 0.0 if reader.read_next() else _TURN_S)
+            self._begin("read", partial(_read_next, reader))
         for name, output in self._destinations.items():
             sender = Sender(name, output, self.jobs, settings.folder, retry_max_s=settings.retry_max_s)
             self._begin("send", sender.send_next)
         self._begin("", self._beat)
 
     def close(self, *, grace_s: float = 5.0) -> None:
-        """Take no more, give back what is being read, and end; whatever isn't done is taken up again later."""
+        """Take no more, give back what is being read, and end; what isn't done is taken up again later."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for reader in self.readers:
             reader.stop()
@@ -153,7 +163,11 @@ class Node:
         os.close(self._lock)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -232,6 +246,10 @@ class Node:
             self._wake(name)
 
 
+def _read_next(reader: Reader) -> float:
+    return 0.0 if reader.read_next() else _TURN_S
+
+
 class _Room:
     """Whether there is room on the disk, looked at now and then."""
 
@@ -248,6 +266,17 @@ class _Room:
                 log.warning("%s free room on the disk", "again enough" if enough else "too little")
             self._enough = enough
         return self._enough
+
+
+def _check_rules(settings: NodeSettings) -> None:
+    """That what the rules ask for is there."""
+    profile(settings.sr)
+    for number, rule in enumerate(settings.rules):
+        try:
+            task(rule.task)
+            strategy(rule.strategy)
+        except SettingsError as error:
+            raise SettingsError(f"rules[{number}] {rule.name!r}: {error}") from None
 
 
 def _make_folders(settings: NodeSettings) -> None:

@@ -23,6 +23,7 @@ Errors name the path of the field, such as `outputs.pacs.peer`.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -38,11 +39,30 @@ from medmllm_plugin.dicom_bridge.spool import Durability
 from medmllm_plugin.errors import SettingsError
 
 
+_SYSLOG = re.compile(r"(udp|tls)://(\[[0-9A-Fa-f:]+\]|[\w.-]+):[0-9]{1,5}")
+
+
 class Unmatched(StrEnum):
     """What is done with a study that no rule fits."""
 
     KEEP = "keep"
     READ = "read"
+
+
+class LogForm(StrEnum):
+    """How the lines on stderr look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class BurnedIn(StrEnum):
+    """What is done about words in the pixels of pictures that are to leave this machine."""
+
+    REFUSE = "refuse"
+    """The study is parked; so it is if nobody can look, as rapidocr isn't installed."""
+    WARN = "warn"
+    """It is read, and the report says what was found, or that nobody looked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +158,15 @@ class NodeSettings:
     """How long a study that is done stays in the spool."""
     salt_file: Path | None = None
     """A secret for the pseudonyms in logs; None for one made in the folder."""
+    burned_in: BurnedIn = BurnedIn.REFUSE
+    """For models that aren't on this machine."""
+    log: LogForm = LogForm.TEXT
+    audit_keep_days: float = 365.0
+    """How long files of the audit trail stay; 0 for ever."""
+    syslog: str | None = None
+    """Where audit messages are sent as well, such as `udp://10.0.0.9:514` or `tls://audit:6514`."""
+    syslog_tls: Tls | None = None
+    """How we show who we are there, and whom we trust; None for the authorities of the system."""
     http_host: str = "127.0.0.1"
     http_port: int | None = 8042
     """None for no HTTP."""
@@ -211,6 +240,10 @@ def _check(node: NodeSettings, where: str) -> None:
             ) from None
     if (node.tls_port is None) != (node.tls is None):
         raise _wrong(f"{where}node.tls_port", node.tls_port, "both tls_port and [node.tls], or neither")
+    if node.syslog is not None and not _SYSLOG.fullmatch(node.syslog):
+        raise _wrong(f"{where}node.syslog", node.syslog, "udp://HOST:PORT or tls://HOST:PORT")
+    if node.syslog_tls is not None and not (node.syslog or "").startswith("tls:"):
+        raise _wrong(f"{where}node.syslog_tls", node.syslog, "a node.syslog that begins with tls:")
     loopback = node.http_host in ("127.0.0.1", "::1", "localhost")
     if node.http_port is not None and not loopback:
         if node.http_token_env is None:

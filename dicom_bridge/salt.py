@@ -23,7 +23,7 @@ def salt_of(settings: NodeSettings) -> bytes:
     try:
         if settings.salt_file is None and not path.exists():
             made = path.with_suffix(f".{secrets.token_hex(4)}")
-            with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
                 file.flush()
                 os.fsync(file.fileno())

@@ -51,7 +51,7 @@ NEXT: Mapping[State, frozenset[State]] = MappingProxyType(
         State.READING: frozenset({State.REPORTED, State.COMPLETE, State.ARRIVING, State.PARKED}),
         State.REPORTED: frozenset({State.DELIVERING, State.ARRIVING, State.PARKED}),
         State.DELIVERING: frozenset({State.DELIVERED, State.ARRIVING, State.PARKED}),
-        State.DELIVERED: frozenset({State.ARRIVING, State.DELIVERING}),
+        State.DELIVERED: frozenset({State.ARRIVING, State.COMPLETE, State.DELIVERING}),
         State.PARKED: frozenset({State.ARRIVING, State.COMPLETE, State.DELIVERING, State.KEPT}),
     }
 )

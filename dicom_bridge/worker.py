@@ -1,4 +1,4 @@
-"""Reads studies one after the other: images, model, report, DICOM objects; and knows what to do if that fails.
+"""Reads studies one after the other: images, model, report, DICOM objects; and what to do if that fails.
 
 A study that can't be read is left to a person with its reason; a model or a disk that fails is tried again
 later. Whatever happens to one study, the next one is read.

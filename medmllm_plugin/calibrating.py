@@ -20,7 +20,7 @@ from medmllm_plugin.evidence import examine
 from medmllm_plugin.findings import Effect, Side, Status, Trial, TrialResult
 from medmllm_plugin.models import Model
 from medmllm_plugin.phantoms.study import PhantomStudy, sample_study
-from medmllm_plugin.reliability import Estimate, Scored, auc, ece, estimate, fit
+from medmllm_plugin.reliability import Estimate, Scored, auc, brier, ece, estimate, fit
 from medmllm_plugin.request import Request
 from medmllm_plugin.scoring import compare
 from medmllm_plugin.selftest import kinds_for
@@ -118,7 +118,11 @@ class Calibrated:
         """Calibration error, and how well certainties tell right from wrong; none without findings."""
         if not any(self.raw()):
             return ()
-        named = (("calibration error (ECE, 10 bins)", ece), ("right above wrong (AUC)", auc))
+        named = (
+            ("calibration error (ECE, 10 bins)", ece),
+            ("squared error (Brier)", brier),
+            ("right above wrong (AUC)", auc),
+        )
         return tuple(
             Line(
                 words=words,

@@ -72,7 +72,7 @@ def before(slices: SliceSet, *, outside: str | None) -> tuple[CheckResult, ...]:
         slices: The pictures.
         outside: Why they are outside the model's domain; None if they are inside.
     """
-    blank = [number for number, one in enumerate(slices.slices, 1) if float(one.pixels.std()) < BLANK]
+    blank = [number for number, one in enumerate(slices.slices, 1) if float(one.pixels.std(axis=(0, 1)).max()) < BLANK]
     count = len(slices)
     lost = [
         number for number, one in enumerate(slices.slices, 1) if not _letters(one.edges) & set("LR") and count

@@ -237,12 +237,12 @@ def _covered(request: Request, sets: Collection[frozenset[int]], *, again: bool)
             if (slices := counterfactual.covered(request.slices, numbers, fill)) is not None
         ]
         fill, slices = fills[1 if again else 0]
-        told = ", ".join(map(str, sorted(numbers)))
+        told = f"picture{'s' * (len(numbers) > 1)} {', '.join(map(str, sorted(numbers)))}"
         looks.append(
             _Look(
                 trial=Trial.MASKED,
                 request=replace(request, slices=slices),
-                words=f"pictures {told} covered by {fill.value}",
+                words=f"{told} covered by {fill.value}",
                 covers=numbers,
             )
         )

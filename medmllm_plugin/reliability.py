@@ -102,6 +102,18 @@ def ece(scores: Sequence[float], right: Sequence[bool]) -> float:
     return sum(one.count * abs(one.score - one.share) for one in bins(scores, right)) / len(values)
 
 
+def brier(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Mean squared distance of scores from the truth, 0 at best: unlike `ece` it can't be had for nothing.
+
+    After Brier, Verification of Forecasts Expressed in Terms of Probability (1950).
+
+    >>> round(brier([0.9, 0.6], [True, False]), 3)
+    0.185
+    """
+    values, hits = _arrays(scores, right)
+    return float(((values - hits) ** 2).mean())
+
+
 def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Area under the ROC curve: how often a right finding has the higher score than a wrong one.
 

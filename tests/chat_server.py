@@ -42,6 +42,7 @@ class ChatServer(ThreadingHTTPServer):
         *,
         say: str | Model | Callable[[Prompt], str] = NOTHING_FOUND,
         name: str = "lingshu",
+        port: int = 0,
         pictures: int = 8,
         context_tokens: int | None = 32_768,
         key: str = "",
@@ -57,6 +58,7 @@ class ChatServer(ThreadingHTTPServer):
         Args:
             say: The reply, the model that makes it, or what makes it of the prompt.
             name: Of the model.
+            port: Where it listens; 0 for any that is free.
             pictures: Most pictures in a prompt.
             context_tokens: Told as `max_model_len`.
             key: The key it asks for.
@@ -67,7 +69,7 @@ class ChatServer(ThreadingHTTPServer):
             models: More names on its list.
             tls: Its certificate, for https.
         """
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", port), Handler)
         self.scheme = "http" if tls is None else "https"
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_side=True)

@@ -16,6 +16,7 @@ from medmllm_plugin.models import Ask, Reply, batches, transformers
 from medmllm_plugin.models.transformers import TransformersModel, open_model
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
 from tests.tiny_model import tiny_folder
+from tests.tiny_models.asked import WITH_VIDEO
 from tests.tiny_models.gemma3 import gemma3_folder
 from tests.tiny_models.internvl import internvl_folder
 from tests.tiny_models.llava import llava_folder
@@ -183,6 +184,23 @@ def test_no_more_prompts_are_computed_together_than_asked_for(monkeypatch: pytes
 
     assert sizes == [2, 2, 1]
     assert texts(replies) == texts(alone(model, [an_ask(pictures(n)) for n in (3, 1, 2, 1, 3)]))
+
+
+def test_slices_as_a_video_are_read_one_prompt_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_model(f"{tiny_folder()}?video=true")
+    model._processor.chat_template = WITH_VIDEO
+    sizes: list[int] = []
+    generated = model._generated
+    monkeypatch.setattr(
+        model, "_generated", lambda rows, task: sizes.append(len(rows)) or generated(rows, task)
+    )
+    asks = [an_ask(pictures(4)), an_ask(pictures(3)), an_ask([])]
+
+    first, second = model.replies(asks), alone(model, asks)
+
+    assert sizes == [1] * 6
+    assert texts(first) == texts(second)
+    assert all(reply.text.startswith('{"abnormal_pictures":[') for reply in first)
 
 
 def test_progress_rises_over_all_prompts_and_cancelling_stops_them() -> None:

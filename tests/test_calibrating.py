@@ -132,6 +132,7 @@ def test_figures_and_shares_are_told_and_written(tried: Calibrated) -> None:
 
     assert [one["words"] for one in content["figures"]] == [
         "calibration error (ECE, 10 bins)",
+        "squared error (Brier)",
         "right above wrong (AUC)",
     ]
     assert content["calibration"] == tried.calibration.to_json()
@@ -175,6 +176,18 @@ def test_the_command_writes_a_calibration_that_loads_and_a_page(
     assert Calibration.load(out).abstain_below == 0.3
     assert "Written to" in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration.html", "calibration.json"]
+
+
+def test_the_command_tells_programs_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "open_model", lambda name: Guesser())
+    out = tmp_path / "calibration.json"
+
+    code, output = command("-n", 8, "--kind", "ct-chest", "--no-evidence", "-o", out, "--json")
+
+    content = json.loads(output)
+    assert code == 0
+    assert content["calibration"] == json.loads(out.read_text(encoding="utf-8"))
+    assert (content["fitted"], content["judged"]) == (8, 4)
 
 
 def test_the_command_writes_over_a_calibration_but_over_nothing_else(tmp_path: Path) -> None:

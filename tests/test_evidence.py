@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medmllm_plugin import registry
+from medmllm_plugin import engine, registry
 from medmllm_plugin.errors import CancelledError
 from medmllm_plugin.evidence import MOST_COVERS, examine
 from medmllm_plugin.findings import Effect, Status, Trial
@@ -19,6 +19,7 @@ from medmllm_plugin.models import Ask, Cancel, Capabilities, Model, Progress, Re
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.phantoms.study import sample_study
 from medmllm_plugin.prompts import Prompt
+from medmllm_plugin.report import Report
 from medmllm_plugin.request import Request
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.strategies import Looked
@@ -145,6 +146,21 @@ def test_only_what_is_still_said_is_covered_in_a_second_way() -> None:
     assert asked == [1 + 4, 1 + 5]
 
 
+def test_the_only_picture_is_covered_by_black_and_then_by_grey() -> None:
+    model = Reader(lambda prompt: [a_said_finding(pictures=[1])])
+
+    examined = examine(read(model, a_slice_set(1, placed=False)), model)
+
+    (finding,) = examined.parsed.findings
+    assert finding.image_supported is False
+    assert [one.purpose for one in examined.heard[:-1]] == [
+        "evidence: pictures moved",
+        "evidence: pictures moved",
+        "evidence: picture 1 covered by black",
+        "evidence: picture 1 covered by grey",
+    ]
+
+
 def test_absent_findings_are_not_tried() -> None:
     model = Reader(lambda prompt: [a_said_finding(status="absent")])
     looked = read(model, a_slice_set(3))
@@ -263,6 +279,19 @@ def test_replies_that_cannot_be_used_say_nothing() -> None:
 
     (finding,) = examined.parsed.findings
     assert (finding.image_supported, finding.trials, finding.status) == (None, (), Status.PRESENT)
+
+
+def test_a_report_with_evidence_keeps_what_was_said_first_and_every_reply() -> None:
+    model = Reader(never_looks)
+    request = a_request(slices=a_slice_set(5))
+
+    report = engine.read(request, model, evidence=True).report
+
+    (finding,) = report.findings
+    assert (finding.status, finding.image_supported) == (Status.INDETERMINATE, False)
+    assert report.raw_reply == report.heard[-1].text
+    assert len(report.heard) == len(model.asked) == 6
+    assert Report.from_json(json.loads(report.to_text())) == report
 
 
 def test_the_embedded_model_looks() -> None:

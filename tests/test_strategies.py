@@ -195,6 +195,19 @@ def test_what_most_see_but_not_surely_is_indeterminate() -> None:
     assert (kept.status, kept.agreement) == (Status.INDETERMINATE, 0.6667)
 
 
+def test_what_most_say_but_not_at_one_place_is_kept_once() -> None:
+    places = [a_said_reply(a_said_finding(box=a_box(left=left, side=4))) for left in (1, 20, 22, 44)]
+    model = a_model(*places, a_said_reply())
+
+    looked = read(Consistency(samples=5), model)
+
+    (kept,) = looked.parsed.findings
+    assert kept.box is not None
+    assert (kept.agreement, kept.status) == (0.8, Status.PRESENT)
+    assert 19 < kept.box.column_min < 23
+    assert "nodule, lung, left: most samples say it, but not at one place" in looked.notes
+
+
 def test_the_impression_is_that_of_the_sample_nearest_to_what_was_kept() -> None:
     nodule, mass = a_said_finding(), a_said_finding(finding="mass")
     model = a_model(

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -381,16 +382,38 @@ def test_without_the_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         open_model(str(tiny_folder()))
 
 
-def test_a_fresh_process_opens_a_model_without_a_word_on_stderr() -> None:
-    opening = f"print(open_model({str(tiny_folder())!r}).dtype)"
-    script = f"from medmllm_plugin.models.transformers import open_model; {opening}"
+FRESH = """
+import numpy
+from medmllm_plugin.models import Ask
+from medmllm_plugin.models.transformers import open_model
+from medmllm_plugin.prompts import PicturePart, Prompt
+pixels = numpy.broadcast_to(numpy.uint8(9), (84, 84, 3))
+prompt = Prompt(system="", parts=(PicturePart(number=1, pixels=pixels),))
+asks = [Ask(prompt=prompt, schema={"enum": [number]}) for number in (1, 23)]
+print(*(reply.text for reply in open_model(FOLDER).replies(asks)))
+"""
+
+
+def test_a_fresh_process_opens_and_asks_a_model_without_a_word_on_stderr() -> None:
+    script = FRESH.replace("FOLDER", repr(str(tiny_folder())))
 
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=120
     )
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() in ("float32", "bfloat16")
+    assert done.stdout.split() == ["1", "23"]
+
+
+def test_threads_that_ask_at_once_get_the_replies_that_each_gets_alone() -> None:
+    prompts = [a_prompt(seed=seed, pictures=1 + seed) for seed in range(4)]
+    expected = [ask(a_model(seed=1), prompt, max_tokens=30).token_texts for prompt in prompts]
+    model = a_model(seed=1)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda prompt: ask(model, prompt, max_tokens=30).token_texts, prompts * 2))
+
+    assert found == expected * 2
 
 
 def test_importing_the_module_imports_no_torch() -> None:

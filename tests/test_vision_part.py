@@ -60,6 +60,26 @@ def test_it_sees_what_transformers_sees(folder: Callable[[], Path], shapes: list
     torch.testing.assert_close(features(quick, vision_part.grey_patches(pictures, form)), expected, **near)
 
 
+def test_grey_pictures_lose_no_more_in_a_16_bit_type_than_others_do() -> None:
+    whole, form = opened(tiny_folder)
+    stock, quick = (
+        load(open_folder(str(tiny_folder())), TransformersOptions(device_map="cpu", dtype="bf16"))
+        for _ in range(2)
+    )
+    pictures = [grey((224, 224))]
+    pixels = whole.family.pixels(whole.processor, pictures)
+    vision_part.quicken(quick.model, form)
+
+    expected = features(whole, pixels)
+    lost, usually = (
+        float((found.float() - expected).abs().mean())
+        for found in (features(quick, vision_part.grey_patches(pictures, form)), features(stock, pixels))
+    )
+
+    assert 0 < usually < 0.05 * float(expected.abs().mean())
+    assert lost < 1.2 * usually
+
+
 def test_a_grey_patch_is_a_sixth_of_its_numbers_as_bytes() -> None:
     of, form = opened(tiny_folder)
     pictures = [grey((100, 140))]

@@ -119,7 +119,10 @@ def a_moved(volume: Volume, heights: Sequence[float]) -> Volume:
 
 
 def a_slice_set(slices: int = 3, *, size: int = 56, **volume: Any) -> SliceSet:
-    """All slices of `a_volume` as pictures whose longer side is `size`."""
+    """All slices of `a_volume` as pictures whose longer side is `size`, brighter from left to right."""
+    columns = np.arange(volume.get("columns", 56), dtype=np.float32)
+    plane = np.broadcast_to(8 * columns - 200, (volume.get("rows", 56), len(columns)))
+    volume.setdefault("values", lambda k: plane + k)
     return SlicePlan(count=slices, size=size).apply(a_volume(slices, **volume))
 
 

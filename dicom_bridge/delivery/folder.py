@@ -32,7 +32,7 @@ class FolderDestination:
                 self._put(one)
         except OSError as error:
             raise DeliveryError(
-                f"{self._folder}: can't be written to ({error.strerror}); make room, or see who may write there",
+                f"{self._folder}: can't be written to ({error.strerror}); make room, or let us write",
                 retry=True,
             ) from error
         return Delivered(objects=tuple(one.reference for one in objects), certainty=Certainty.COMMITTED)

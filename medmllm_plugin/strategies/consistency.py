@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 
 from medmllm_plugin.asking import Answered, ask
 from medmllm_plugin.errors import ReplyError, SettingsError
-from medmllm_plugin.findings import Finding, Status
+from medmllm_plugin.findings import Finding, Side, Status
 from medmllm_plugin.models import Cancel, Model
 from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.report import Answer, Heard
 from medmllm_plugin.request import Request
 from medmllm_plugin.strategies import Looked, Stages, View
-from medmllm_plugin.strategies.merging import groups, medoid, narrative, told_apart, words
+from medmllm_plugin.strategies.merging import groups, medoid, narrative, told_apart, what, words
 
 MOST = 32
 """Most samples."""
+
+_Group = list[tuple[int, Finding]]
+"""The same finding in several samples, each with the number of its sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +81,9 @@ class Consistency:
                 f"{next(one.problem for one in answered if one.parsed is None)}",
                 raw_replies=tuple(one.text for one in heard),
             )
-        return self._agreed(request, usable, heard)
+        return self._together(request, usable, heard)
 
-    def _agreed(self, request: Request, usable: Sequence[Answered], heard: tuple[Heard, ...]) -> Looked:
+    def _together(self, request: Request, usable: Sequence[Answered], heard: tuple[Heard, ...]) -> Looked:
         samples = [one.parsed for one in usable if one.parsed is not None]
         findings, notes = _majority([one.findings for one in samples])
         speaker = _speaker(samples, findings)
@@ -112,28 +115,52 @@ class Consistency:
 def _majority(samples: Sequence[Sequence[Finding]]) -> tuple[tuple[Finding, ...], list[str]]:
     """What more than half of the samples say, and what was said by fewer, in words.
 
-    What most saw, but fewer than half as surely present, is indeterminate.
+    What most saw, but fewer than half as surely present, is indeterminate. What most say, but no half of them
+    at one place, is kept once: they agree on it and not on where it is.
     """
-    kept, notes, total = [], [], len(samples)
+    kept, notes, few = list[Finding](), list[str](), list[_Group]()
     for group in groups(samples):
-        by_status = {status: [one for _, one in group if one.status is status] for status in Status}
-        seen = [*by_status[Status.INDETERMINATE], *by_status[Status.PRESENT]]
-        for status in (Status.PRESENT, Status.ABSENT):
-            if 2 * len(by_status[status]) > total:
-                share = len(by_status[status]) / total
-                kept.append(replace(medoid(by_status[status]), agreement=round(share, 4)))
-                break
+        agreed = _agreed(group, total=len(samples), notes=notes)
+        if agreed is None:
+            few.append(group)
         else:
-            if 2 * len(seen) > total:
-                best = replace(medoid(seen), status=Status.INDETERMINATE)
-                kept.append(replace(best, agreement=round(len(seen) / total, 4)))
-                notes.append(
-                    f"{words(best)} is indeterminate: {len(seen)} of {total} samples saw it, "
-                    f"{len(by_status[Status.PRESENT])} of them surely"
-                )
-            elif seen:
-                notes.append(f"left out {words(seen[0])}: {len(seen)} of {total} samples saw it")
+            kept.append(agreed)
+    for group in _by_kind(few):
+        agreed = _agreed(group, total=len(samples), notes=notes)
+        if agreed is not None:
+            kept.append(agreed)
+            notes.append(f"{words(agreed)}: most samples say it, but not at one place")
+            continue
+        seen = [one for _, one in group if one.status is not Status.ABSENT]
+        if seen:
+            count = len({number for number, one in group if one.status is not Status.ABSENT})
+            notes.append(f"left out {words(seen[0])}: {count} of {len(samples)} samples saw it")
     return told_apart(kept), notes
+
+
+def _by_kind(few: Sequence[_Group]) -> list[_Group]:
+    """Groups of one kind of finding together, wherever they are; of each sample the first."""
+    joined: dict[tuple[str, str, Side], dict[int, Finding]] = {}
+    for group in few:
+        for number, one in group:
+            joined.setdefault(what(one), {}).setdefault(number, one)
+    return [list(members.items()) for members in joined.values()]
+
+
+def _agreed(group: _Group, *, total: int, notes: list[str]) -> Finding | None:
+    """The finding as more than half of the samples have it; None if no more than half have."""
+    by_status = {status: [one for _, one in group if one.status is status] for status in Status}
+    for status in (Status.PRESENT, Status.ABSENT):
+        if 2 * len(by_status[status]) > total:
+            share = len(by_status[status]) / total
+            return replace(medoid(by_status[status]), agreement=round(share, 4))
+    seen = [*by_status[Status.INDETERMINATE], *by_status[Status.PRESENT]]
+    if 2 * len(seen) <= total:
+        return None
+    best = replace(medoid(seen), status=Status.INDETERMINATE, agreement=round(len(seen) / total, 4))
+    sure = len(by_status[Status.PRESENT])
+    notes.append(f"{words(best)} is indeterminate: {len(seen)} of {total} samples saw it, {sure} surely")
+    return best
 
 
 def _speaker(samples: Sequence[Parsed], kept: Sequence[Finding]) -> int:
