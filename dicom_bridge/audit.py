@@ -1,11 +1,11 @@
 """The audit trail: every hop of every study as a line of JSON, each once and in order, whatever happens.
 
-    {"id": 7, "time": "2026-11-22T04:10:00.125+00:00", "study": "9f0c...", "event": "moved", "from": ..., "to": ...}
+    {"id": 7, "time": "2026-11-22T04:10:00.125+00:00", "study": "9f0c4c01ab3d5e77", "event": "moved", ...}
 
-What happens to a study is an event in the database, in the transaction that makes it happen. The trail follows
-that table: what was committed is written, what was not is not, and after a crash it goes on behind the last
-line that is whole. A study is its key; nothing in an event names anybody. Lines are synced to the disk once a
-second; what a power cut takes is written again from the database.
+What happens to a study is an event in the database, in the transaction that makes it happen. The trail
+follows that table: what was committed is written, what was not is not, and after a crash it goes on behind
+the last line that is whole. A study is its key; nothing in an event names anybody. Lines are synced to the
+disk as they are written, once a second; what a power cut takes is written again from the database.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ TURN_S = 1.0
 
 GAP_S = 10.0
 """Longest transaction: an event whose number is lower than another's can be committed so much later."""
+
+STARTED, STOPPED = "node-started", "node-stopped"
+"""What happens to the node itself."""
 
 _BATCH = 500
 _TAIL = 1 << 20
@@ -94,13 +97,13 @@ class AuditTrail:
         self._reached: list[int | None] = [None for _ in sinks]
         self._failed = [False for _ in sinks]
         self._ending = threading.Event()
-        self._happened("node-started", {"node": node, "version": version})
+        self._happened(STARTED, {"node": node, "version": version})
         self._thread = threading.Thread(target=self._work, name="medmllm-audit", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Write what there is, and end."""
-        self._happened("node-stopped", {"node": self._node})
+        self._happened(STOPPED, {"node": self._node})
         self._ending.set()
         self._thread.join()
 
@@ -139,20 +142,23 @@ class AuditTrail:
 
     def _served(self, place: int) -> bool:
         """Give a sink what comes next; whether there may be more."""
-        sink = self._sinks[place]
-        own = list(self._own[place])
+        sink, own = self._sinks[place], self._own[place]
         reached = self._reached[place]
         if reached is None:
             reached = self._found_again(*sink.last())
         hops = self._after(reached)
-        if hops or own:
-            sink.take([*(one for one in own if one.event == "node-started"), *hops])
-            self._own[place] = [one for one in self._own[place] if one not in own]
-            ended = [one for one in own if one.event != "node-started"]
-            if ended:
-                sink.take(ended)
+        before = [one for one in own if one.event == STARTED]
+        if hops or before:
+            sink.take([*before, *hops])
+            for one in before:
+                own.remove(one)
         self._reached[place] = hops[-1].number if hops else reached
-        return len(hops) == _BATCH
+        if hops:
+            return True
+        if own:
+            sink.take(own[:1])
+            del own[0]
+        return bool(own)
 
     def _found_again(self, number: int, at: float) -> int:
         """Where to go on in this database, which may be another one than before."""

@@ -1,7 +1,7 @@
 """Audit messages as hospitals collect them: XML of DICOM PS3.15 A.5 in syslog of RFC 5424, by UDP or TLS.
 
-What IHE's ATNA profile asks for, with one difference: a study is named by its key in the place of its UID, and
-no patient is named. Who may, finds the study by `medmllm studies`.
+What IHE's ATNA profile asks for, with one difference: a study is named by its key in the place of its UID,
+and no patient is named. Who may, finds the study by its key in the node's database.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
-from medmllm_plugin.dicom_bridge.audit import Hop, stamp
+from medmllm_plugin.dicom_bridge.audit import STARTED, STOPPED, Hop, stamp
 from medmllm_plugin.dicom_bridge.node_settings import Tls
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.errors import OutputError
@@ -102,6 +102,10 @@ class Syslog:
         plain = socket.create_connection(self._address, timeout=_TIMEOUT_S)
         return context.wrap_socket(plain, server_hostname=self._address[0])
 
+    def close(self) -> None:
+        """End the connection."""
+        self._drop()
+
     def _drop(self) -> None:
         if self._socket is not None:
             with suppress(OSError):
@@ -110,10 +114,10 @@ class Syslog:
 
 
 def framed(message: bytes, *, at: float, host: str) -> bytes:
-    """A message of RFC 5424.
+    r"""A message of RFC 5424.
 
     >>> framed(b"<AuditMessage/>", at=0, host="node1")
-    b'<85>1 1970-01-01T00:00:00.000+00:00 node1 medmllm - DICOM+RFC3881 - \\xef\\xbb\\xbf<AuditMessage/>'
+    b'<85>1 1970-01-01T00:00:00.000+00:00 node1 medmllm - DICOM+RFC3881 - \xef\xbb\xbf<AuditMessage/>'
     """
     name = "".join(one for one in host if "!" <= one <= "~")[:255] or "-"
     head = f"<{_NOTICE}>1 {stamp(at)} {name} medmllm - DICOM+RFC3881 - \ufeff"
@@ -129,8 +133,8 @@ def message_of(hop: Hop, *, node: str, ae_title: str) -> bytes | None:
         ae_title: Our title.
     """
     us = (f"{ae_title}@{node}", f"AETITLES={ae_title}")
-    if hop.event in ("node-started", "node-stopped"):
-        message = _begun(hop, _ACTIVITY, "E", kind=_START if hop.event == "node-started" else _STOP)
+    if hop.event in (STARTED, STOPPED):
+        message = _begun(hop, _ACTIVITY, "E", kind=_START if hop.event == STARTED else _STOP)
         _participant(message, *us, role=_APPLICATION)
     elif hop.event == "received":
         message = _begun(hop, _TRANSFERRED, "C")
@@ -172,9 +176,9 @@ def _begun(hop: Hop, event: Code, action: str, *, outcome: str = "0", kind: Code
 def _participant(
     message: ET.Element, user: str, alternative: str, *, role: Code, requestor: bool = True
 ) -> None:
-    said = {"AlternativeUserID": alternative} if alternative else {}
+    said = {"UserID": user, "AlternativeUserID": alternative, "UserIsRequestor": str(requestor).lower()}
     participant = ET.SubElement(
-        message, "ActiveParticipant", UserID=user, **said, UserIsRequestor=str(requestor).lower()
+        message, "ActiveParticipant", {name: value for name, value in said.items() if value}
     )
     _code(participant, "RoleIDCode", role)
 

@@ -177,9 +177,13 @@ def said_by(header: Dataset, instance: Instance) -> Series:
         header: Of its first instance.
         instance: That instance.
     """
+    return {**values_of(header), "CallingAE": instance.calling_ae, "CalledAE": instance.called_ae}
+
+
+def values_of(header: Dataset) -> dict[str, str]:
+    """Values by keyword, as rules see them."""
     with quiet():
-        values = {element.keyword: _words(element.value) for element in header if element.keyword}
-    return {**values, "CallingAE": instance.calling_ae, "CalledAE": instance.called_ae}
+        return {element.keyword: _words(element.value) for element in header if element.keyword}
 
 
 def _header(path: Path, keywords: Sequence[str]) -> Dataset:

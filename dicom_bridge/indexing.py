@@ -35,6 +35,8 @@ _HEAD = 132
 _WANTED = ("Modality", "StudyInstanceUID", "SeriesInstanceUID")
 _SERIES = BaseTag(0x0020000E)
 _FIRST_BYTES = 64 << 10
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
+"""Between two tries, such as while a database is down."""
 
 
 def instance_of(record: Record, folder: Path, *, node: str) -> Instance:
@@ -106,6 +108,7 @@ class Indexer:
         """
         self._store, self._folder, self._node, self._changed = store, folder, node, changed
         self._waiting: queue.SimpleQueue[Record | threading.Event | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._index(self._left())
         self._thread = threading.Thread(target=self._work, name="medmllm-indexer", daemon=True)
         self._thread.start()
@@ -121,7 +124,8 @@ class Indexer:
         return settled.wait(within_s)
 
     def close(self) -> None:
-        """Index what waits, and end."""
+        """Index what waits, and end; what can't be indexed now is found again at the next start."""
+        self._closing.set()
         self._waiting.put(None)
         self._thread.join()
 
@@ -132,13 +136,23 @@ class Indexer:
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
-            try:
-                self._index(one for one in batch if isinstance(one, Record))
-            except Exception:
-                log.exception("instances could not be indexed; they are found again at the next start")
+            records_of_it = [one for one in batch if isinstance(one, Record)]
+            wait = _FIRST_WAIT_S
+            while not self._is_indexed(records_of_it):
+                if self._closing.wait(wait):
+                    break
+                wait = min(2 * wait, _LONGEST_WAIT_S)
             for one in batch:
                 if isinstance(one, threading.Event):
                     one.set()
+
+    def _is_indexed(self, came: Sequence[Record]) -> bool:
+        try:
+            self._index(came)
+        except Exception as error:
+            log.error("instances could not be indexed for now (%s); they are safe", type(error).__name__)
+            return False
+        return True
 
     def _next_batch(self) -> list[Record | threading.Event] | None:
         """What waits, at least one; None at the end."""

@@ -1,4 +1,4 @@
-"""What people are told of studies, reports and deliveries: a page of a list, one with all its history, counts.
+"""What people are told of studies and reports: a page of a list, one with all its history, counts.
 
 No name of a patient is known to the node's tables, and in lists a study is its key.
 """
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from medmllm_plugin.dicom_bridge.jobs import Object, ReportRow
 from medmllm_plugin.dicom_bridge.states import Sent, State
@@ -24,7 +24,7 @@ def counts(store: Store) -> dict[str, int]:
     """How many studies are in each state."""
     query = select(studies.c.state, func.count()).group_by(studies.c.state)
     with store.reader.connect() as connection:
-        found = {state: number for state, number in connection.execute(query)}
+        found = {row[0]: row[1] for row in connection.execute(query)}
     return {state.value: found.get(state.value, 0) for state in State}
 
 
@@ -105,9 +105,7 @@ def whole(store: Store, study: StudyRow) -> dict[str, Any]:
 
 def report_rows(store: Store, study_uid: str) -> list[ReportRow]:
     """The reports of a study, the newest first."""
-    query = (
-        select(reports).where(reports.c.study_uid == study_uid).order_by(reports.c.version.desc())
-    )
+    query = select(reports).where(reports.c.study_uid == study_uid).order_by(reports.c.version.desc())
     with store.reader.connect() as connection:
         rows = connection.execute(query).all()
     return [
@@ -128,12 +126,18 @@ def last_event(store: Store) -> int:
         return int(connection.scalar(select(func.max(events.c.id))) or 0)
 
 
+def details(event: Row[Any]) -> dict[str, Any]:
+    """What a row of the table of events says beside its name."""
+    said: dict[str, Any] = json.loads(event.details)
+    return said
+
+
 def destinations(store: Store) -> list[dict[str, Any]]:
     """For each destination how many reports are in which state, and what those that wait were told last."""
     query = select(
         deliveries.c.destination,
         deliveries.c.state,
-        func.count().label("count"),
+        func.count().label("number"),
         func.max(deliveries.c.attempts).label("attempts"),
         func.max(deliveries.c.note).label("note"),
     ).group_by(deliveries.c.destination, deliveries.c.state)
@@ -143,7 +147,7 @@ def destinations(store: Store) -> list[dict[str, Any]]:
             one = found.setdefault(
                 row.destination, {"destination": row.destination, "states": {}, "failing": False, "note": ""}
             )
-            one["states"][row.state] = row.count
+            one["states"][row.state] = row.number
             if row.state == Sent.REFUSED or (row.state == Sent.WAITING and row.attempts):
                 one["failing"], one["note"] = True, row.note
     return [found[name] for name in sorted(found)]
@@ -154,13 +158,13 @@ def _listed(connection: Connection, found: Sequence[StudyRow]) -> list[dict[str,
     held = select(
         instances.c.study_uid,
         instances.c.modality,
-        func.count().label("count"),
+        func.count().label("number"),
         func.sum(instances.c.length).label("length"),
     ).where(instances.c.study_uid.in_(uids), instances.c.current)
     modalities: dict[str, dict[str, int]] = {uid: {} for uid in uids}
     lengths = dict.fromkeys(uids, 0)
     for row in connection.execute(held.group_by(instances.c.study_uid, instances.c.modality)):
-        modalities[row.study_uid][row.modality] = row.count
+        modalities[row.study_uid][row.modality] = row.number
         lengths[row.study_uid] += int(row.length)
     sent: dict[str, dict[str, str]] = {uid: {} for uid in uids}
     newest = (

@@ -22,7 +22,10 @@ from typing import Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from medmllm_plugin.config import Settings
+from medmllm_plugin.dicom_bridge.associating import server_context
+from medmllm_plugin.dicom_bridge.commitment import Commitments
 from medmllm_plugin.dicom_bridge.delivery import destination
+from medmllm_plugin.dicom_bridge.dimse_service import DimseService, TlsPort
 from medmllm_plugin.dicom_bridge.indexing import Indexer
 from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.layout import reachable
@@ -83,7 +86,7 @@ class Node:
         self.jobs = Jobs(
             self.store, node=settings.node, reachable=lambda: reachable(settings.folder / "spool")
         )
-        self.models = Models(config or Settings())
+        self.models = Models(config or Settings(), burned_in=settings.burned_in)
         self.watch = Watch(self.store, self.jobs, settings, completed=lambda: self._wake("read"))
         self.readers = [
             Reader(self.jobs, self.store, settings, self.models, reported=lambda: self._wake("send"))
@@ -93,8 +96,11 @@ class Node:
         self._take_up()
         self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
         self.listener: Listener | None = None
+        self.service: DimseService | None = None
+        self._commitments = Commitments()
         self._destinations = {
-            name: destination(output, settings) for name, output in settings.outputs.items()
+            name: destination(output, settings, self._commitments)
+            for name, output in settings.outputs.items()
         }
 
     @property
@@ -111,22 +117,33 @@ class Node:
             SettingsError: If the port or a model can't be opened as the settings say.
         """
         settings = self.settings
+        limits = Limits(instance_bytes=settings.instance_bytes)
+        admission = Admission(
+            ae_title=settings.ae_title,
+            check_called_ae=settings.check_called_ae,
+            calling_aes=frozenset(settings.calling_aes),
+            networks=settings.networks,
+        )
+        self.service = DimseService(
+            admission,
+            self.spool,
+            received=self.indexer,
+            holds=self.store.holds,
+            admit=self.room,
+            ended=self._released,
+            commitments=self._commitments,
+            peers=settings.peers.values(),
+            limits=limits,
+            associations=settings.associations,
+            tls=_tls_port(settings),
+        )
         self.listener = Listener(
-            Port(
-                host=settings.host,
-                port=settings.port,
-                associations=settings.associations,
-                limits=Limits(instance_bytes=settings.instance_bytes),
-            ),
-            Admission(
-                ae_title=settings.ae_title,
-                check_called_ae=settings.check_called_ae,
-                calling_aes=frozenset(settings.calling_aes),
-                networks=settings.networks,
-            ),
+            Port(host=settings.host, port=settings.port, associations=settings.associations, limits=limits),
+            admission,
             self.spool,
             received=self.indexer,
             admit=self.room,
+            hand_over=self.service.hand_over,
             ended=self._released,
         )
         self._begin("watch", self.watch.look)
@@ -153,6 +170,8 @@ class Node:
             self._wake(name)
         if self.listener is not None:
             self.listener.close(grace_s=grace_s)
+        if self.service is not None:
+            self.service.close(grace_s=grace_s)
         for thread in self._threads:
             thread.join()
         self.indexer.close()
@@ -244,6 +263,12 @@ class Node:
                 self.jobs.close_deliveries(one.study_uid)
         for name in self._parts:
             self._wake(name)
+
+
+def _tls_port(settings: NodeSettings) -> TlsPort | None:
+    if settings.tls is None or settings.tls_port is None:
+        return None
+    return TlsPort(context=server_context(settings.tls), host=settings.host, port=settings.tls_port)
 
 
 def _read_next(reader: Reader) -> float:

@@ -38,7 +38,6 @@ from medmllm_plugin.dicom_bridge.rules import Rule, parse_rules
 from medmllm_plugin.dicom_bridge.spool import Durability
 from medmllm_plugin.errors import SettingsError
 
-
 _SYSLOG = re.compile(r"(udp|tls)://(\[[0-9A-Fa-f:]+\]|[\w.-]+):[0-9]{1,5}")
 
 
@@ -169,7 +168,7 @@ class NodeSettings:
     """How we show who we are there, and whom we trust; None for the authorities of the system."""
     http_host: str = "127.0.0.1"
     http_port: int | None = 8042
-    """None for no HTTP."""
+    """None, in TOML `false`, for no HTTP."""
     http_token_env: str | None = None
     """The environment variable that holds the token of the HTTP API; needed beyond this machine."""
     http_tls: Tls | None = None
@@ -291,6 +290,8 @@ def _value(content: object, kind: Any, where: str, beside: Path) -> Any:
     """A value of a type, from what TOML has for it."""
     if get_origin(kind) in (Union, UnionType):
         (inner,) = (one for one in get_args(kind) if one is not NoneType)
+        if content is False and inner is not bool:
+            return None  # TOML has no word for nothing
         return _value(content, inner, where, beside)
     if get_origin(kind) is tuple:
         if not isinstance(content, list):

@@ -42,8 +42,8 @@ def check_wishes(wishes: Mapping[str, Any], settings: NodeSettings, models: tupl
     model = wishes.get("model")
     if model and model not in models:
         raise SettingsError(
-            f"model: found {str(model)[:100]!r}, expected one of {', '.join(models)}; others must be named in "
-            "the node's settings first"
+            f"model: found {str(model)[:100]!r}, expected one of {', '.join(models)}; others must be "
+            "named in the node's settings first"
         )
     for name in wishes.get("outputs") or ():
         if name not in settings.outputs:

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from medmllm_plugin.dicom_bridge.states import State, may_go
 from medmllm_plugin.dicom_bridge.tables import READS, events, instances, studies
 from medmllm_plugin.errors import SettingsError
 
 Clock = Callable[[], float]
+
+_MOST_UIDS = 500
+"""UIDs of one question to the database."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +106,7 @@ class Store:
         """
         now, changed = self.clock(), dict[str, int]()
         with self.engine.begin() as connection:
+            self._hold(connection, came, now)
             for one in came:
                 if not self._is_new_record(connection, one):
                     continue
@@ -203,6 +208,17 @@ class Store:
         with self.reader.connect() as connection:
             return [_instance(row) for row in connection.execute(query)]
 
+    def holds(self, uids: Sequence[str]) -> dict[str, str]:
+        """Of these SOP Instance UIDs those that are here, with their SOP Class UIDs."""
+        found: dict[str, str] = {}
+        with self.reader.connect() as connection:
+            for at in range(0, len(uids), _MOST_UIDS):
+                query = select(instances.c.sop_instance_uid, instances.c.sop_class_uid).where(
+                    instances.c.sop_instance_uid.in_(uids[at : at + _MOST_UIDS]), instances.c.current
+                )
+                found |= {row.sop_instance_uid: row.sop_class_uid for row in connection.execute(query)}
+        return found
+
     def indexed(self, node: str) -> set[tuple[str, int]]:
         """Segment and offset of every instance of a node that is indexed."""
         query = select(instances.c.segment, instances.c.offset).where(instances.c.node == node)
@@ -225,7 +241,9 @@ class Store:
 
     def _is_new_record(self, connection: Connection, one: Instance) -> bool:
         query = select(instances.c.length).where(
-            instances.c.segment == one.segment, instances.c.offset == one.offset
+            instances.c.node == one.node,
+            instances.c.segment == one.segment,
+            instances.c.offset == one.offset,
         )
         return connection.execute(query).first() is None
 
@@ -241,29 +259,35 @@ class Store:
             connection.execute(instances.update().where(of_the_uid).values(current=False))
         return any(row.dataset_crc32 == one.dataset_crc32 for row in before)
 
-    def _arrived(self, connection: Connection, one: Instance, now: float, *, changed: bool) -> None:
-        row = connection.execute(_locked(one.study_uid)).first()
-        if row is None:
-            connection.execute(
-                studies.insert().values(
-                    study_uid=one.study_uid,
-                    key=self.key(one.study_uid),
-                    state=State.ARRIVING.value,
-                    reason="its first instance came",
-                    since=now,
-                    first_received=one.received,
-                    last_received=one.received,
-                    digest="",
-                    version=0,
-                    predecessor="",
-                    plan="{}",
-                    priority=9,
-                    attempts=0,
-                    owner=one.node,
-                    not_before=0.0,
-                )
+    def _hold(self, connection: Connection, came: Sequence[Instance], now: float) -> None:
+        """Have the studies of these instances, kept from other writers; always in the same order."""
+        first: dict[str, Instance] = {}
+        for one in came:
+            first.setdefault(one.study_uid, one)
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        for study_uid, one in sorted(first.items()):
+            new = insert(studies).values(
+                study_uid=study_uid,
+                key=self.key(study_uid),
+                state=State.ARRIVING.value,
+                reason="its first instance came",
+                since=now,
+                first_received=one.received,
+                last_received=one.received,
+                digest="",
+                version=0,
+                predecessor="",
+                plan="{}",
+                priority=9,
+                attempts=0,
+                owner=one.node,
+                not_before=0.0,
             )
-            return
+            connection.execute(new.on_conflict_do_nothing())
+            connection.execute(_locked(study_uid))
+
+    def _arrived(self, connection: Connection, one: Instance, now: float, *, changed: bool) -> None:
+        row = connection.execute(_locked(one.study_uid)).one()
         values: dict[str, Any] = {}
         if changed:
             values = {"last_received": max(row.last_received, one.received), "owner": one.node}

@@ -1,4 +1,4 @@
-"""Instances that come over the web (STOW-RS, PS3.18 10.5): into the spool as they come, answered once durable."""
+"""Instances that come over the web (STOW-RS, PS3.18 10.5): into the spool, answered once durable."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ versions = Table("medmllm_version", metadata, Column("version", Integer, primary
 instances = Table(
     "medmllm_instances",
     metadata,
+    Column("node", String(64), primary_key=True, doc="whose spool holds the segment"),
     Column("segment", String(64), primary_key=True),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    Column("node", String(64), nullable=False, doc="whose spool holds the segment"),
     Column("length", BigInteger, nullable=False),
     Column("crc32", BigInteger, nullable=False),
     Column("dataset_crc32", BigInteger, nullable=False, doc="of the data set alone, as it came"),

@@ -106,6 +106,8 @@ class Watch:
         if self._is_known(study, images):
             return 0.0
         try:
+            if seen.evidence is not None and seen.evidence.instances != len(images):
+                seen.evidence = None
             return self._judge(study, seen, images, silent)
         except MedMLLMError as error:
             log.error("study %s can't be looked at: %s", study.key, error)

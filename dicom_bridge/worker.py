@@ -24,7 +24,8 @@ from medmllm_plugin.dicom_bridge.checkpoint import Remembering
 from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.jobs import Jobs, Object, ReportRow, backoff
 from medmllm_plugin.dicom_bridge.layout import lay_out
-from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.node_settings import BurnedIn, NodeSettings
+from medmllm_plugin.dicom_bridge.screening import screened
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
 from medmllm_plugin.dicom_bridge.watching import images_folder
 from medmllm_plugin.errors import CancelledError, MedMLLMError, ModelError, OutputError, ReplyError
@@ -202,9 +203,14 @@ class Reader:
 class Models:
     """Models, each opened once."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings in which models have names of the user's."""
-        self._settings = settings
+    def __init__(self, settings: Settings, *, burned_in: BurnedIn = BurnedIn.REFUSE) -> None:
+        """Take what is needed.
+
+        Args:
+            settings: In which models have names of the user's.
+            burned_in: What is done about words in pictures for a model on another machine.
+        """
+        self._settings, self._burned_in = settings, burned_in
         self._lock = threading.Lock()
         self._opened: dict[str, Model] = {}
         self._last_answer = 0.0
@@ -213,8 +219,13 @@ class Models:
         """The model of a name, as `registry.open_model` takes it."""
         with self._lock:
             if name not in self._opened:
-                self._opened[name] = registry.open_model(name, settings=self._settings)
+                model = registry.open_model(name, settings=self._settings)
+                self._opened[name] = screened(model, self._burned_in)
             return self._opened[name]
+
+    def is_open(self, name: str) -> bool:
+        """Whether the model of a name was opened."""
+        return name in self._opened
 
     def answered(self) -> None:
         """A study was just read."""

@@ -56,6 +56,8 @@ class Capabilities:
     """Names of the tasks it was made for; None for any."""
     terse: bool = False
     """True for a small model trained on the bare prompt, without instructions or lists of keys."""
+    sends_to: tuple[str, ...] = ()
+    """Hosts beyond this machine that pictures are sent to; empty if they stay here."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Settings of `transforms.slices.SlicePlan` that suit it, such as `count` and `size`."""
     plans: tuple[PlanFor, ...] = ()

@@ -18,7 +18,7 @@ from medmllm_plugin.findings import Finding, Side, Status
 from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.report import CheckResult
 from medmllm_plugin.sliceset import SliceSet
-from medmllm_plugin.statements import lengths_mm, mentions, says_normal, sides
+from medmllm_plugin.statements import Mention, lengths_mm, mentions, says_normal, sides
 
 BLANK = 1.0
 """Grey levels: a picture that deviates less from its mean shows nothing."""
@@ -72,7 +72,11 @@ def before(slices: SliceSet, *, outside: str | None) -> tuple[CheckResult, ...]:
         slices: The pictures.
         outside: Why they are outside the model's domain; None if they are inside.
     """
-    blank = [number for number, one in enumerate(slices.slices, 1) if float(one.pixels.std(axis=(0, 1)).max()) < BLANK]
+    blank = [
+        number
+        for number, one in enumerate(slices.slices, 1)
+        if float(one.pixels.std(axis=(0, 1)).max()) < BLANK
+    ]
     count = len(slices)
     lost = [
         number for number, one in enumerate(slices.slices, 1) if not _letters(one.edges) & set("LR") and count
@@ -183,10 +187,10 @@ def _number(finding: Finding, slices: SliceSet) -> str | None:
     said = lengths_mm(finding.sentence)
     if not said or finding.size_mm is None:
         return None
-    largest, measured = max(said), finding.size_mm
-    if abs(largest - measured) <= ROOM_MM or measured / FACTOR <= largest <= measured * FACTOR:
+    measured = finding.size_mm
+    if any(abs(one - measured) <= ROOM_MM or measured / FACTOR <= one <= measured * FACTOR for one in said):
         return None
-    return f"The sentence says {largest:g} mm, its box measures {measured:g} mm; the box counts."
+    return f"The sentence says {max(said):g} mm, its box measures {measured:g} mm; the box counts."
 
 
 _OF_A_FINDING: Sequence[tuple[str, Callable[[Finding, SliceSet], str | None], bool]] = (
@@ -230,19 +234,38 @@ def _overlap(one: Finding, other: Finding) -> float:
 
 
 def _impression(parsed: Parsed) -> list[CheckResult]:
-    there = {one.finding for one in parsed.findings if one.status is not Status.ABSENT}
-    certain = {one.finding for one in parsed.findings if one.status is Status.PRESENT}
+    certain = [one for one in parsed.findings if one.status is Status.PRESENT]
     messages = []
     for sentence in parsed.impression:
         if says_normal(sentence) and certain:
             messages.append("The impression calls the study normal, but there are findings.")
         for one in mentions(sentence):
             words = codes.finding(one.finding).words
-            if one.status is Status.PRESENT and one.finding not in there:
+            if one.status is Status.PRESENT and not _spoken_of(one, parsed.findings):
                 messages.append(f"The impression names {words}, which is no finding of the report.")
-            if one.status is Status.ABSENT and one.finding in certain:
+            if one.status is Status.ABSENT and any(_denies(one, finding) for finding in certain):
                 messages.append(f"The impression denies {words}, which is a finding of the report.")
     return [CheckResult(name="impression", passed=False, message=one) for one in dict.fromkeys(messages)]
+
+
+def _spoken_of(said: Mention, findings: Sequence[Finding]) -> bool:
+    """Whether what an impression names is a finding of the report, or a wider word for one of them."""
+    there = [one.finding for one in findings if one.status is not Status.ABSENT]
+    if said.finding in there or (there and said.finding in _ANY):
+        return True
+    wider = set(said.finding.split("_"))
+    return any(wider < set(one.split("_")) for one in there)
+
+
+def _denies(said: Mention, finding: Finding) -> bool:
+    """Whether a denial is of this finding: at no other site, and not on the other side."""
+    elsewhere = said.sites and finding.site not in said.sites
+    other_side = said.sides and finding.side not in said.sides
+    return said.finding == finding.finding and not elsewhere and not other_side
+
+
+_ANY = frozenset({"abnormality", "lesion", "opacity", "neoplasm", "swelling", "inflammation"})
+"""Findings that say no more than that something is there."""
 
 
 _DISCLAIMER = re.compile(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,31 +27,49 @@ STATES = (*("arriving", "kept", "complete", "reading", "reported", "delivering",
 
 @click.command("serve")
 @config_option
+@click.argument("study", required=False, type=click.Path(path_type=Path))
 @click.option("--check", "check_only", is_flag=True, help="Check the settings, and start nothing.")
-def serve_command(config: Path | None, check_only: bool) -> None:
+@click.option("--peers", is_flag=True, help="With --check: ask other systems for an echo, too.")
+@json_option
+def serve_command(
+    study: Path | None, config: Path | None, check_only: bool, peers: bool, as_json: bool
+) -> None:
     """Run the PACS node: studies in by DICOM, reports out.
 
     What it is told stands in the tables node, peers, outputs and rules of the settings file. What it has
     acknowledged is on disk, whatever happens; it goes on where it was when it is started again. It stops
     when it is interrupted or terminated, and gives back what it is reading.
 
+    --check looks at all that it needs and starts nothing; with STUDY, a folder, it tells which rule would
+    fire for that study, and why.
+
     \b
     Examples:
-      medmllm serve --config medmllm.toml --check
+      medmllm serve --config medmllm.toml --check --peers
+      medmllm serve --config medmllm.toml --check STUDY
       medmllm serve --config medmllm.toml
     """  # noqa: D301
     settings, node = _settings(config)
     if check_only:
-        print_lines(_described(node))
-        return
-    from medmllm_plugin.dicom_bridge.node import Node
+        from medmllm_plugin.cli_serve_check import tell
 
-    _log_to_stderr()
+        sys.exit(tell(settings, node, study, peers=peers, as_json=as_json))
+    if study is not None or peers or as_json:
+        raise click.UsageError("STUDY, --peers and --json go with --check.")
+    from medmllm_plugin.dicom_bridge.auditing import audit_trail
+    from medmllm_plugin.dicom_bridge.node import Node
+    from medmllm_plugin.dicom_bridge.node_logging import log_to
+
+    log_to(sys.stderr, node.log)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    with Node(node, settings) as running:
+    with Node(node, settings) as running, audit_trail(node, running.store), ExitStack() as beside:
         print_lines([f"{node.ae_title} listens on {node.host}:{running.port}, node {node.node}"])
+        if node.http_port is not None:
+            from medmllm_plugin.dicom_bridge.http_server import HttpServer
+
+            print_lines([f"its status page: {beside.enter_context(HttpServer(running, settings)).url}"])
         sys.stdout.flush()
         while not stopping.wait(3600.0):
             pass
@@ -120,22 +137,3 @@ def _store(config: Path | None) -> Iterator[tuple[NodeSettings, Store]]:
 def _line(one: StudyRow) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))
     return f"{one.key}  {one.state.value:<10}  {since}  {one.reason}"
-
-
-def _described(node: NodeSettings) -> list[str]:
-    outputs = ", ".join(node.outputs) or "none: reports stay in the node's folder"
-    rules = ", ".join(rule.name for rule in node.rules) or f"none: every study is {node.unmatched.value}"
-    return [
-        f"node {node.node} in {node.folder}, database {node.database_url.rpartition('@')[2]}",
-        f"receives as {node.ae_title} on {node.host}:{node.port}",
-        f"reads with {node.model}; rules: {rules}",
-        f"outputs: {outputs}",
-    ]
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger("medmllm_plugin")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)

@@ -4,7 +4,8 @@
     ├── InputError               the input can't be used as given (exit 2)
     │   ├── StudyError           a study, series or file: what was found, what was expected, where, what to do
     │   ├── GeometryError        a place that can't be computed exactly
-    │   └── RetrieveError        a PACS can't be asked, or doesn't give; says whether to try again
+    │   ├── RetrieveError        a PACS can't be asked, or doesn't give; says whether to try again
+    │   └── BurnedInTextError    a picture that is to leave this machine has words in its pixels
     ├── SettingsError            an option, a model's name or folder, an output folder (exit 2)
     ├── CodeError                a finding or site that `codes.toml` doesn't have (exit 2)
     ├── ModelError               a model could not be opened or could not answer (exit 3)
@@ -60,6 +61,10 @@ class RetrieveError(InputError):
         self.retry = retry
         """Whether the same may go well later, with nobody changing anything."""
         super().__init__(message)
+
+
+class BurnedInTextError(InputError):
+    """A picture that is to leave this machine has words in its pixels, which may name somebody."""
 
 
 class SettingsError(MedMLLMError):

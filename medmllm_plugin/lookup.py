@@ -114,13 +114,26 @@ def findings_named(text: str) -> tuple[str, ...]:
     >>> findings_named("The small nodule has grown; no pleural fluid")
     ('nodule', 'pleural_effusion')
     """
-    names, found = _names(), []
+    return _keys_named(text, FindingCode)
+
+
+def sites_named(text: str) -> tuple[str, ...]:
+    """Keys of the sites that a longer text names, as `findings_named`.
+
+    >>> sites_named("No mass of the liver or the left kidney")
+    ('liver', 'kidney')
+    """
+    return _keys_named(text, SiteCode)
+
+
+def _keys_named(text: str, kind: type[FindingCode] | type[SiteCode]) -> tuple[str, ...]:
+    names, found = _names(), list[str]()
     words, _ = _words(text, longest=None)
     longest = max(map(len, names))
     start = 0
     while start < len(words):
         for end in range(min(start + longest, len(words)), start, -1):
-            rows = [row for row in names.get(words[start:end], {}).values() if isinstance(row, FindingCode)]
+            rows = [row for row in names.get(words[start:end], {}).values() if isinstance(row, kind)]
             if rows:
                 found += [row.key for row in rows]
                 start = end

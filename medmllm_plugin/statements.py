@@ -21,6 +21,10 @@ class Mention:
     """A key of the findings of `codes.toml`."""
     status: Status | None
     """None where the words can be read in two ways."""
+    sides: frozenset[Side] = frozenset()
+    """The sides that stand with it, between two commas."""
+    sites: tuple[str, ...] = ()
+    """Keys of the sites that stand with it."""
 
 
 def mentions(text: str) -> tuple[Mention, ...]:
@@ -31,38 +35,45 @@ def mentions(text: str) -> tuple[Mention, ...]:
 
     >>> [(one.finding, one.status.value) for one in mentions("Small left nodule. No pleural effusion.")]
     [('nodule', 'present'), ('pleural_effusion', 'absent')]
-    >>> mentions("No effusion, nodule on the right.")[1].status is None
-    True
+    >>> [one.status for one in mentions("No effusion, nodule on the right; cyst without a mass in it")]
+    [<Status.ABSENT: 'absent'>, None, None, <Status.ABSENT: 'absent'>]
     """
-    found = []
-    for clause in _CLAUSES.split(text.replace("\n", " ")):
-        parts = _LISTED.split(clause)
+    found: list[Mention] = []
+    for clause in _CLAUSES.split(_NO_FINDING.sub(" ", text.replace("\n", " "))):
         denied_before = False
-        for part in parts:
-            denied = bool(_DENIED.search(part))
-            status = _status(part, denied=denied, denied_before=denied_before)
-            found += [Mention(finding=key, status=status) for key in lookup.findings_named(part)]
-            denied_before = denied_before or denied
+        for part in _LISTED.split(clause):
+            named, sites = sides(part), lookup.sites_named(part)
+            for piece, status in _statuses(part, denied_before=denied_before):
+                found += [
+                    Mention(finding=key, status=status, sides=named, sites=sites)
+                    for key in lookup.findings_named(piece)
+                ]
+            denied_before = denied_before or bool(_DENIED.search(part))
     return tuple(found)
 
 
 def sides(text: str) -> frozenset[Side]:
-    """The sides that a text names.
+    """The sides that a text names; not those to which something is pushed, of the heart, or compared with.
 
     >>> sorted(sides("Nodule in the right lung, left pleura clear"))
     [<Side.LEFT: 'left'>, <Side.RIGHT: 'right'>]
+    >>> sides("The heart is shifted to the left"), sides("Only a scar is left")
+    (frozenset(), frozenset())
     """
-    return frozenset(map(Side, lookup.sides_named(text)))
+    return frozenset(map(Side, lookup.sides_named(_NO_SIDE.sub(" ", text))))
 
 
 def lengths_mm(text: str) -> tuple[float, ...]:
-    """The lengths that a text gives, in millimetres, in its order.
+    """The lengths that a text gives, in millimetres, in its order; not distances, shifts and thicknesses.
 
     >>> lengths_mm("A 1.2 x 0.8 cm nodule, 3 mm from the pleura")
-    (12.0, 8.0, 3.0)
+    (12.0, 8.0)
     """
     found: list[float] = []
-    for numbers, unit in _LENGTHS.findall(text):
+    for match in _LENGTHS.finditer(text):
+        if _NO_SIZE_AFTER.match(text, match.end()) or _NO_SIZE_BEFORE.search(text[: match.start()]):
+            continue
+        numbers, unit = match.groups()
         scale = 10.0 if unit.lower() in ("cm", "厘米") else 1.0
         found += [round(float(one.replace(",", ".")) * scale, 3) for one in _NUMBER.findall(numbers)]
     return tuple(found)
@@ -77,42 +88,116 @@ def says_normal(text: str) -> bool:
     return bool(_NORMAL.fullmatch(text.strip()))
 
 
-def _status(part: str, *, denied: bool, denied_before: bool) -> Status | None:
-    doubted = bool(_DOUBTED.search(part))
-    if _TWO_WAYS.search(part) or (denied and doubted):
-        return None
-    if denied:
-        return Status.ABSENT
-    if doubted:
-        return Status.INDETERMINATE
-    # "no effusion, nodule or mass" goes on denying, "no effusion, 5 mm nodule" doesn't
-    return None if denied_before or _EITHER.search(part) else Status.PRESENT
+def _statuses(part: str, *, denied_before: bool) -> list[tuple[str, Status | None]]:
+    """Pieces of a text between two commas, and what is said of the findings in each.
+
+    A denial reaches what follows it up to a verb or the like ("no nodule is seen with ..."), and what stands
+    before it only if it ends the statement ("a nodule is not seen"). The rest of such a text stays open.
+    """
+    doubted, denials = bool(_DOUBTED.search(part)), list(_DENIED.finditer(part))
+    if _TWO_WAYS.search(part) or (denials and doubted):
+        return [(part, None)]
+    if not denials:
+        # "no effusion, nodule or mass" goes on denying, "no effusion, 5 mm nodule" doesn't
+        open_ended = denied_before or bool(_EITHER.search(part))
+        return [(part, Status.INDETERMINATE if doubted else None if open_ended else Status.PRESENT)]
+    before = part[: denials[0].start()]
+    ends = _ENDS.match(part, denials[0].end()) and not _BROKEN_BEFORE.search(before)
+    found: list[tuple[str, Status | None]] = [(before, Status.ABSENT if ends else None)]
+    stops = [*(one.start() for one in denials[1:]), len(part)]
+    for denial, stop in zip(denials, stops, strict=True):
+        after = part[denial.end() : stop]
+        reach = _reach(denial[0], after)
+        found += [(after[:reach], Status.ABSENT), (after[reach:], None)]
+    return found
+
+
+def _reach(denial: str, after: str) -> int:
+    """How many characters after a denial it denies."""
+    if denial[-1].isascii():
+        stop = _BROKEN.search(after)
+        return len(after) if stop is None else stop.start()
+    if _NO_FINDING_ZH.search(after):
+        return 0
+    return len(after)
 
 
 _CLAUSES = re.compile(
     r"(?<!\d)\.|\.(?!\d)|[;!?。；！？]|\b(?:but|however|although|though|except|while|whereas)\b|但", re.I
 )
-_LISTED = re.compile(r"[,，、:：]")
+_LISTED = re.compile(r"[,，、]|[:：](?!\s*(?:no|none|absent|negative|无|阴性)\s*$)", re.I)
+_NO_FINDING = re.compile(r"\bmass effects?\b|\bsoft[ -]tissue mass effect\b", re.I)
+"""Names a finding in letter, and none in meaning."""
 _DENIED = re.compile(
-    r"\b(?:no|not|without|absent|absence|negative|free of|neither|nor|never)\b|"
-    r"n't\b|无|未见|没有|不伴|未发现|未显示|阴性",
+    r"\b(?:no|none|not|without|absent|absence(?: of)?|negative(?: for)?|free of|neither|nor|never|"
+    r"lacks?|lacking)\b|"
+    r"n't\b|未见|没有|不伴|未发现|未显示|阴性|无(?!症状|殊)",
     re.I,
 )
+_ENDS = re.compile(
+    r"\s*(?:$|\W*$|on (?:either|both)|(?:clearly |definitely |longer )?"
+    r"(?:seen|present|identified|visible|visualized|visualised|detected|demonstrated|found|evident|noted|shown)\b"
+    r"(?! on (?:the )?(?:prior|previous))|(?:显示|明确显示)?\s*$)",
+    re.I,
+)
+"""After a denial: what stands before it is denied."""
+_BROKEN = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|with|which|that|shows?|showing|indicat\w*|consistent|compatible|keeping|"
+    r"represent\w*|due|caus\w*|associated|from|despite|beyond|because|and (?:there|a|an|the|mild|small|large|"
+    r"moderate|severe|left|right|bilateral|new)|about|around|in (?:a|an)|along|behind|other than)\b",
+    re.I,
+)
+"""Beyond this a denial doesn't reach."""
+_BROKEN_BEFORE = re.compile(r"\b(?:with|shows?|and the|has|have)\b", re.I)
+_NO_FINDING_ZH = re.compile(
+    r"^(?:明显|明确|确切|显著)?(?:强化|增强|回声|移位|钙化|破裂|张力|症状|血供|信号|症|痛)|的|呈|伴"
+)
+"""What is denied is a trait of the finding, not the finding."""
 _TWO_WAYS = re.compile(
-    r"\b(?:rather than|resolved|excluded?|ruled? out|clear(?:ed)?|not only|no (?:change|longer|new|further|"
-    r"increase|decrease|growth)|previous(?:ly)?|prior|history of|known|status post)\b|排除|术后|既往|病史",
+    r"\b(?:rather than|resol(?:ved|ution)|excluded?|ruled? out|clear(?:ed)?|not only|"
+    r"no (?:change|longer|new|further|increase|decrease|growth|other|additional|second|more)|"
+    r"previous(?:ly)?|prior|history of|known|status post|remov(?:ed|al)|withdrawn|disappear\w*|vanish\w*|"
+    r"regress\w*|gone|unlikely|less likely)\b|"
+    r"排除|术后|既往|病史|吸收|消失|拔除|取出|移除|切除|可能性小|其他|其余|新发|较前",
     re.I,
 )
 _DOUBTED = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|may|might|could|suspected|suspicious|suspicion|questionable|cannot|"
-    r"can't|uncertain|unclear|equivocal|likely|versus|vs|indeterminate|consider|suggest\w*|concern\w*)\b|"
-    r"\?|可能|疑似|怀疑|不除外|考虑|待排",
+    r"can't|uncertain|unclear|equivocal|likely|versus|vs|indeterminate|consider|suggest\w*|concern\w*|"
+    r"consistent with|compatible with|in keeping with|represent\w*)\b|"
+    r"\?|可能|疑似|怀疑|不除外|考虑|待排|符合",
     re.I,
 )
 _EITHER = re.compile(r"\bor\b|或", re.I)
+_NO_SIDE = re.compile(
+    r"\b(?:shift\w*|deviat\w*|displac\w*|push\w*|mov(?:ed|ing)|extend\w*|extension)\b[^,.;]*?"
+    r"\b(?:to(?:wards?)? the )(?:left|right)\b(?! (?:of|lung|lobe|kidney)\b)|"
+    r"\b(?:left |right )?midline (?:shift|deviation)\b|中线(?:结构)?(?:向?[左右]侧?(?:偏移|移位|偏|移))?|"
+    r"\b(?:left|right)[ -]to[ -](?:left|right)\b|\b(?:left|right)ward\w*\b|"
+    r"\b(?:left|right)[ -](?:midline |mediastinal )?(?:shift|deviation)\b|"
+    r"\b(?:left|right) (?:and (?:left|right) )?(?:atri\w+|ventric\w+|heart|coronary|bundle)\b|"
+    r"\b(?:than|compared (?:with|to)|unlike) (?:(?:that )?(?:on|in|of) )?the (?:left|right)\b|"
+    r"\bcontralateral (?:left|right)\b|"
+    r"\b(?:what|nothing|little|none|only)\b[^,.;]*?\b(?:is|was|are|were) left\b|"
+    r"\bleft (?:after|behind|over)\b|"
+    r"\bright (?:at|next|behind|above|below|before|after|beside|beneath)\b|"
+    r"向?[左右]侧?(?:偏移|移位|偏|移)|[左右](?:心室|心房|室|房)|对侧[左右]",
+    re.I,
+)
+"""Holds a side, and not the one of what is found."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 _LENGTHS = re.compile(
     r"(?<![0-9A-Za-z_.])((?:\d+(?:[.,]\d+)?\s*(?:mm|cm)?\s*[x×*]\s*)*\d+(?:[.,]\d+)?)\s*(mm|cm|毫米|厘米)(?![a-z])",
+    re.I,
+)
+_NO_SIZE_AFTER = re.compile(
+    r"\s*(?:(?:of )?(?:midline |mediastinal )?shift|thick\w*|deep|wide|"
+    r"(?:from|above|below|away|distal|proximal|lateral|medial|superior|inferior|anterior|posterior|deep)\b|slices?\b|sections?\b|厚)",
+    re.I,
+)
+_NO_SIZE_BEFORE = re.compile(
+    r"(?:\bshift(?:ed)? (?:of|by)|\bthick\w*(?: of)?|\bdistance(?: of)?|\bprevious\w*|\bprior|\bformerly|"
+    r"移位约?|厚约?|距离约?|层厚)\s*$",
     re.I,
 )
 _NORMAL = re.compile(

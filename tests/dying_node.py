@@ -1,6 +1,6 @@
 """A node that kills itself at a named place, as a power cut would: `python -m tests.dying_node CONFIG PLACE`.
 
-PLACE is `module:function:before` or `:after`, where the module lies in `medmllm_plugin` and the function may be
+PLACE is `module:function:before` or `:after`: the module lies in `medmllm_plugin`, the function may be
 `Class.method`. The process gets SIGKILL the first time that it comes there, from whatever thread.
 """
 

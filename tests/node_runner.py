@@ -1,4 +1,4 @@
-"""Nodes for tests: in this process or as one of their own, sent to by a real storescu, looked at afterwards."""
+"""Nodes for tests: in this process or one of their own, sent to by a real storescu, looked at afterwards."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, Output
@@ -55,7 +56,18 @@ def a_study(folder: Path, *, seed: int = 7, slices: int = 16, matrix: int = 64) 
 def send(port: int, files: list[Path], *, calling: str = "CT1") -> int:
     """Send files with storescu; how many were acknowledged with Success."""
     done = subprocess.run(
-        [str(SENDER), "-v", "-R", "-aet", calling, "-aec", "MEDMLLM", "127.0.0.1", str(port), *map(str, files)],
+        [
+            str(SENDER),
+            "-v",
+            "-R",
+            "-aet",
+            calling,
+            "-aec",
+            "MEDMLLM",
+            "127.0.0.1",
+            str(port),
+            *map(str, files),
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -131,8 +143,16 @@ class Process:
         return code
 
 
-def write_config(path: Path, *, folder: Path, model: str, **node: Any) -> Path:
-    """A settings file of a quick node that reads everything and delivers into the folder `out` beside it."""
+def write_config(path: Path, *, folder: Path, model: str, more: Sequence[str] = (), **node: Any) -> Path:
+    """A settings file of a quick node that reads everything and delivers into the folder `out` beside it.
+
+    Args:
+        path: The file.
+        folder: Of the node.
+        model: As `--model` takes it.
+        more: Lines of TOML.
+        **node: Of the table `node`.
+    """
     said = {
         "folder": str(folder),
         "node": path.stem,
@@ -140,6 +160,7 @@ def write_config(path: Path, *, folder: Path, model: str, **node: Any) -> Path:
         "quiet_s": 2.0,
         "evidence_quiet_s": 0.3,
         "low_disk_bytes": 0,
+        "http_port": False,
         "model": model,
         "retry_max_s": 2.0,
         "salt_file": str(path.parent / "salt"),
@@ -148,7 +169,7 @@ def write_config(path: Path, *, folder: Path, model: str, **node: Any) -> Path:
     (path.parent / "salt").write_bytes(SALT)
     lines = ["[node]", *(f"{name} = {_toml(value)}" for name, value in said.items())]
     lines += ["[outputs.out]", f"folder = {_toml(str(path.parent / 'out'))}"]
-    lines += ["[[rules]]", 'name = "all"', "when = {}"]
+    lines += [*more, "[[rules]]", 'name = "all"', "when = {}"]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -179,9 +200,13 @@ class Sr:
 
 def reports_in(folder: Path) -> Mapping[str, list[Sr]]:
     """The SRs of a folder by Study Instance UID."""
+    return reports_among(dcmread(path) for path in sorted(folder.rglob("*.dcm")))
+
+
+def reports_among(objects: Iterable[Dataset]) -> Mapping[str, list[Sr]]:
+    """The SRs among DICOM objects by Study Instance UID."""
     found: dict[str, list[Sr]] = defaultdict(list)
-    for path in sorted(folder.rglob("*.dcm")):
-        one = dcmread(path)
+    for one in objects:
         if one.Modality != "SR":
             continue
         predecessors = [

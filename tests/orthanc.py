@@ -19,11 +19,15 @@ import pytest
 
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 
-PROGRAM = shutil.which("Orthanc")
+PROGRAM = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 COMPILER = shutil.which("cc")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 needs_orthanc = pytest.mark.skipif(
+    PROGRAM is None or COMPILER is None,
+    reason="Orthanc, or a C compiler to hold it to loopback, is not installed",
+)
+needs_dicomweb = pytest.mark.skipif(
     PROGRAM is None or COMPILER is None or not PLUGIN.exists(),
     reason="Orthanc with its DICOMweb plugin, or a C compiler to hold it to loopback, is not installed",
 )
@@ -138,7 +142,7 @@ def orthanc(folder: Path, *, modalities: Mapping[str, Peer] | None = None) -> It
         "Name": "TestPACS",
         "StorageDirectory": database,
         "IndexDirectory": database,
-        "Plugins": [str(PLUGIN)],
+        "Plugins": [str(PLUGIN)] if PLUGIN.exists() else [],
         "HttpServerEnabled": True,
         "HttpPort": free_port(),
         "RemoteAccessAllowed": False,

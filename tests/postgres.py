@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.orthanc import free_port
 
 _PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 BINARIES = next((place for place in _PLACES if (place / "initdb").is_file()), None)
@@ -21,7 +22,7 @@ _NOBODY = "postgres"
 def postgres(folder: Path) -> Iterator[str]:
     """A server that runs; its URL."""
     assert BINARIES is not None
-    data, port = folder / "postgres", _free_port()
+    data, port = folder / "postgres", free_port()
     as_nobody = _as_nobody(folder)
     data.mkdir()
     if as_nobody:
@@ -33,7 +34,9 @@ def postgres(folder: Path) -> Iterator[str]:
         "stop": [BINARIES / "pg_ctl", "-D", data, "-m", "immediate", "stop"],
     }
     for name in ("initdb", "start"):
-        subprocess.run([*as_nobody, *map(str, commands[name])], check=True, stdout=subprocess.DEVNULL, cwd="/")
+        subprocess.run(
+            [*as_nobody, *map(str, commands[name])], check=True, stdout=subprocess.DEVNULL, cwd="/"
+        )
     try:
         yield f"postgresql://test@127.0.0.1:{port}/postgres"
     finally:
@@ -48,10 +51,3 @@ def _as_nobody(folder: Path) -> list[str]:
         if one.stat().st_uid == 0 and one != Path("/"):
             one.chmod(one.stat().st_mode | 0o111)
     return ["runuser", "-u", _NOBODY, "--"]
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

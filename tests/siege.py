@@ -1,20 +1,21 @@
 """Nodes that are killed at random while studies come in: what is lost, what is said twice, what is stuck.
 
-    python -m tests.siege --kills 200 --database postgres
+python -m tests.siege --kills 200 --database postgres
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import random
 import shutil
-import socket
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,25 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import generate_uid
 
+from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.segments import Facts, Record, read_record
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Instance, Store
 from medmllm_plugin.prompts import Prompt
 from tests.chat_server import serving
-from tests.node_runner import Process, a_study, current, hashes, open_store, reports_in, send, write_config
+from tests.node_runner import (
+    Process,
+    Sr,
+    a_study,
+    current,
+    hashes,
+    open_store,
+    reports_among,
+    reports_in,
+    send,
+    write_config,
+)
+from tests.orthanc import PROGRAM, free_port, orthanc
 from tests.postgres import postgres
 
 Content = dict[str, bytes]
@@ -78,17 +92,24 @@ def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 
 
         server = running.enter_context(serving(say=say, pictures=64))
         url = running.enter_context(postgres(folder)) if database == "postgres" else str(folder / "db.sqlite")
+        ports = [free_port() for _ in range(nodes)]
+        us = {
+            f"NODE{n}": Peer(ae_title=f"NODE{n}", host="127.0.0.1", port=port) for n, port in enumerate(ports)
+        }
+        pacs = running.enter_context(orthanc(_made(folder / "pacs"), modalities=us)) if PROGRAM else None
         fleet = [
             Process(
                 write_config(
                     folder / f"node{number}.toml",
                     folder=folder / "shared",
                     model=f"chat:{server.url}",
+                    more=[] if pacs is None else _as_output(pacs.peer),
                     database=url,
-                    port=_free_port(),
+                    ae_title=f"NODE{number}",
+                    port=port,
                 )
             )
-            for number in range(nodes)
+            for number, port in enumerate(ports)
         ]
         running.callback(lambda: [one.kill() for one in fleet if one.is_running()])
         for one in fleet:
@@ -107,10 +128,18 @@ def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 
             victim.start()
             if chance.random() < 0.3:
                 sent.again()
+            if pacs is not None and chance.random() < 0.15:
+                pacs.kill()
+                time.sleep(chance.uniform(0, 5))
+                pacs.start()
         sent.finish()
         outcome.stuck = _ended(store, within_s=180)
         watcher.close()
-        _look(outcome, store, folder, sent.content)
+        _look(outcome, store, folder / "shared" / "spool", sent.content)
+        _look_at(outcome, reports_in(folder / "out"), sent.content, "out")
+        if pacs is not None:
+            held = [pydicom.dcmread(io.BytesIO(one)) for one in pacs.instances().values()]
+            _look_at(outcome, reports_among(held), sent.content, "pacs")
         outcome.contradictory += watcher.changed
         outcome.asked = len(server.asked)
         outcome.stuck += [str(one.port) for one in fleet if one.stop() != 0]
@@ -198,7 +227,11 @@ def _ended(store: Store, *, within_s: float) -> list[str]:
     """Wait until every study is delivered; those that aren't."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        left = [f"{one.key} {one.state}: {one.reason}" for one in store.studies() if one.state is not State.DELIVERED]
+        left = [
+            f"{one.key} {one.state}: {one.reason}"
+            for one in store.studies()
+            if one.state is not State.DELIVERED
+        ]
         if not left:
             time.sleep(3)  # what was sent twice may still be indexed
             if all(one.state is State.DELIVERED for one in store.studies()):
@@ -207,25 +240,28 @@ def _ended(store: Store, *, within_s: float) -> list[str]:
     return left
 
 
-def _look(outcome: Outcome, store: Store, folder: Path, sent: dict[str, Content]) -> None:
-    reports = reports_in(folder / "out")
+def _look(outcome: Outcome, store: Store, spools: Path, sent: dict[str, Content]) -> None:
+    """Whether what was acknowledged is there."""
     for uid, content in sent.items():
         outcome.studies += 1
         outcome.acknowledged += len(content)
         kept = {one.sop_instance_uid: one for one in store.instances(uid)}
         for instance, data_set in content.items():
             one = kept.get(instance)
-            if one is None or _data_set(_kept(folder / "shared" / "spool", one)) != data_set:
+            if one is None or _data_set(_kept(spools, one)) != data_set:
                 outcome.lost.append(instance)
+
+
+def _look_at(outcome: Outcome, reports: Mapping[str, list[Sr]], sent: dict[str, Content], where: str) -> None:
+    """Whether a destination has one current report of each kind on each study."""
+    for uid, content in sent.items():
         newest = current(reports.get(uid, []))
         whole = all(one.evidence == content.keys() for one in newest)
         if len(newest) != 2 or len({one.sop_class for one in newest}) != 2 or not whole:
-            outcome.not_one.append(f"{uid}: {len(newest)} of {len(reports.get(uid, []))}")
-        if len({word for one in newest for word in one.words.split() if word.startswith("answer")}) > 1:
-            outcome.contradictory.append(uid)
+            outcome.not_one.append(f"{where}: {uid}: {len(newest)} of {len(reports.get(uid, []))}")
         said = {tuple(sorted(_answers(one.words))) for one in newest if _answers(one.words)}
         if len(said) > 1:
-            outcome.contradictory.append(f"{uid}: {said}")
+            outcome.contradictory.append(f"{where}: {uid}: {said}")
 
 
 def _answers(words: str) -> set[str]:
@@ -241,9 +277,7 @@ def _kept(spools: Path, one: Instance) -> bytes:
         called_ae=one.called_ae,
         received=one.received,
     )
-    record = Record(
-        segment=one.segment, offset=one.offset, length=one.length, crc32=one.crc32, facts=facts
-    )
+    record = Record(segment=one.segment, offset=one.offset, length=one.length, crc32=one.crc32, facts=facts)
     return read_record(spools / one.node, record)
 
 
@@ -264,11 +298,22 @@ def _new_study(template: Sequence[Path], folder: Path) -> tuple[str, list[Path]]
     return str(study), made
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+def _as_output(peer: Peer) -> list[str]:
+    return [
+        "[peers.pacs]",
+        f'ae_title = "{peer.ae_title}"',
+        f'host = "{peer.host}"',
+        f"port = {peer.port}",
+        "commitment = true",
+        "[outputs.pacs]",
+        'peer = "pacs"',
+        "commitment = true",
+    ]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def _arguments() -> argparse.Namespace:
@@ -291,9 +336,9 @@ def main() -> int:
         kills=asked.kills,
         seed=asked.seed,
     )
-    print(outcome)
+    sys.stdout.write(f"{outcome}\n")
     if not outcome.is_sound:
-        print(f"see {folder}")
+        sys.stdout.write(f"see {folder}\n")
         return 1
     shutil.rmtree(folder)
     return 0

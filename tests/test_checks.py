@@ -231,3 +231,31 @@ def test_failed_checks_reach_the_report() -> None:
     assert failed(report.checks) == ["side"]
     assert report.findings[0].side is Side.NONE
     assert report.outcome is Outcome.FINDINGS
+
+
+@pytest.mark.parametrize(
+    ("finding", "site", "impression"),
+    [
+        ("pleural_effusion", "pleura", "No right pleural effusion."),
+        ("mass", "kidney", "No mass of the liver."),
+        ("mass", "frontal_lobe", "No mass effect."),
+        ("nodule", "lung", "No other nodules."),
+        ("nodule", "lung", "Nodule without calcification."),
+        ("nodule", "lung", "Lesion in the left lung."),
+        ("pleural_effusion", "pleura", "Left effusion."),
+        ("consolidation", "lung", "Findings consistent with pneumonia."),
+    ],
+)
+def test_an_impression_that_agrees_raises_no_alarm(finding: str, site: str, impression: str) -> None:
+    reading = a_reading(a_finding(finding=finding, site=site, sentence="Seen."), impression=(impression,))
+
+    _, results = after(reading, a_slice_set(2))
+
+    assert failed(results) == []
+
+
+@pytest.mark.parametrize("impression", ["No nodule.", "No left nodule.", "Left effusion.", "未见结节。"])
+def test_an_impression_that_disagrees_raises_an_alarm(impression: str) -> None:
+    _, results = after(a_reading(a_finding(), impression=(impression,)), a_slice_set(2))
+
+    assert failed(results) == ["impression"]

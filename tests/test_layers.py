@@ -66,6 +66,10 @@ LAYERS = (
     {"dicom_bridge", "fhir", "page", "page_evidence", "page_pictures", "phantoms", "scoring"},
     {"truth_reader", "sr_read_back", "verdicts", "coverage", "views", "priors", "opening", "pipeline"},
     {"selftest", "selftest_page", "calibrating", "calibrating_page"},
+    {
+        f"dicom_bridge.{name}"
+        for name in ("worker", "node", "on_request", "http_api", "http_server", "checking")
+    },
     {"transforms.monai_array", "transforms.monai"},
     {
         "console",
@@ -76,6 +80,8 @@ LAYERS = (
         "cli_pictures",
         "cli_read",
         "cli_selftest",
+        "cli_serve",
+        "cli_serve_check",
         "cli_sr",
         "cli",
         "__main__",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +14,7 @@ from pydicom.uid import generate_uid
 
 from medmllm_plugin.dicom_bridge.delivery.folder import FolderDestination
 from medmllm_plugin.dicom_bridge.node import Node
-from medmllm_plugin.dicom_bridge.node_settings import Output, Unmatched
+from medmllm_plugin.dicom_bridge.node_settings import Unmatched
 from medmllm_plugin.dicom_bridge.rules import parse_rules
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.errors import DeliveryError, SettingsError
@@ -77,7 +76,9 @@ def test_a_study_sent_comes_out_as_reports_on_it(tmp_path: Path, study: Sequence
     uids = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in study}
     assert acknowledged == len(study)
     assert all(one.evidence == uids for one in reports)
-    assert {one.sop_class for one in reports} == {one.sop_class_uid for one in report.objects if "sr" in one.key}
+    assert {one.sop_class for one in reports} == {
+        one.sop_class_uid for one in report.objects if "sr" in one.key
+    }
     assert [one["to"] for one in events if one["event"] == "moved"] == [
         *("complete", "reading", "reported", "delivering", "delivered"),
     ]
@@ -270,7 +271,7 @@ def test_a_node_that_stops_gives_back_what_it_reads(
 
 
 def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
-    with closing(Node(settings_for(tmp_path))), pytest.raises(SettingsError, match="runs on .* already"):
+    with closing(Node(settings_for(tmp_path))), pytest.raises(SettingsError, match=r"runs on .* already"):
         Node(settings_for(tmp_path))
 
 

@@ -219,5 +219,6 @@ def _capabilities(opened: Opened, options: ChatOptions) -> Capabilities:
         probabilities=True,
         text_only=True,
         context_tokens=opened.context_tokens,
+        sends_to=tuple(one.address.host for one in opened.endpoints.all if not one.address.loopback),
         **known,
     )
