@@ -9,11 +9,11 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 
 RUN := $(VENV)/bin/python -m
-SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-dicomweb gcc libc6-dev python3-dev
+SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-dicomweb postgresql gcc libc6-dev python3-dev
 IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-vllm check lint bench clean system-packages ohif
+.PHONY: help demo install test test-vllm crash check lint bench clean system-packages ohif
 
 help:  ## Show these lines
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ test-vllm:  ## The tests of vLLM with the real one, on the CPU, in an environmen
 	@$(PYTHON) tools/vllm_environment.py $(VLLM_VENV) -- $(PIP_FLAGS)
 	@if [ -e $(VLLM_VENV)/vllm.stamp ]; then \
 	  OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -rs $(PYTEST_FLAGS) tests/vllm tests/contracts/test_model.py; fi
+
+crash: system-packages $(VENV)/dev.stamp  ## Kill nodes of the PACS node 400 times at random, and see what is lost
+	OMP_NUM_THREADS=1 $(RUN) tests.siege --database sqlite --kills 200
+	OMP_NUM_THREADS=1 $(RUN) tests.siege --database postgres --kills 200
 
 check: lint test  ## What must pass before a commit: lint, then test
 

@@ -44,13 +44,13 @@ class Evidence:
     """What is known of a study's completeness."""
 
     instances: int
-    """Images that are here."""
+    """That are here, reports and the like among them: a PACS counts these too."""
     counted: int | None = None
     """How many there are, as a PACS or the study's own headers say."""
     missing: int | None = None
     """Slices that seem to be missing between others; None where that can't be told."""
     released: bool = False
-    """Whether every sender of it has ended its association in order, after the last image came."""
+    """Whether every sender of it has ended its association in order, after the last instance came."""
     silent_s: float = 0.0
     """How long nothing has come."""
 
@@ -74,8 +74,8 @@ def judge(evidence: Evidence, *, quiet_s: float, evidence_quiet_s: float) -> Ver
         evidence_quiet_s: The same if something does.
 
     >>> judge(Evidence(instances=20, counted=20, silent_s=3), quiet_s=60, evidence_quiet_s=3).reason
-    'all 20 images that were counted are here'
-    >>> judge(Evidence(instances=19, counted=20, silent_s=3), quiet_s=60, evidence_quiet_s=3)
+    'all 20 instances that were counted are here'
+    >>> judge(Evidence(instances=19, counted=20, silent_s=3.0), quiet_s=60, evidence_quiet_s=3)
     Verdict(reason=None, wait_s=57.0)
     """
     reason = _speaks_for(evidence)
@@ -91,7 +91,7 @@ def _speaks_for(evidence: Evidence) -> str | None:
     if evidence.counted is not None:
         if evidence.instances < evidence.counted:
             return None
-        return f"all {evidence.counted} images that were counted are here"
+        return f"all {evidence.counted} instances that were counted are here"
     if evidence.released and evidence.missing == 0:
         return "its senders are done and no slice is missing between others"
     return None
@@ -99,9 +99,10 @@ def _speaks_for(evidence: Evidence) -> str | None:
 
 def _speaks_against(evidence: Evidence) -> str:
     if evidence.counted is not None:
-        return f", with {evidence.instances} of {evidence.counted} images that were counted"
+        return f", with {evidence.instances} of {evidence.counted} instances that were counted"
     if evidence.missing:
-        return f", though {evidence.missing} slice{'s'[: evidence.missing != 1]} seem to be missing"
+        several = evidence.missing != 1
+        return f", though {evidence.missing} {'slices seem' if several else 'slice seems'} to be missing"
     return "" if evidence.released else ", though a sender never ended in order"
 
 

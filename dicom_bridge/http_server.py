@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -49,7 +50,7 @@ class HttpServer:
                 uvicorn.Config(
                     made,
                     log_config=None,
-                    access_log=False,  # addresses of STOW-RS hold UIDs
+                    access_log=False,
                     server_header=False,
                     lifespan="off",
                     ws="none",
@@ -63,6 +64,7 @@ class HttpServer:
                     ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.authorities else ssl.CERT_NONE,
                 )
             )
+            logging.getLogger("uvicorn.access").disabled = True  # addresses of STOW-RS hold UIDs
             self._server.config.load()
         except (SettingsError, OSError) as error:
             self._socket.close()

@@ -10,6 +10,7 @@ import io
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from zlib import crc32
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 200
 """Most instances of one transaction."""
+
+GATHERED_S = 0.05
+"""How long instances are gathered for one transaction: each costs a sync of the disk that receiving needs."""
 
 UNREADABLE = ""
 """The study of instances that don't say theirs; they are kept and nothing is done with them."""
@@ -155,13 +159,19 @@ class Indexer:
         return True
 
     def _next_batch(self) -> list[Record | threading.Event] | None:
-        """What waits, at least one; None at the end."""
+        """What comes within a moment, at least one; None at the end."""
         batch: list[Record | threading.Event] = []
+        until = 0.0
         while len(batch) < BATCH:
             try:
-                one = self._waiting.get(block=not batch)
+                left = max(0.0, until - time.monotonic()) if batch else None
+                one = self._waiting.get(timeout=left)
             except queue.Empty:
                 break
+            if isinstance(one, threading.Event):
+                until = 0.0  # somebody waits
+            elif not batch:
+                until = time.monotonic() + GATHERED_S
             if one is None:
                 if not batch:
                     return None

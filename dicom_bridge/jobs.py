@@ -17,8 +17,9 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Row, and_, case, delete, exists, or_, select, update
 
+from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.states import Sent, State
-from medmllm_plugin.dicom_bridge.store import Store, StudyRow, study_of
+from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of, study_of
 from medmllm_plugin.dicom_bridge.tables import deliveries, instances, nodes, reports, studies
 
 AGED_S = 1800.0
@@ -384,8 +385,11 @@ class Jobs:
                 same = studies.c.study_uid == study.study_uid
                 connection.execute(update(studies).where(same).values(**values))
                 return "it is read as soon as may be"
-            if self._store.moved(
-                connection, study.study_uid, State.COMPLETE, "a person asked for it", owner="", **values
+        if study.state in (State.KEPT, State.PARKED):
+            # it may have been left before anybody looked at what it has
+            values["digest"] = digest_of(images_of(self._store.instances(study.study_uid)))
+            if self._store.move(
+                study.study_uid, State.COMPLETE, "a person asked for it", at=study.state, owner="", **values
             ):
                 return "it is read again"
         return f"nothing: it is {study.state.value}"

@@ -85,7 +85,7 @@ def whole(store: Store, study: StudyRow) -> dict[str, Any]:
         "owner": study.owner,
         "not_before": study.not_before,
         "reports": [
-            {"version": one.version, "objects": [_object(each) for each in one.objects]}
+            {"version": one.version, "objects": [told_object(each) for each in one.objects]}
             for one in report_rows(store, study.study_uid)
         ],
         "deliveries": [
@@ -195,5 +195,6 @@ def _listed(connection: Connection, found: Sequence[StudyRow]) -> list[dict[str,
     ]
 
 
-def _object(one: Object) -> dict[str, str]:
+def told_object(one: Object) -> dict[str, str]:
+    """A DICOM object of a report as JSON has it."""
     return {name: getattr(one, name) for name in Object.__dataclass_fields__}

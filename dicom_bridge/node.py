@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -23,9 +24,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.associating import server_context
+from medmllm_plugin.dicom_bridge.cleaning import clean
 from medmllm_plugin.dicom_bridge.commitment import Commitments
 from medmllm_plugin.dicom_bridge.delivery import destination
 from medmllm_plugin.dicom_bridge.dimse_service import DimseService, TlsPort
+from medmllm_plugin.dicom_bridge.fetching import Fetcher
 from medmllm_plugin.dicom_bridge.indexing import Indexer
 from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.layout import reachable
@@ -54,6 +57,11 @@ DEAD_S = 5.0
 """A node that hasn't for so long is dead."""
 ALONE_BEAT_S = 10.0
 """The same as BEAT_S on a database that only this machine can open: it tells people, not nodes."""
+
+LOST_S = 15.0
+"""How long a study may be between two steps of this node."""
+CLEAN_S = 3600.0
+"""How often what is old is removed."""
 
 _TURN_S = 1.0
 """How long a part waits at most before it looks by itself, such as for what other nodes left."""
@@ -87,9 +95,23 @@ class Node:
             self.store, node=settings.node, reachable=lambda: reachable(settings.folder / "spool")
         )
         self.models = Models(config or Settings(), burned_in=settings.burned_in)
-        self.watch = Watch(self.store, self.jobs, settings, completed=lambda: self._wake("read"))
+        self.fetcher = Fetcher(settings, self.store, self.jobs)
+        self.watch = Watch(
+            self.store,
+            self.jobs,
+            settings,
+            count=self.fetcher.count,
+            completed=lambda: self._wake("read"),
+        )
         self.readers = [
-            Reader(self.jobs, self.store, settings, self.models, reported=lambda: self._wake("send"))
+            Reader(
+                self.jobs,
+                self.store,
+                settings,
+                self.models,
+                prior=self.fetcher.prior,
+                reported=lambda: self._wake("send"),
+            )
             for _ in range(settings.reads_at_once)
         ]
         self.spool = Spool(settings.spool, durability=settings.durability)
@@ -158,6 +180,8 @@ class Node:
             sender = Sender(name, output, self.jobs, settings.folder, retry_max_s=settings.retry_max_s)
             self._begin("send", sender.send_next)
         self._begin("", self._beat)
+        self._begin("", self._regain)
+        self._begin("", self._clean)
 
     def close(self, *, grace_s: float = 5.0) -> None:
         """Take no more, give back what is being read, and end; what isn't done is taken up again later."""
@@ -178,6 +202,7 @@ class Node:
         self.spool.close()
         for output in self._destinations.values():
             output.close()
+        self.fetcher.close()
         self.engine.dispose()
         os.close(self._lock)
 
@@ -244,17 +269,38 @@ class Node:
             self._resume()
         return BEAT_S
 
+    def _regain(self) -> float:
+        """Take up what is this node's and nobody is at, such as after the database was gone for a while."""
+        at_work = {reader.reading for reader in self.readers}
+        for one in self.store.studies(State.READING):
+            mine = one.owner == self.settings.node and one.study_uid not in at_work
+            if mine and one.since < time.time() - LOST_S:
+                self.jobs.give_back(one, "reading it was cut short")
+        self._resume(before=time.time() - LOST_S)
+        return LOST_S
+
+    def _clean(self) -> float:
+        clean(
+            self.store,
+            self.settings.spool,
+            node=self.settings.node,
+            keep_s=self.settings.keep_days * 86_400,
+            in_use=lambda: self.spool.in_use,
+        )
+        return CLEAN_S
+
     def _take_up(self) -> None:
         """Go on with what this node was at when it ended, however it ended."""
         shutil.rmtree(self.settings.folder / "work" / self.settings.node, ignore_errors=True)
         self.jobs.take_over(self.settings.node)
         self._resume()
 
-    def _resume(self) -> None:
+    def _resume(self, *, before: float = math.inf) -> None:
+        """Go on with reports that are made, of studies that have been where they are since before then."""
         mine = [
             one
             for one in self.store.studies(State.REPORTED, State.DELIVERING)
-            if one.owner == self.settings.node
+            if one.owner == self.settings.node and one.since < before
         ]
         for one in mine:
             if one.state is State.REPORTED:

@@ -243,6 +243,8 @@ def _check(node: NodeSettings, where: str) -> None:
         raise _wrong(f"{where}node.syslog", node.syslog, "udp://HOST:PORT or tls://HOST:PORT")
     if node.syslog_tls is not None and not (node.syslog or "").startswith("tls:"):
         raise _wrong(f"{where}node.syslog_tls", node.syslog, "a node.syslog that begins with tls:")
+    if node.behind_proxy and node.http_token_env is None:
+        raise _wrong(f"{where}node.behind_proxy", True, "http_token_env beside it: a proxy lets others in")
     loopback = node.http_host in ("127.0.0.1", "::1", "localhost")
     if node.http_port is not None and not loopback:
         if node.http_token_env is None:

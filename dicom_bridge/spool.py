@@ -123,6 +123,12 @@ class Spool:
         """
         return Incoming(self, facts, head)
 
+    @property
+    def in_use(self) -> frozenset[str]:
+        """Names of segments that are or will be written to, but for those of one large instance each."""
+        with self._lock:
+            return frozenset(one.name for one in (self._segment, self._spare) if one is not None)
+
     def close(self) -> None:
         """Take no more; what was acknowledged stays."""
         with self._lock:

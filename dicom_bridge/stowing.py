@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from medmllm_plugin.dicom_bridge.commands import Status
@@ -106,8 +107,7 @@ def _taken(
             failure = Status.OUT_OF_RESOURCES
         else:
             incoming = spool.incoming(_facts(head, called), head.rewritten(CALLING))
-            incoming.write(first[head.data_set :])
-            for piece in part:
+            for piece in chain([first[head.data_set :]], part):
                 if incoming.length + len(piece) > most_bytes:
                     raise OutputError(f"found an instance of more than {most_bytes} bytes")
                 incoming.write(piece)

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 ALWAYS = Rule(name="", when={}, unless={})
 """For a study that no rule fits, where those are read."""
 
+REMOVED = "images of it were removed by age; send the whole study again, then: medmllm retry"
+"""Why a study is parked to which more came after its spool was cleaned."""
+
 Count = Callable[[str], int | None]
 """How many instances a PACS has of a study; None if it doesn't say."""
 
@@ -105,10 +108,12 @@ class Watch:
             return self._left_alone(study, "there is no image in it", silent, State.KEPT)
         if self._is_known(study, images):
             return 0.0
+        if not all((self._settings.folder / "spool" / one.node / one.segment).exists() for one in images):
+            return self._left_alone(study, REMOVED, silent)
         try:
-            if seen.evidence is not None and seen.evidence.instances != len(images):
+            if seen.evidence is not None and seen.evidence.instances != len(instances):
                 seen.evidence = None
-            return self._judge(study, seen, images, silent)
+            return self._judge(study, seen, instances, silent)
         except MedMLLMError as error:
             log.error("study %s can't be looked at: %s", study.key, error)
             return 10.0
@@ -130,14 +135,14 @@ class Watch:
             self._jobs.close_deliveries(study.study_uid)
         return True
 
-    def _judge(self, study: StudyRow, seen: _Seen, images: list[Instance], silent: float) -> float:
-        settings = self._settings
+    def _judge(self, study: StudyRow, seen: _Seen, instances: list[Instance], silent: float) -> float:
+        settings, images = self._settings, completion.images_of(instances)
         files = lay_out(images, settings.folder / "spool", images_folder(settings, study.key))
         headers = completion.first_headers(images, files, keywords(settings.rules))
         if seen.evidence is None:
             counted = self._counted(study) or completion.counted_in(headers)
             seen.evidence = Evidence(
-                instances=len(images), counted=counted, missing=completion.missing_in(files)
+                instances=len(instances), counted=counted, missing=completion.missing_in(files)
             )
         verdict = completion.judge(
             Evidence(

@@ -22,13 +22,21 @@ from medmllm_plugin import pipeline, registry
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.checkpoint import Remembering
 from medmllm_plugin.dicom_bridge.completion import images_of
+from medmllm_plugin.dicom_bridge.fetching import Prior
 from medmllm_plugin.dicom_bridge.jobs import Jobs, Object, ReportRow, backoff
 from medmllm_plugin.dicom_bridge.layout import lay_out
 from medmllm_plugin.dicom_bridge.node_settings import BurnedIn, NodeSettings
 from medmllm_plugin.dicom_bridge.screening import screened
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
 from medmllm_plugin.dicom_bridge.watching import images_folder
-from medmllm_plugin.errors import CancelledError, MedMLLMError, ModelError, OutputError, ReplyError
+from medmllm_plugin.errors import (
+    CancelledError,
+    MedMLLMError,
+    ModelError,
+    OutputError,
+    ReplyError,
+    RetrieveError,
+)
 from medmllm_plugin.models import Model
 from medmllm_plugin.outputs import printable, whole_folder
 
@@ -49,9 +57,6 @@ _KEYS = {
 }
 """What each file is, as `pipeline.write` calls it."""
 
-Prior = Callable[[StudyRow], Path | None]
-"""Fetches the latest earlier study of the same patient into a folder; None if there is none."""
-
 
 class Reader:
     """Reads studies of one node, in one thread."""
@@ -63,7 +68,7 @@ class Reader:
         settings: NodeSettings,
         models: Models,
         *,
-        prior: Prior | None = None,
+        prior: Callable[[StudyRow], Prior | None] | None = None,
         reported: Callable[[], None] = lambda: None,
     ) -> None:
         """Take what is needed.
@@ -80,7 +85,8 @@ class Reader:
         self._prior, self._reported = prior, reported
         self._stopping = threading.Event()
         self._outdated = threading.Event()
-        self._reading = ""
+        self.reading = ""
+        """The study that is being read now, by its UID; else empty."""
         self._failed_at: dict[str, float] = {}
 
     def stop(self) -> None:
@@ -89,7 +95,7 @@ class Reader:
 
     def changed(self, studies: Sequence[str]) -> None:
         """More came of these studies: what is being read of them is of no use any more."""
-        if self._reading and self._reading in studies:
+        if self.reading and self.reading in studies:
             self._outdated.set()
 
     def read_next(self) -> bool:
@@ -100,7 +106,7 @@ class Reader:
         if study is None:
             return False
         self._outdated.clear()
-        self._reading = study.study_uid
+        self.reading = study.study_uid
         try:
             self._read(study)
         except CancelledError:
@@ -108,21 +114,18 @@ class Reader:
         except Exception as error:
             self._failed(study, error)
         finally:
-            self._reading = ""
+            self.reading = ""
         return True
 
     def _read(self, study: StudyRow) -> None:
         images = images_of(self._store.instances(study.study_uid))
         digest = digest_of(images)
-        if digest != study.digest:
-            self._jobs.give_back(study, "more came while it waited", counts=False)
-            return
         settings, plan = self._settings, study.plan
         said = settings.folder / "work" / "replies" / f"{study.key}-{digest[:16]}"
         model = Remembering(self._models.opened(plan.get("model") or settings.model), said)
         folder = images_folder(settings, study.key)
         lay_out(images, settings.folder / "spool", folder)
-        prior = self._prior(study) if plan.get("prior") and self._prior is not None else None
+        prior = self._prior_of(study) if plan.get("prior") else None
         task = str(plan.get("task") or "report")
         try:
             reading = pipeline.read(
@@ -132,7 +135,8 @@ class Reader:
                 strategy=str(plan.get("strategy") or "single"),
                 evidence=bool(plan.get("evidence")),
                 language=str(plan.get("language") or "en"),
-                prior=prior,
+                prior=None if prior is None else prior.folder,
+                prior_report=None if prior is None else prior.report,
                 cancel=lambda: self._stopping.is_set() or self._outdated.is_set(),
             )
         except ReplyError:
@@ -147,7 +151,20 @@ class Reader:
         else:
             shutil.rmtree(settings.folder / report.folder, ignore_errors=True)
         model.forget()
-        shutil.rmtree(folder, ignore_errors=True)
+        for done in (folder, *([] if prior is None else [prior.folder])):
+            shutil.rmtree(done, ignore_errors=True)
+
+    def _prior_of(self, study: StudyRow) -> Prior | None:
+        """The study before, or None, also where the PACS doesn't give it after as many tries as may be."""
+        try:
+            return None if self._prior is None else self._prior(study)
+        except RetrieveError as error:
+            if error.retry and study.attempts < self._settings.attempts:
+                raise
+            reason = _line(error)
+            self._store.note(study.study_uid, "read-without-prior", {"reason": reason})
+            log.warning("study %s is read without the one before: %s", study.key, reason)
+            return None
 
     def _written(self, study: StudyRow, digest: str, reading: pipeline.Reading) -> ReportRow:
         """Write a reading into a folder that nobody knows of yet."""
@@ -188,9 +205,11 @@ class Reader:
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"a defect of ours: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
             return reason, self._settings.attempts, True
-        reason = " ".join(printable(str(error)).split())[:1000]
+        reason = _line(error)
         if isinstance(error, OutputError):
             return reason, 0, False
+        if isinstance(error, RetrieveError):
+            return reason, MOST_BEGUN, True
         if isinstance(error, ModelError):
             now = time.time()
             before = self._failed_at.get(study.study_uid, now)
@@ -243,6 +262,10 @@ def begin_deliveries(jobs: Jobs, store: Store, settings: NodeSettings, study_uid
         outputs = study.plan.get("outputs")
         jobs.begin_deliveries(study, list(settings.outputs) if outputs is None else outputs)
         jobs.close_deliveries(study_uid)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(printable(str(error)).split())[:1000]
 
 
 def objects_of(folder: Path) -> tuple[Object, ...]:

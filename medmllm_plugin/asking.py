@@ -17,6 +17,7 @@ from medmllm_plugin.prompting import coding_prompt, prompt_for
 from medmllm_plugin.reply_forms import schema_for
 from medmllm_plugin.report import Heard
 from medmllm_plugin.request import Request
+from medmllm_plugin.thoughts import answer_of
 
 MAX_TOKENS = 3072
 """Most tokens of a reply."""
@@ -155,7 +156,7 @@ def _prose(
     replies = model.replies(put, progress=progress, cancel=cancel)
     for number, (asked, reply) in enumerate(zip(put, replies, strict=True)):
         answered[number] = _heard(answered[number], asked, reply, purpose=f"{purpose}, in prose")
-    return [reply.text for reply in replies]
+    return [answer_of(reply).text for reply in replies]
 
 
 def _heard(before: Answered, put: Ask, reply: Reply, *, purpose: str) -> Answered:
@@ -172,7 +173,7 @@ def _heard(before: Answered, put: Ask, reply: Reply, *, purpose: str) -> Answere
 def _parsed(before: Answered, put: Ask, reply: Reply, model: Model) -> Answered:
     assert put.schema is not None
     try:
-        parsed = parse(reply, request=before.request, schema=put.schema, model=model)
+        parsed = parse(answer_of(reply), request=before.request, schema=put.schema, model=model)
     except UnusableReplyError as error:
         cut = "" if reply.finished else f" It was cut short at {put.max_tokens} tokens."
         return replace(before, problem=f"{error}{cut}")

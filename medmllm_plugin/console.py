@@ -52,7 +52,7 @@ def shown_progress(*, hidden: bool) -> Iterator[ShowProgress]:
     Args:
         hidden: Whether to show nothing.
     """
-    if hidden:
+    if hidden or sys.stderr is None:
         yield lambda stage, done, total: None
     elif sys.stderr.isatty():
         with _bars() as show:

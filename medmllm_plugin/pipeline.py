@@ -31,6 +31,11 @@ from medmllm_plugin.volume import Study, Volume
 NO_SR = "no DICOM SR is written: the input is not DICOM, so it names no patient and study to write one for"
 """The note on a reading of a NIfTI, NRRD or MetaImage file."""
 
+NO_DATE = (
+    "the study or its prior has no Study Date, so that the prior is the earlier one is the user's word only"
+)
+"""The note on a comparison whose order no header says."""
+
 REDUCTIONS = 2
 """How often fewer pictures are shown to a model that finds them too many."""
 
@@ -228,6 +233,7 @@ def ask(
             opened = replace(opened, views=less, notes=(note,))
     views = opened.views
     notes = [*opened.notes, *(note for one in views.priors for note in one.notes)]
+    notes += [NO_DATE for one in views.priors if one.days_before is None]
     notes += [] if views.volumes[0].headers else [NO_SR]
     report = replace(
         done.report,

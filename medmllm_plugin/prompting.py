@@ -119,6 +119,10 @@ def _check(request: Request, able: Capabilities) -> None:
     length = len(request.question or "")
     if length > QUESTION_LENGTH:
         raise SettingsError(f"found a question of {length} characters, expected {QUESTION_LENGTH} at most")
+    if request.question is not None and not plain(request.question, longest=QUESTION_LENGTH):
+        raise SettingsError("found a blank question, expected words")
+    if request.choices and request.question is None:
+        raise SettingsError("found choices without a question: --choice goes with --ask")
 
 
 def _system(request: Request, able: Capabilities, words: Words) -> str:

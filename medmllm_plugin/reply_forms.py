@@ -54,6 +54,7 @@ REGIONS = (
 """Keys of sites that the task `modality` may answer."""
 
 MAX_CHOICES = len(ascii_uppercase)
+CHOICE_LENGTH = 400
 MAX_PLACES, MAX_DIAGNOSES, MAX_REASONS = 12, 6, 6
 
 
@@ -61,16 +62,20 @@ def choice_keys(choices: Sequence[str]) -> Mapping[str, str]:
     """Each choice by what the model writes for it: itself where all are single words, else a letter.
 
     Raises:
-        SettingsError: If there are too many, two are the same, or one is blank.
+        SettingsError: If there is one or too many, two are the same, or one is blank or too long.
 
     >>> choice_keys(["yes", "no"]), choice_keys(["left lung", "right lung"])
     ({'yes': 'yes', 'no': 'no'}, {'A': 'left lung', 'B': 'right lung'})
     """
     said = [" ".join(one.split()) for one in choices]
-    if len(said) > MAX_CHOICES or not all(said) or len({one.casefold() for one in said}) < len(said):
+    differ = len({one.casefold() for one in said})
+    if not 2 <= len(said) <= MAX_CHOICES or not all(said) or differ < len(said):
         raise SettingsError(
-            f"found {len(said)} choices, expected at most {MAX_CHOICES} that differ and none of them blank"
+            f"found {len(said)} choices, expected 2 to {MAX_CHOICES} that differ and none of them blank"
         )
+    longest = max(map(len, said))
+    if longest > CHOICE_LENGTH:
+        raise SettingsError(f"found a choice of {longest} characters, expected {CHOICE_LENGTH} at most")
     if all(re.fullmatch(r"[^\W\d_]{1,16}", one) for one in said):
         return dict(zip(said, choices, strict=True))
     return dict(zip(ascii_uppercase, choices, strict=False))

@@ -170,7 +170,7 @@ _DOUBTED = re.compile(
 )
 _EITHER = re.compile(r"\bor\b|或", re.I)
 _NO_SIDE = re.compile(
-    r"\b(?:shift\w*|deviat\w*|displac\w*|push\w*|mov(?:ed|ing)|extend\w*|extension)\b[^,.;]*?"
+    r"\b(?:midline )?(?:shift\w*|deviat\w*|displac\w*|push\w*|mov(?:ed|ing)|extend\w*|extension)\b[^,.;]*?"
     r"\b(?:to(?:wards?)? the )(?:left|right)\b(?! (?:of|lung|lobe|kidney)\b)|"
     r"\b(?:left |right )?midline (?:shift|deviation)\b|中线(?:结构)?(?:向?[左右]侧?(?:偏移|移位|偏|移))?|"
     r"\b(?:left|right)[ -]to[ -](?:left|right)\b|\b(?:left|right)ward\w*\b|"

@@ -53,7 +53,7 @@ def a_study(folder: Path, *, seed: int = 7, slices: int = 16, matrix: int = 64) 
     return sorted(folder.rglob("*.dcm"))
 
 
-def send(port: int, files: list[Path], *, calling: str = "CT1") -> int:
+def send(port: int, files: list[Path], *, calling: str = "CT1", called: str = "MEDMLLM") -> int:
     """Send files with storescu; how many were acknowledged with Success."""
     done = subprocess.run(
         [
@@ -63,7 +63,7 @@ def send(port: int, files: list[Path], *, calling: str = "CT1") -> int:
             "-aet",
             calling,
             "-aec",
-            "MEDMLLM",
+            called,
             "127.0.0.1",
             str(port),
             *map(str, files),

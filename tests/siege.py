@@ -85,7 +85,11 @@ def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 
     with ExitStack() as running:
         answers = itertools.count(1)
 
+        engine_back = [0.0]
+
         def say(prompt: Prompt) -> str:
+            if time.monotonic() < engine_back[0]:
+                raise ConnectionError("the engine is down")
             time.sleep(0.3)
             words = f"No finding, answer {next(answers)}."
             return json.dumps({"abnormal_pictures": [], "findings": [], "impression": [words]})
@@ -128,6 +132,8 @@ def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 
             victim.start()
             if chance.random() < 0.3:
                 sent.again()
+            if chance.random() < 0.1:
+                engine_back[0] = time.monotonic() + chance.uniform(1, 15)
             if pacs is not None and chance.random() < 0.15:
                 pacs.kill()
                 time.sleep(chance.uniform(0, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -133,3 +134,23 @@ def test_prose_can_be_refused() -> None:
 def test_it_stops_when_told() -> None:
     with pytest.raises(CancelledError):
         ask([a_request()], ScriptedModel([GOOD]), purpose="report", cancel=lambda: True)
+
+
+def test_what_the_model_thinks_aloud_is_kept_and_is_no_part_of_its_answer() -> None:
+    reply = json.dumps(a_said_reply(a_said_finding()))
+    thinker = ScriptedModel([f"<think>Maybe {{}}?</think>\n```json\n{reply}\n```"])
+
+    (answered,) = ask([a_request()], thinker, purpose="report")
+
+    assert answered.parsed is not None
+    assert len(answered.parsed.findings) == 1
+    assert answered.heard[0].text.startswith("<think>Maybe {}?</think>")
+
+
+def test_a_thought_without_an_end_is_no_answer() -> None:
+    thinker = ScriptedModel(["<think>A nodule, or"] * 2)
+
+    (answered,) = ask([a_request()], thinker, purpose="report")
+
+    assert answered.parsed is None
+    assert "it is not JSON" in (answered.problem or "")

@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     [
         (
             Evidence(instances=20, counted=20, silent_s=3),
-            "all 20 images that were counted are here",
+            "all 20 instances that were counted are here",
         ),
         (
             Evidence(instances=20, missing=0, released=True, silent_s=3),
@@ -43,11 +43,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         (Evidence(instances=20, silent_s=60, released=True), "nothing came for 60 s"),
         (
             Evidence(instances=19, counted=20, silent_s=60),
-            "nothing came for 60 s, with 19 of 20 images that were counted",
+            "nothing came for 60 s, with 19 of 20 instances that were counted",
         ),
         (
             Evidence(instances=20, missing=1, released=True, silent_s=60),
-            "nothing came for 60 s, though 1 slice seem to be missing",
+            "nothing came for 60 s, though 1 slice seems to be missing",
         ),
         (
             Evidence(instances=20, missing=0, silent_s=60),
@@ -110,7 +110,7 @@ def test_rules_see_the_first_header_of_each_series(files: list[Path]) -> None:
 
     assert len(headers) == 2
     assert said["Modality"] == "CT"
-    assert said["ImageType"].startswith("ORIGINAL\\PRIMARY")
+    assert said["ImageType"].startswith("DERIVED\\PRIMARY")
     assert (said["CallingAE"], said["CalledAE"]) == ("CT1", "US")
 
 

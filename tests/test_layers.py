@@ -53,6 +53,7 @@ LAYERS = (
         "parsing",
         "config",
         "registry",
+        "thoughts",
         "asking",
         "strategies",
         "counterfactual",

@@ -11,8 +11,10 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
+from sqlalchemy.exc import OperationalError
 
 from medmllm_plugin.dicom_bridge.delivery.folder import FolderDestination
+from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.node_settings import Unmatched
 from medmllm_plugin.dicom_bridge.rules import parse_rules
@@ -268,6 +270,35 @@ def test_a_node_that_stops_gives_back_what_it_reads(
     moved = [one["reason"] for one in again.store.events(row.study_uid) if one["event"] == "moved"]
     assert "the node that read it was stopped" in moved
     assert row.version == 1
+
+
+@needs_a_sender
+def test_a_study_that_the_database_lost_sight_of_is_read_all_the_same(
+    start: Start, study: Sequence[Path], server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, failures = Jobs.reported, iter([True])
+
+    def reported(self: Jobs, *arguments: Any) -> bool:
+        if next(failures, False):
+            monkeypatch.setattr(Jobs, "give_back", broken)
+            raise OperationalError("", {}, Exception("the server closed the connection"))
+        return whole(self, *arguments)
+
+    def broken(self: Jobs, *arguments: Any, **more: Any) -> bool:
+        monkeypatch.setattr(Jobs, "give_back", give_back)
+        raise OperationalError("", {}, Exception("the server closed the connection"))
+
+    give_back = Jobs.give_back
+    monkeypatch.setattr(Jobs, "reported", reported)
+    monkeypatch.setattr("medmllm_plugin.dicom_bridge.node.LOST_S", 0.5)
+    node = start()
+
+    send(node.port, list(study))
+    row = wait_for(lambda: one_in(node.store, State.DELIVERED))
+
+    reasons = [one["reason"] for one in node.store.events(row.study_uid) if one["event"] == "moved"]
+    assert "reading it was cut short" in reasons
+    assert len(server.asked) == 1
 
 
 def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 from sqlalchemy import select
 
 from medmllm_plugin.cli import medmllm
@@ -27,35 +28,37 @@ from medmllm_plugin.prompts import Prompt
 from tests.chat_server import serving
 from tests.node_runner import SENDER, Process, a_study, open_store, send, wait_for, write_config
 
+GOOD = '{"abnormal_pictures": [], "findings": [], "impression": ["No finding."]}'
+
 SECRETS = ("ZZNAME", "ZZGIVEN", "ZZID4711", "ZZDOCTOR", "ZZWARD", "ZZBIRTH")
 """Parts of what the study below says of its patient."""
 
 
+Start = Callable[..., io.StringIO]
+
+
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    """What is logged, as a node would write it; everything as it was afterwards."""
-    hooks = sys.excepthook, threading.excepthook
+def started() -> Iterator[Start]:
+    """Begins to log as a node would, and leaves all as it was before."""
     root, ours = logging.getLogger(), logging.getLogger("medmllm_plugin")
-    level = ours.level
-    written = io.StringIO()
+    before = sys.excepthook, threading.excepthook, ours.level
     handlers: list[logging.Handler] = []
-    begun = pytest.MonkeyPatch()
-    begun.setattr("tests.test_node_logging.handlers", handlers, raising=False)
-    yield written
+
+    def start(form: LogForm = LogForm.TEXT) -> io.StringIO:
+        stream = io.StringIO()
+        handlers.append(log_to(stream, form))
+        return stream
+
+    yield start
     for handler in handlers:
         root.removeHandler(handler)
-    begun.undo()
     logging.captureWarnings(False)
-    ours.setLevel(level)
-    sys.excepthook, threading.excepthook = hooks
+    sys.excepthook, threading.excepthook, _ = before
+    ours.setLevel(before[2])
 
 
-def started(stream: io.StringIO, form: LogForm = LogForm.TEXT) -> None:
-    globals()["handlers"].append(log_to(stream, form))
-
-
-def test_our_own_lines_are_told_and_others_only_where_they_came_from(stream: io.StringIO) -> None:
-    started(stream)
+def test_our_own_lines_are_told_and_others_only_where_they_came_from(started: Start) -> None:
+    stream = started()
 
     logging.getLogger("medmllm_plugin.dicom_bridge.node").info("study %s is read", "9f0c")
     logging.getLogger("pynetdicom.acse").error("Patient's Name ZZNAME^ZZGIVEN")
@@ -67,8 +70,8 @@ def test_our_own_lines_are_told_and_others_only_where_they_came_from(stream: io.
     assert "ZZNAME" not in second
 
 
-def test_an_exception_tells_its_kind_and_places_and_only_our_errors_words(stream: io.StringIO) -> None:
-    started(stream)
+def test_an_exception_tells_its_kind_and_places_and_only_our_errors_words(started: Start) -> None:
+    stream = started()
     log = logging.getLogger("medmllm_plugin.dicom_bridge.node")
 
     for error in (ValueError("could not convert 'ZZNAME'"), OutputError("the disk is full")):
@@ -83,20 +86,20 @@ def test_an_exception_tells_its_kind_and_places_and_only_our_errors_words(stream
     assert "[OutputError: the disk is full at" in second
 
 
-def test_lines_for_machines_are_json_with_the_same_facts(stream: io.StringIO) -> None:
-    started(stream, LogForm.JSON)
+def test_lines_for_machines_are_json_with_the_same_facts(started: Start) -> None:
+    stream = started(LogForm.JSON)
 
     logging.getLogger("medmllm_plugin.x").warning("two\nlines")
 
     said = json.loads(stream.getvalue())
-    assert (said["level"], said["message"]) == ("WARNING", "two\\x0alines")
+    assert (said["level"], said["message"]) == ("WARNING", "two\\nlines")
 
 
-def test_warnings_and_exceptions_that_nobody_caught_name_nobody_either(stream: io.StringIO) -> None:
+def test_warnings_and_exceptions_that_nobody_caught_name_nobody_either(started: Start) -> None:
     def fail() -> None:
         raise ValueError("ZZNAME")
 
-    started(stream)
+    stream = started()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("Invalid value for VR UI: 'ZZID4711'", UserWarning, stacklevel=1)
@@ -110,8 +113,8 @@ def test_warnings_and_exceptions_that_nobody_caught_name_nobody_either(stream: i
     assert not any(secret in stream.getvalue() for secret in SECRETS)
 
 
-def a_named_study(folder: Path) -> list[Path]:
-    """A phantom with a patient whose every value can be recognised, and files that offend every reader."""
+def a_named_study(folder: Path, *, damaged: bool) -> list[Path]:
+    """A phantom with a patient whose every value can be recognised, and values that no standard allows."""
     files = a_study(folder)
     for number, path in enumerate(files):
         one = dcmread(path)
@@ -124,21 +127,28 @@ def a_named_study(folder: Path) -> list[Path]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             one.save_as(path)
-    damaged = folder / "damaged.dcm"
-    damaged.write_bytes(files[1].read_bytes()[:-1500])
-    return [*files, damaged]
+    if not damaged:
+        return files
+    short = dcmread(files[1])
+    short.SOPInstanceUID = short.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    short.PixelData = short.PixelData[:100]
+    short.save_as(folder / "short.dcm")
+    return [*files, folder / "short.dcm"]
 
 
 @pytest.mark.skipif(SENDER is None, reason="storescu of dcmtk is not installed")
-@pytest.mark.parametrize("reply", ['{"no": "report"}', None])
+@pytest.mark.parametrize(
+    ("ends", "damaged", "reply"),
+    [(State.DELIVERED, False, GOOD), (State.PARKED, False, '{"no": "report"}'), (State.PARKED, True, GOOD)],
+)
 def test_a_whole_run_names_nobody_in_logs_events_audit_and_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: State, damaged: bool, reply: str
 ) -> None:
     monkeypatch.setenv("MEDMLLM_DEBUG", "1")
-    files = a_named_study(tmp_path / "study")
+    files = a_named_study(tmp_path / "study", damaged=damaged)
 
     def say(prompt: Prompt) -> str:
-        return reply or json.dumps({"abnormal_pictures": [], "findings": [], "impression": ["None."]})
+        return reply
 
     with serving(say=say, pictures=64) as server:
         config = write_config(tmp_path / "one.toml", folder=tmp_path / "node", model=f"chat:{server.url}")
@@ -147,10 +157,13 @@ def test_a_whole_run_names_nobody_in_logs_events_audit_and_commands(
         engine, store = open_store(str(tmp_path / "node" / "node.sqlite"))
         try:
             send(node.port, files)
-            wait_for(lambda: store.studies(State.DELIVERED, State.PARKED))
+            wait_for(lambda: store.studies(ends), within_s=45)
             with engine.connect() as connection:
-                kept = [list(map(str, row)) for table in (studies, events, deliveries) for row in
-                        connection.execute(select(table))]
+                kept = [
+                    list(map(str, row))
+                    for table in (studies, events, deliveries)
+                    for row in connection.execute(select(table))
+                ]
         finally:
             engine.dispose()
             code = node.stop()
@@ -165,7 +178,7 @@ def test_a_whole_run_names_nobody_in_logs_events_audit_and_commands(
         "names": "\n".join(str(path) for path in tmp_path.rglob("*")),
     }
     assert code == 0
-    assert [json.loads(line)["event"] for line in places["audit"].splitlines()][0] == "node-started"
+    assert next(json.loads(line)["event"] for line in places["audit"].splitlines()) == "node-started"
     assert '"event": "moved"' in places["audit"]
     leaks = [(place, secret) for place, text in places.items() for secret in SECRETS if secret in text]
     assert leaks == []

@@ -538,6 +538,16 @@ def test_a_prior_study_rides_along_and_what_is_found_again_keeps_its_tracking_ui
     assert dcmread(files["findings_sr"]).StudyInstanceUID == "1.2.7"
 
 
+def test_a_comparison_without_dates_says_so(tmp_path: Path) -> None:
+    for name, uid in (("now", "1.2.7"), ("then", "1.2.6")):
+        values = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "StudyDate": ""}
+        write_ct_series(tmp_path / name, seed=name, slices=6, rows=16, columns=16, **values)
+
+    reading = pipeline.read(tmp_path / "now", model=a_model(), prior=tmp_path / "then")
+
+    assert pipeline.NO_DATE in reading.report.notes
+
+
 def test_the_report_of_another_study_is_not_taken_for_the_prior_s(tmp_path: Path) -> None:
     now, then = write_now_and_then(tmp_path)
     other = pipeline.read(now, model=a_model(BOXED))

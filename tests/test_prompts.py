@@ -156,11 +156,17 @@ def test_a_terse_model_is_not_asked_what_it_never_learned(request_: Request, say
         (a_request("compare", priors=()), ABLE, "needs an earlier study: --prior"),
         (a_request(slices=replace(a_slice_set(1), slices=())), ABLE, "needs pictures, found none"),
         (a_request("qa", question="a" * 8001), ABLE, "found a question of 8001 characters"),
+        (a_request("qa", question=" \u200b\n"), ABLE, "found a blank question, expected words"),
+        (
+            a_request(choices=("yes", "no")),
+            ABLE,
+            "found choices without a question: --choice goes with --ask",
+        ),
         (a_request(language="fr"), ABLE, "found the language 'fr', expected one of en, zh"),
         (a_request(focus=("kidney",)), ABLE, "found the sites kidney, expected one of those"),
         (a_request("question", choices=("yes", " ")), ABLE, "none of them blank"),
     ],
-    ids=["boxes", "prior", "pictures", "long", "language", "focus", "choices"],
+    ids=["boxes", "prior", "pictures", "long", "blank", "no question", "language", "focus", "choices"],
 )
 def test_what_can_not_be_asked_is_refused(request_: Request, able: Capabilities, says: str) -> None:
     with pytest.raises(SettingsError, match=says):

@@ -147,10 +147,15 @@ def test_only_what_there_is_to_choose_can_be_chosen(
         assert not accepts(schema, a_said_answer(choice=choice))
 
 
-@pytest.mark.parametrize("choices", [["yes", "Yes "], ["a", ""], [f"{n} mm" for n in range(27)]])
+@pytest.mark.parametrize("choices", [["yes"], ["yes", "Yes "], ["a", ""], [f"{n} mm" for n in range(27)]])
 def test_choices_that_are_none_are_refused(choices: list[str]) -> None:
-    with pytest.raises(SettingsError, match=f"found {len(choices)} choices, expected at most 26"):
+    with pytest.raises(SettingsError, match=f"found {len(choices)} choices, expected 2 to 26"):
         choice_keys(choices)
+
+
+def test_a_choice_as_long_as_a_report_is_refused() -> None:
+    with pytest.raises(SettingsError, match="found a choice of 401 characters, expected 400 at most"):
+        choice_keys(["a" * 401, "b"])
 
 
 def test_the_sites_asked_about_bind_the_reply() -> None:

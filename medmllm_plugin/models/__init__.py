@@ -15,6 +15,9 @@ from medmllm_plugin.capabilities import PlanFor as PlanFor
 from medmllm_plugin.prompts import Prompt
 from medmllm_plugin.sliceset import SliceSet
 
+LEAST_TOKENS = 512
+"""A reply is held to fewer tokens than asked for, so that it fits the context, if at least these are left."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Ask:

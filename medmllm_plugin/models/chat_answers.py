@@ -12,6 +12,9 @@ from medmllm_plugin.models.chat_manner import TOP
 
 Alternatives = tuple[tuple[str, float], ...]
 
+TOLERANCE = 1e-3
+"""By how much probabilities may sum to more than 1, for they are rounded."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Heard:
@@ -118,6 +121,8 @@ def _token(said: Any) -> tuple[str, float, Alternatives]:
     ranked = sorted(others.items(), key=lambda one: (-one[1], one[0] != text))[:TOP]
     if others and text not in dict(ranked):
         ranked[-1] = (text, probability)
+    if sum(share for _, share in ranked) > 1 + TOLERANCE:
+        ranked = []  # the chosen one's and the others' are not of one distribution: nothing follows from them
     return text, probability, tuple(ranked)
 
 

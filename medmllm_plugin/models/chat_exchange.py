@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import httpx2
 
 from medmllm_plugin.errors import ModelError
-from medmllm_plugin.models import Ask, Reply
+from medmllm_plugin.models import LEAST_TOKENS, Ask, Reply
 from medmllm_plugin.models.chat_endpoints import Endpoint, Endpoints
 from medmllm_plugin.models.chat_errors import FOR_NOW, Refusal, refusal
 from medmllm_plugin.models.chat_hearing import Answer, FailedForNowError, hear, network_error, whole_text
@@ -31,9 +31,6 @@ from medmllm_plugin.models.chat_messages import (
 )
 from medmllm_plugin.models.chat_options import ChatOptions
 from medmllm_plugin.models.families.family import Family
-
-LEAST_TOKENS = 256
-"""A reply is held to fewer tokens than asked for, so that it fits, if at least these are left for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from medmllm_plugin.errors import ModelError, SettingsError, TooManyPicturesError, TooManyTokensError
 from medmllm_plugin.guard import outside
-from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply
+from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Capabilities, Progress, Reply
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.families import family_of
 from medmllm_plugin.models.families.family import Family
@@ -93,7 +93,7 @@ class VllmModel:
 
         Raises:
             TooManyPicturesError: If a prompt shows more pictures than it was opened for.
-            TooManyTokensError: If a prompt and its reply would be longer than it was opened for.
+            TooManyTokensError: If a prompt leaves too little room for a reply of what it was opened for.
             ModelError: If vLLM refuses a prompt or a schema, or the memory doesn't suffice.
             CancelledError: If `cancel` said so.
         """
@@ -102,12 +102,17 @@ class VllmModel:
         with self._lock:
             started = time.perf_counter()
             lengths = [self._length(ask) for ask in asks]
+            room = self._engine.context_tokens
+            held_to = [
+                dataclasses.replace(ask, max_tokens=min(ask.max_tokens, room - length))
+                for ask, length in zip(asks, lengths, strict=True)
+            ]
             prompts = [self._prompt(ask) for ask in asks]
-            written = self._engine.write(prompts, asks, progress=progress, cancel=cancel)
+            written = self._engine.write(prompts, held_to, progress=progress, cancel=cancel)
             seconds = (time.perf_counter() - started) / len(asks)
             return [
-                self._reply(one, expected=length, started=started, seconds=seconds)
-                for one, length in zip(written, lengths, strict=True)
+                self._reply(one, ask, held.max_tokens, expected=length, started=started, seconds=seconds)
+                for one, ask, held, length in zip(written, asks, held_to, lengths, strict=True)
             ]
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
@@ -128,11 +133,12 @@ class VllmModel:
         except ValueError as error:
             raise ModelError(f"{self.name}: these pictures can't be prepared: {one_line(error)}") from error
         room = self._engine.context_tokens
-        if length + ask.max_tokens > room:
+        least = min(ask.max_tokens, LEAST_TOKENS)
+        if length + least > room:
             raise TooManyTokensError(
-                f"{self.name}: found {length} tokens of prompt and {ask.max_tokens} for the reply, expected "
+                f"{self.name}: found {length} tokens of prompt and {least} at least for the reply, expected "
                 f"{room} at most; show fewer or smaller pictures, or open it with a larger max_model_len",
-                found=length + ask.max_tokens,
+                found=length + least,
                 limit=room,
             )
         return length
@@ -148,7 +154,9 @@ class VllmModel:
         ]
         return {"prompt": text} | ({"multi_modal_data": {"image": pictures}} if pictures else {})
 
-    def _reply(self, written: Written, *, expected: int, started: float, seconds: float) -> Reply:
+    def _reply(
+        self, written: Written, ask: Ask, most: int, *, expected: int, started: float, seconds: float
+    ) -> Reply:
         if written.reason not in ("stop", "length"):
             raise ModelError(
                 f"{self.name}: vLLM gave its reply up ({written.reason or 'no reason told'}); ask for less"
@@ -162,7 +170,13 @@ class VllmModel:
         vocabulary = self._tokens()
         texts = vocabulary.texts(tokens)
         found = len(written.prompt)
-        otherwise = f"vLLM cut its pictures in a way of its own: {found} tokens of prompt, not {expected}."
+        notes = []
+        if found != expected:
+            notes.append(
+                f"vLLM cut its pictures in a way of its own: {found} tokens of prompt, not {expected}."
+            )
+        if most < ask.max_tokens:
+            notes.append(f"{self.name} had room for {most} tokens of reply, not for {ask.max_tokens}.")
         return Reply(
             text="".join(texts),
             seconds=seconds,
@@ -174,7 +188,7 @@ class VllmModel:
             ),
             first_token_seconds=None if written.first_token is None else written.first_token - started,
             finished=written.reason == "stop",
-            notes=() if found == expected else (otherwise,),
+            notes=tuple(notes),
         )
 
     def _tokens(self) -> Vocabulary:

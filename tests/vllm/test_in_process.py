@@ -27,7 +27,7 @@ from medmllm_plugin.errors import (
 from medmllm_plugin.findings import reply_schema
 from medmllm_plugin.models import Ask, embedded, transformers, vllm, vllm_engine
 from medmllm_plugin.models.vllm_engine import Written
-from medmllm_plugin.prompts import Turn
+from medmllm_plugin.prompts import Prompt, TextPart, Turn
 from tests.tiny_model import hub_folder, tiny_folder
 from tests.tiny_models.adapter import an_adapter
 from tests.tiny_models.internvl import internvl_folder
@@ -243,10 +243,20 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers() -> None
     model = opened.tiny()
 
     with pytest.raises(TooManyTokensError, match="expected 32768 at most") as caught:
-        model.replies([an_ask(max_tokens=32_768)])
+        model.replies([an_ask(prompt=Prompt(system="", parts=(TextPart(text="nodule " * 33_000),)))])
 
     assert caught.value.limit == 32_768
     assert (caught.value.found or 0) > 32_768
+
+
+def test_a_reply_is_held_to_the_room_there_is() -> None:
+    model = opened.tiny()
+
+    (reply,) = model.replies([an_ask(max_tokens=40_000)])
+
+    assert reply.text == model.replies([an_ask()])[0].text
+    assert [note for note in reply.notes if "tokens of reply, not for 40000" in note] == list(reply.notes)
+    assert len(reply.notes) == 1
 
 
 def test_too_little_memory_for_one_prompt_says_what_to_set() -> None:
