@@ -15,6 +15,8 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -25,6 +27,7 @@ from pydicom import dcmread
 
 from benchmarks.reading import DATA, bars, into, machine
 from benchmarks.receivers import (
+    ENV,
     NAIVE,
     OURS,
     QUICK,
@@ -40,6 +43,8 @@ from benchmarks.series import FULL, SMALL, series
 from benchmarks.timing import Judged, Table, judged
 
 BEGIN, END = "<!-- receive: begin -->", "<!-- receive: end -->"
+MEMORY, STORESCU = "from memory", "storescu"
+"""Who sends: ours, which costs next to nothing, or dcmtk's, which reads the files as it goes."""
 MOST = 4
 """Associations at once."""
 _ALONE = "MEDMLLM_BENCHMARK_ALONE"
@@ -57,30 +62,36 @@ class Rounds:
 @click.command()
 @click.option("--small", is_flag=True, help="40 small slices, one round: for checks, not for figures.")
 @click.option("--rounds", default=5, show_default=True, help="How often each is timed.")
-@click.option("--only", help="Names of receivers, with commas between.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this receiver; may be given several times.")
 @click.option("--router", metavar="PYTHON", help="A Python that has dicom-ai-router 0.3.0.")
 @click.option("--data", type=click.Path(path_type=Path), default=DATA, help="Where instances are kept.")
 @click.option("--write", type=click.Path(path_type=Path, exists=True), help="Put the tables into this page.")
 def main(
-    small: bool, rounds: int, only: str | None, router: str | None, data: Path, write: Path | None
+    small: bool, rounds: int, only: tuple[str, ...], router: str | None, data: Path, write: Path | None
 ) -> None:
     """Print the tables and which bars are met."""
     _alone()
     files = instances(data, small=small)
-    chosen = [one for one in receivers(router) if one.there and (only is None or one.name in only.split(","))]
+    chosen = [one for one in receivers(router) if one.there and (not only or one.name in only)]
     words = [machine()]
-    tables, found = [], dict[int, dict[str, Rounds]]()
-    for count in (1, MOST):
-        floor = flushed(data / "floor", [path.stat().st_size for path in files[0]])
-        taken = found[count] = {one.name: Rounds() for one in chosen if count == 1 or not one.slow}
+    tables, found = [], dict[tuple[str, int], dict[str, Rounds]]()
+    ways = [(MEMORY, 1), (MEMORY, MOST)]
+    if shutil.which(STORESCU):
+        ways += [(STORESCU, 1), (STORESCU, MOST)]
+    sizes = [path.stat().st_size for path in files[0]]
+    for sender, count in ways:
+        timed = [one for one in chosen if one.slow < (1 if sender == STORESCU else 3 if count == 1 else 2)]
+        taken = found[sender, count] = {one.name: Rounds() for one in timed}
+        floor = []
         for number in range(1 if small else rounds):
-            for one in chosen:
-                if one.name in taken and (number == 0 or not one.slow):
-                    seconds, cpu = received(one, files[:count], data / "received")
+            floor.append(flushed(data / "floor", sizes))
+            for one in timed:
+                if number == 0 or one.slow < 2 - (count > 1):
+                    seconds, cpu = received(one, files[:count], data / "received", sender=sender)
                     taken[one.name].seconds.append(seconds)
                     taken[one.name].cpu.append(cpu)
-        size = sum(path.stat().st_size for part in files[:count] for path in part) / 1e6
-        tables.append(table(count, size, len(files[0]), taken, {one.name: one for one in chosen}, floor))
+        known = {one.name: one for one in chosen}
+        tables.append(table(sender, count, sizes, taken, known, floor))
         click.echo(f"\n{tables[-1].markdown()}")
     words.append(f"Load average {os.getloadavg()[0]:.1f} at the end.")
     said = bars(_bars(found))
@@ -110,37 +121,62 @@ def instances(folder: Path, *, small: bool) -> list[list[Path]]:
     return parts
 
 
-def received(receiver: Receiver, parts: list[list[Path]], folder: Path) -> tuple[float, float]:
+def received(
+    receiver: Receiver, parts: list[list[Path]], folder: Path, *, sender: str
+) -> tuple[float, float]:
     """Seconds from the first byte to the last answer, and CPU seconds of the receiver."""
     os.sync()
     with running(receiver, folder) as (port, process):
+        send = _from_memory if sender == MEMORY else _by_storescu
+        with send(port, parts) as begin:
+            before, started = cpu_seconds(process), time.perf_counter()
+            taken = begin()
+            seconds = time.perf_counter() - started
+            cpu = cpu_seconds(process) - before
+    if taken != sum(map(len, parts)):
+        raise RuntimeError(f"{receiver.name}: took {taken} instances, expected {sum(map(len, parts))}")
+    return seconds, cpu
+
+
+@contextmanager
+def _from_memory(port: int, parts: list[list[Path]]) -> Iterator[Callable[[], int]]:
+    """Senders that are ready; what lets them begin, and says how many instances were taken."""
+    command = [sys.executable, "-m", "benchmarks.sender", str(port)]
+    senders = [
+        subprocess.Popen(
+            [*command, *map(str, part)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for part in parts
+    ]
+    pipes = [(one.stdin, one.stdout) for one in senders if one.stdin is not None and one.stdout is not None]
+
+    def begin() -> int:
+        for to, _ in pipes:
+            to.write("\n")
+            to.flush()
+        return sum(int(said.readline() or 0) for _, said in pipes)
+
+    if any(said.readline() != "ready\n" for _, said in pipes):
+        raise RuntimeError("a sender failed")
+    yield begin
+    for one in senders:
+        one.communicate()
+
+
+@contextmanager
+def _by_storescu(port: int, parts: list[list[Path]]) -> Iterator[Callable[[], int]]:
+    """The same with dcmtk's sender, whose reading of the files counts."""
+
+    def begin() -> int:
+        command = [STORESCU, "-xe", "-R", "-aec", "ANY", "127.0.0.1", str(port)]
         senders = [
-            subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.sender", str(port), *map(str, part)],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            subprocess.Popen([*command, *map(str, part)], env=ENV, stderr=subprocess.DEVNULL)
             for part in parts
         ]
-        for one in senders:
-            assert one.stdout is not None
-            if one.stdout.readline() != "ready\n":
-                raise RuntimeError(f"{receiver.name}: a sender failed")
-        before, started = cpu_seconds(process), time.perf_counter()
-        for one in senders:
-            assert one.stdin is not None
-            one.stdin.write("\n")
-            one.stdin.flush()
-        taken = [int(one.stdout.readline()) for one in senders]  # type: ignore[union-attr]
-        seconds = time.perf_counter() - started
-        cpu = cpu_seconds(process) - before
-        for one in senders:
-            one.communicate()
-    if taken != list(map(len, parts)):
-        raise RuntimeError(f"{receiver.name}: took {taken} instances, expected {list(map(len, parts))}")
-    return seconds, cpu
+        ended = [one.wait() for one in senders]
+        return sum(len(part) for part, code in zip(parts, ended, strict=True) if code == 0)
+
+    yield begin
 
 
 def flushed(path: Path, sizes: list[int]) -> float:
@@ -162,14 +198,15 @@ def flushed(path: Path, sizes: list[int]) -> float:
 
 
 def table(
+    sender: str,
     count: int,
-    size: float,
-    each: int,
+    sizes: list[int],
     taken: dict[str, Rounds],
     known: dict[str, Receiver],
-    floor: float,
+    floor: list[float],
 ) -> Table:
-    """The table of one number of associations."""
+    """The table of one sender and number of associations."""
+    size = count * sum(sizes) / 1e6
     lines = []
     for name, one in sorted(taken.items(), key=lambda item: median(item[1].seconds)):
         middle = median(one.seconds)
@@ -179,20 +216,16 @@ def table(
                 known[name].durable,
                 f"{size / middle:.0f}",
                 f"{size / min(one.seconds):.0f}",
-                f"{count * each / middle:.0f}",
-                f"{size / max(median(one.cpu), 0.001):.0f}",
+                f"{count * len(sizes) / middle:.0f}",
+                f"{size / max(median(one.cpu), 0.01):.0f}",
                 str(len(one.seconds)),
             )
         )
-    note = f"{count * each} instances, {size:.0f} MB."
-    if count == 1:
-        note += (
-            f" The disk alone, each instance written and flushed before the next, without any network: "
-            f"{size / floor:.0f} MB/s."
-        )
+    alone = f"{size / count / median(floor):.0f} MB/s, best {size / count / min(floor):.0f}"
     return Table(
-        title=f"{count} association{'s'[: count > 1]}",
-        note=note,
+        title=f"{count} association{'s'[: count > 1]}, sent {_by(sender)}",
+        note=f"{count * len(sizes)} instances, {size:.0f} MB. The disk alone, in the same rounds, each "
+        f"instance flushed before the next, without a network: {alone}.",
         columns=(
             "receiver",
             "outlives",
@@ -206,27 +239,31 @@ def table(
     )
 
 
-def _bars(found: dict[int, dict[str, Rounds]]) -> list[Judged]:
-    def speed(count: int, ours: str, other: str, limit: float) -> Judged:
-        one, two = found[count].get(ours), found[count].get(other)
+def _bars(found: dict[tuple[str, int], dict[str, Rounds]]) -> list[Judged]:
+    def speed(sender: str, count: int, ours: str, limit: float) -> Judged:
+        taken = found.get((sender, count), {})
+        one, two = taken.get(ours), taken.get(STORESCP)
         ratio = best = None
         if one is not None and two is not None:
             ratio, best = median(two.seconds) / median(one.seconds), min(two.seconds) / min(one.seconds)
-        what = f"{other}, without a flush: {ours}, {count} association{'s'[: count > 1]}"
+        what = f"{STORESCP}: {ours}, {count} association{'s'[: count > 1]}, sent {_by(sender)}"
         return judged(what, ratio, limit, at_most=False, best=best)
 
     def efficiency(other: str) -> Judged:
-        one, two = found[1].get(OURS), found[1].get(other)
-        ratio = None if one is None or two is None else median(two.cpu) / max(median(one.cpu), 0.001)
-        return judged(f"CPU time of {other}", ratio, 3, at_most=False)
+        one, two = (found[MEMORY, 1].get(name) for name in (QUICK, other))
+        ratio = None if one is None or two is None else median(two.cpu) / max(median(one.cpu), 0.01)
+        return judged(f"CPU time of {other}: {QUICK}", ratio, 3, at_most=False)
 
+    bars = ((1, OURS, 0.5), (MOST, OURS, 1.3), (1, QUICK, 0.95))
     return [
-        speed(1, OURS, STORESCP, 0.5),
-        speed(MOST, OURS, STORESCP, 1.3),
-        speed(1, QUICK, STORESCP, 0.95),
+        *(speed(sender, *one) for sender in (STORESCU, MEMORY) for one in bars),
         efficiency(RAW),
         efficiency(NAIVE),
     ]
+
+
+def _by(sender: str) -> str:
+    return sender if sender == MEMORY else f"by {sender}"
 
 
 def _alone() -> None:

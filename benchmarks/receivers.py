@@ -32,8 +32,8 @@ class Receiver:
     """Given a port and an empty folder."""
     there: bool = True
     """Whether it is installed."""
-    slow: bool = False
-    """Timed once, with one association."""
+    slow: int = 0
+    """1: timed once with four associations; 2: once, with one association only."""
 
 
 def receivers(router: str | None) -> list[Receiver]:
@@ -44,28 +44,16 @@ def receivers(router: str | None) -> list[Receiver]:
     """
     orthanc = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
     storescp = shutil.which("storescp")
+    process, power = "its process", "power cut"
     return [
-        Receiver(name=OURS, durable="power cut", command=_python("ours", "power", "plain")),
-        Receiver(name=QUICK, durable="its process", command=_python("ours", "process", "plain")),
-        Receiver(name=NODE, durable="power cut", command=_python("ours", "power", "indexed")),
-        Receiver(
-            name=STORESCP,
-            durable="its process",
-            command=_storescp(storescp or ""),
-            there=storescp is not None,
-        ),
-        Receiver(
-            name=ORTHANC, durable="its process", command=_orthanc(orthanc or ""), there=orthanc is not None
-        ),
-        Receiver(name=RAW, durable="its process", command=_python("pynetdicom", "raw")),
-        Receiver(name=NAIVE, durable="its process", command=_python("pynetdicom", "naive"), slow=True),
-        Receiver(
-            name=ROUTER,
-            durable="its process",
-            command=_router(router or ""),
-            there=router is not None,
-            slow=True,
-        ),
+        Receiver(name=OURS, durable=power, command=_python("ours", "power", "plain")),
+        Receiver(name=QUICK, durable=process, command=_python("ours", "process", "plain")),
+        Receiver(name=STORESCP, durable=process, command=_storescp(storescp), there=storescp is not None),
+        Receiver(name=NODE, durable=power, command=_python("ours", "power", "indexed"), slow=1),
+        Receiver(name=ORTHANC, durable=process, command=_orthanc(orthanc), there=orthanc is not None, slow=1),
+        Receiver(name=RAW, durable=process, command=_python("pynetdicom", "raw"), slow=1),
+        Receiver(name=NAIVE, durable=process, command=_python("pynetdicom", "naive"), slow=2),
+        Receiver(name=ROUTER, durable=process, command=_router(router), there=router is not None, slow=2),
     ]
 
 
@@ -127,11 +115,20 @@ def _python(*arguments: str) -> Callable[[int, Path], list[str]]:
     ]  # fmt: skip
 
 
-def _storescp(program: str) -> Callable[[int, Path], list[str]]:
-    return lambda port, folder: [program, "--fork", "-pdu", "131072", "+B", "-od", str(folder), str(port)]
+def _storescp(program: str | None) -> Callable[[int, Path], list[str]]:
+    return lambda port, folder: [
+        str(program),
+        "--fork",
+        "-pdu",
+        "131072",
+        "+B",
+        "-od",
+        str(folder),
+        str(port),
+    ]
 
 
-def _orthanc(program: str) -> Callable[[int, Path], list[str]]:
+def _orthanc(program: str | None) -> Callable[[int, Path], list[str]]:
     def command(port: int, folder: Path) -> list[str]:
         settings = {
             "StorageDirectory": str(folder),
@@ -145,12 +142,12 @@ def _orthanc(program: str) -> Callable[[int, Path], list[str]]:
         }
         path = folder / "orthanc.json"
         path.write_text(json.dumps(settings))
-        return [program, str(path)]
+        return [str(program), str(path)]
 
     return command
 
 
-def _router(python: str) -> Callable[[int, Path], list[str]]:
+def _router(python: str | None) -> Callable[[int, Path], list[str]]:
     def command(port: int, folder: Path) -> list[str]:
         settings = {
             "router": {
@@ -162,7 +159,7 @@ def _router(python: str) -> Callable[[int, Path], list[str]]:
         }  # fmt: skip
         path = folder / "router.yaml"
         path.write_text(json.dumps(settings))  # JSON is YAML
-        return [python, "-m", "airouter", "serve", "--config", str(path)]
+        return [str(python), "-m", "airouter", "serve", "--config", str(path)]
 
     return command
 

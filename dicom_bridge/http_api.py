@@ -129,7 +129,10 @@ def _about(node: Node, desk: Desk, config: Settings) -> APIRouter:
             try:
                 shown, turns = -1, 0
                 while True:
-                    last = await anyio.to_thread.run_sync(listing.last_event, node.store)
+                    try:
+                        last = await anyio.to_thread.run_sync(listing.last_event, node.store)
+                    except SQLAlchemyError:
+                        return  # the browser comes again by itself
                     turns += 1
                     if last != shown:
                         yield f"event: changed\ndata: {json.dumps({'event': last})}\n\n"

@@ -8,6 +8,7 @@ token the API answers under names of this machine only, so that no web page can 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -23,12 +24,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 from medmllm_plugin.errors import SettingsError
 
-COOKIE = "medmllm"
 SESSION_S = 12 * 3600
 """How long the status page stays signed in, seconds."""
 
 MOST_BODY = 1 << 20
 """Bytes of a request, but for those that bring images, which count for themselves."""
+BODY_S = 60.0
+"""How long nothing may come of such a body, seconds."""
 STREAMED = ("/dicom-web/", "/api/jobs/upload")
 """Beginnings of paths that take large bodies, piece by piece."""
 OPEN = ("/health/live", "/health/ready", "/session", "/", "/web/")
@@ -59,6 +61,9 @@ class Guard:
         """
         self._app = app
         self._token = token_of(settings)
+        # browsers share cookies among ports, so nodes on one machine must not share a name
+        named = hmac.new(self._token or b"", b"name", hashlib.sha256).hexdigest()[:8]
+        self._cookie_name = f"medmllm-{named}"
         self._checks_host = _is_loopback(settings.http_host) and not settings.behind_proxy
         self._secure = settings.http_tls is not None or settings.behind_proxy
 
@@ -103,7 +108,7 @@ class Guard:
         if scheme.lower() == "bearer" and self._is_token(given.strip()):
             return True
         try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie_name)
         except CookieError:
             return False
         return cookie is not None and self._is_session(cookie.value)
@@ -141,7 +146,7 @@ class Guard:
 
     def _cookie(self, value: str, age: int) -> str:
         secure = "; Secure" if self._secure else ""
-        return f"{COOKIE}={value}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict{secure}"
+        return f"{self._cookie_name}={value}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
 
 def token_of(settings: NodeSettings) -> bytes | None:
@@ -163,17 +168,21 @@ def token_of(settings: NodeSettings) -> bytes | None:
 
 
 class _Limited:
-    """A body that may not be longer than `MOST_BODY`, whatever its header says."""
+    """A body of `MOST_BODY` at most, whatever its header says, that keeps on coming."""
 
     def __init__(self, receive: Receive) -> None:
-        self._receive, self._came = receive, 0
+        self._receive, self._came, self._whole = receive, 0, False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
-        self._came += len(message.get("body", b""))
-        if self._came > MOST_BODY:
+        if self._whole:
+            return await self._receive()  # that the other side is gone, whenever that is
+        try:
+            message = await asyncio.wait_for(self._receive(), BODY_S)
+        except TimeoutError:
             return {"type": "http.disconnect"}
-        return message
+        self._came += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        return message if self._came <= MOST_BODY else {"type": "http.disconnect"}
 
 
 def _with_headers(send: Send) -> Send:

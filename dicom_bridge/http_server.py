@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.http_api import app
@@ -20,7 +21,29 @@ from medmllm_plugin.errors import SettingsError
 
 CONNECTIONS = 256
 """Most at a time; further ones are told that there is no room."""
+REQUEST_S = 20.0
+"""How long a connection may be open without a request that has come whole, seconds."""
 CLOSED_S = 10.0
+
+
+class _Impatient(H11Protocol):
+    """Closes connections that say nothing, or say it too slowly, so that they keep nobody out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look at it now and then."""
+        super().connection_made(transport)
+        self._answered: object = self
+        self.loop.call_later(REQUEST_S / 2, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._answered is self.cycle:
+            self.transport.close()
+            return
+        self._answered = self.cycle if idle else self
+        self.loop.call_later(REQUEST_S / 2, self._look)
 
 
 class HttpServer:
@@ -54,6 +77,7 @@ class HttpServer:
                     server_header=False,
                     lifespan="off",
                     ws="none",
+                    http=_Impatient,
                     proxy_headers=settings.behind_proxy,
                     limit_concurrency=CONNECTIONS,
                     timeout_keep_alive=15,

@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from zlib import crc32
 
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
+from medmllm_plugin.dicom_bridge.checksum import crc32
 from medmllm_plugin.dicom_bridge.segments import SUFFIX, Record, read_record, records
 from medmllm_plugin.dicom_bridge.store import Instance, Store
 from medmllm_plugin.errors import OutputError

@@ -8,16 +8,18 @@ live; the work of one that doesn't is taken over by another that can see its spo
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, and_, case, delete, exists, or_, select, update
+from sqlalchemy import Column, ColumnElement, and_, case, delete, exists, or_, select, update
 
 from medmllm_plugin.dicom_bridge.completion import images_of
+from medmllm_plugin.dicom_bridge.made_reports import Delivery as Delivery
+from medmllm_plugin.dicom_bridge.made_reports import Object as Object
+from medmllm_plugin.dicom_bridge.made_reports import ReportRow as ReportRow
+from medmllm_plugin.dicom_bridge.made_reports import findings_uid, report_of, values_of
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of, study_of
 from medmllm_plugin.dicom_bridge.tables import deliveries, instances, nodes, reports, studies
@@ -33,42 +35,6 @@ OPEN = (Sent.WAITING, Sent.ASKED)
 DONE = (Sent.SENT, Sent.COMMITTED, Sent.SUPERSEDED)
 
 _BUSY = (State.READING, State.REPORTED, State.DELIVERING)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Object:
-    """A DICOM object of a report."""
-
-    key: str
-    """What it is, as `pipeline.write` calls it."""
-    file: str
-    """From the report's folder."""
-    sop_class_uid: str
-    sop_instance_uid: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportRow:
-    """A report that was made."""
-
-    study_uid: str
-    version: int
-    """From 1."""
-    digest: str
-    folder: str
-    """From the node's folder."""
-    objects: tuple[Object, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delivery:
-    """A report on its way to one destination."""
-
-    report: ReportRow
-    destination: str
-    state: Sent
-    attempts: int
-    """Before."""
 
 
 def backoff(attempts: int, *, first_s: float = 1.0, most_s: float = 300.0) -> float:
@@ -226,16 +192,8 @@ class Jobs:
             if moved:
                 same = (reports.c.study_uid == report.study_uid) & (reports.c.version == report.version)
                 connection.execute(delete(reports).where(same))
-                connection.execute(
-                    reports.insert().values(
-                        study_uid=report.study_uid,
-                        version=report.version,
-                        made=self._store.clock(),
-                        digest=report.digest,
-                        folder=report.folder,
-                        objects=json.dumps([_object(one) for one in report.objects]),
-                    )
-                )
+                made = {**values_of(report), "made": self._store.clock()}
+                connection.execute(reports.insert().values(**made))
         return moved
 
     def report(self, study_uid: str, version: int) -> ReportRow | None:
@@ -243,7 +201,7 @@ class Jobs:
         query = select(reports).where(reports.c.study_uid == study_uid, reports.c.version == version)
         with self._store.reader.connect() as connection:
             row = connection.execute(query).first()
-        return None if row is None else _report(row)
+        return None if row is None else report_of(row)
 
     def begin_deliveries(self, study: StudyRow, destinations: Sequence[str]) -> bool:
         """Send the report that was made of a study on its way; older ones still waiting stay behind."""
@@ -261,7 +219,7 @@ class Jobs:
                 by=self._node,
                 version=version,
                 digest=report.digest,
-                predecessor=_findings(report),
+                predecessor=findings_uid(report),
             )
             if not moved:
                 return False
@@ -310,7 +268,7 @@ class Jobs:
         if row is None:
             return None
         return Delivery(
-            report=_report(row),
+            report=report_of(row),
             destination=row.destination,
             state=Sent(row.state),
             attempts=row.attempts,
@@ -370,29 +328,46 @@ class Jobs:
         Returns:
             What is done now, in words.
         """
-        with self._store.engine.begin() as connection:
-            of_it = deliveries.c.study_uid == study.study_uid
-            again = connection.execute(
-                update(deliveries)
-                .where(of_it, deliveries.c.state.in_((Sent.REFUSED, *OPEN)))
-                .values(state=Sent.WAITING.value, next_try=0.0)
-            )
-            if again.rowcount and study.state in (State.PARKED, State.DELIVERING):
-                self._store.moved(connection, study.study_uid, State.DELIVERING, "a person asked for it")
-                return "it is delivered again"
-            values: dict[str, Any] = {"attempts": 0, "not_before": 0.0}
-            if study.state is State.COMPLETE:
+        digest = digest_of(images_of(self._store.instances(study.study_uid)))
+        report = self.report(study.study_uid, study.version) if study.version else None
+        if report is not None and report.digest == digest and self._deliver_again(study):
+            return "it is delivered again"
+        values: dict[str, Any] = {"attempts": 0, "not_before": 0.0}
+        if study.state is State.COMPLETE:
+            with self._store.engine.begin() as connection:
                 same = studies.c.study_uid == study.study_uid
                 connection.execute(update(studies).where(same).values(**values))
-                return "it is read as soon as may be"
-        if study.state in (State.KEPT, State.PARKED):
-            # it may have been left before anybody looked at what it has
-            values["digest"] = digest_of(images_of(self._store.instances(study.study_uid)))
-            if self._store.move(
-                study.study_uid, State.COMPLETE, "a person asked for it", at=study.state, owner="", **values
-            ):
-                return "it is read again"
+            return "it is read as soon as may be"
+        # one that was left may have been so before anybody looked at what it has, hence the digest
+        if study.state in (State.KEPT, State.PARKED) and self._store.move(
+            study.study_uid,
+            State.COMPLETE,
+            "a person asked for it",
+            at=study.state,
+            owner="",
+            digest=digest,
+            **values,
+        ):
+            return "it is read again"
         return f"nothing: it is {study.state.value}"
+
+    def _deliver_again(self, study: StudyRow) -> bool:
+        """Have what wasn't taken of a study's report sent at once; False if there is nothing of it."""
+        if study.state not in (State.PARKED, State.DELIVERING):
+            return False
+        with self._store.engine.begin() as connection:
+            again = connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.study_uid == study.study_uid,
+                    deliveries.c.version == study.version,
+                    deliveries.c.state.in_((Sent.REFUSED, *OPEN)),
+                )
+                .values(state=Sent.WAITING.value, next_try=0.0)
+            )
+            if again.rowcount:
+                self._store.moved(connection, study.study_uid, State.DELIVERING, "a person asked for it")
+        return bool(again.rowcount)
 
     def _can_be_read(self) -> ColumnElement[bool]:
         """Of a study: whether all of it lies in spools that this node sees."""
@@ -418,22 +393,3 @@ def _same(delivery: Delivery) -> tuple[ColumnElement[bool], ...]:
         deliveries.c.version == report.version,
         deliveries.c.destination == delivery.destination,
     )
-
-
-def _object(one: Object) -> dict[str, str]:
-    return {name: getattr(one, name) for name in Object.__dataclass_fields__}
-
-
-def _report(row: Row[Any]) -> ReportRow:
-    return ReportRow(
-        study_uid=row.study_uid,
-        version=row.version,
-        digest=row.digest,
-        folder=row.folder,
-        objects=tuple(Object(**one) for one in json.loads(row.objects)),
-    )
-
-
-def _findings(report: ReportRow) -> str:
-    """The SOP Instance UID by which an amendment will name a report first."""
-    return next((one.sop_instance_uid for one in report.objects if one.key == "findings_sr"), "")

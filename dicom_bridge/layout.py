@@ -10,8 +10,8 @@ import mmap
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from zlib import crc32
 
+from medmllm_plugin.dicom_bridge.checksum import crc32
 from medmllm_plugin.dicom_bridge.segments import SUFFIX
 from medmllm_plugin.dicom_bridge.store import Instance
 from medmllm_plugin.errors import OutputError

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
-from medmllm_plugin.dicom_bridge.jobs import Object, ReportRow
+from medmllm_plugin.dicom_bridge.jobs import OPEN, Object, ReportRow
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, study_of
 from medmllm_plugin.dicom_bridge.tables import deliveries, events, instances, reports, studies
@@ -167,13 +167,17 @@ def _listed(connection: Connection, found: Sequence[StudyRow]) -> list[dict[str,
         modalities[row.study_uid][row.modality] = row.number
         lengths[row.study_uid] += int(row.length)
     sent: dict[str, dict[str, str]] = {uid: {} for uid in uids}
+    trouble = dict.fromkeys(uids, "")
     newest = (
-        select(deliveries.c.study_uid, deliveries.c.destination, deliveries.c.state)
+        select(deliveries)
         .join(studies, studies.c.study_uid == deliveries.c.study_uid)
         .where(deliveries.c.study_uid.in_(uids), deliveries.c.version == studies.c.version)
+        .order_by(deliveries.c.destination)
     )
     for row in connection.execute(newest):
         sent[row.study_uid][row.destination] = row.state
+        if row.state in OPEN and row.attempts:
+            trouble[row.study_uid] = f"{row.destination}, tried {row.attempts} times: {row.note}"
     return [
         {
             "key": one.key,
@@ -190,6 +194,7 @@ def _listed(connection: Connection, found: Sequence[StudyRow]) -> list[dict[str,
             "version": one.version,
             "plan": dict(one.plan),
             "sent": sent[one.study_uid],
+            "trouble": trouble[one.study_uid],
         }
         for one in found
     ]

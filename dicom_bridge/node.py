@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -83,19 +84,30 @@ class Node:
         self.settings = settings
         _check_rules(settings)
         _make_folders(settings)
-        self._lock = _only_one(settings)
         self._parts: dict[str, list[threading.Event]] = {"watch": [], "read": [], "send": []}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self.room = _Room(settings.folder, settings.low_disk_bytes)
         """Whether there is room on the disk to take instances."""
+        self.listener: Listener | None = None
+        self.service: DimseService | None = None
+        with ExitStack() as opened:
+            self._open(config or Settings(), opened)
+            self._opened = opened.pop_all()
+
+    def _open(self, config: Settings, opened: ExitStack) -> None:
+        """Open all that this node works with; `opened` closes it."""
+        settings = self.settings
+        opened.callback(os.close, _only_one(settings))
         self.engine = open_database(settings.database_url)
+        opened.callback(self.engine.dispose)
         self.store = Store(self.engine, salt=salt_of(settings))
         self.jobs = Jobs(
             self.store, node=settings.node, reachable=lambda: reachable(settings.folder / "spool")
         )
-        self.models = Models(config or Settings(), burned_in=settings.burned_in)
+        self.models = Models(config, burned_in=settings.burned_in)
         self.fetcher = Fetcher(settings, self.store, self.jobs)
+        opened.callback(self.fetcher.close)
         self.watch = Watch(
             self.store,
             self.jobs,
@@ -115,15 +127,17 @@ class Node:
             for _ in range(settings.reads_at_once)
         ]
         self.spool = Spool(settings.spool, durability=settings.durability)
+        opened.callback(self.spool.close)
         self._take_up()
-        self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
-        self.listener: Listener | None = None
-        self.service: DimseService | None = None
         self._commitments = Commitments()
         self._destinations = {
             name: destination(output, settings, self._commitments)
             for name, output in settings.outputs.items()
         }
+        for one in self._destinations.values():
+            opened.callback(one.close)
+        self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
+        opened.callback(self.indexer.close)
 
     @property
     def port(self) -> int:
@@ -198,13 +212,7 @@ class Node:
             self.service.close(grace_s=grace_s)
         for thread in self._threads:
             thread.join()
-        self.indexer.close()
-        self.spool.close()
-        for output in self._destinations.values():
-            output.close()
-        self.fetcher.close()
-        self.engine.dispose()
-        os.close(self._lock)
+        self._opened.close()
 
     def __enter__(self) -> Self:
         try:

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zlib import crc32
 
+from medmllm_plugin.dicom_bridge.checksum import crc32
 from medmllm_plugin.errors import OutputError
 
 BLOCK = 512

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
-from zlib import crc32
 
+from medmllm_plugin.dicom_bridge.checksum import crc32
 from medmllm_plugin.dicom_bridge.group_commit import GroupCommit
 from medmllm_plugin.dicom_bridge.segments import (
     BLOCK,

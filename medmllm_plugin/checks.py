@@ -235,14 +235,18 @@ def _overlap(one: Finding, other: Finding) -> float:
 
 def _impression(parsed: Parsed) -> list[CheckResult]:
     certain = [one for one in parsed.findings if one.status is Status.PRESENT]
+    infers = parsed.answer is not None or bool(parsed.differential)  # diagnoses are more than findings
     messages = []
     for sentence in parsed.impression:
         if says_normal(sentence) and certain:
             messages.append("The impression calls the study normal, but there are findings.")
         for one in mentions(sentence):
             words = codes.finding(one.finding).words
-            if one.status is Status.PRESENT and not _spoken_of(one, parsed.findings):
+            if one.status is Status.PRESENT and not infers and not _spoken_of(one, parsed.findings):
                 messages.append(f"The impression names {words}, which is no finding of the report.")
+            of_it = {finding.status for finding in parsed.findings if finding.finding == one.finding}
+            if one.status is Status.PRESENT and of_it - {Status.ABSENT} == {Status.INDETERMINATE}:
+                messages.append(f"The impression states {words}, which is indeterminate in the findings.")
             if one.status is Status.ABSENT and any(_denies(one, finding) for finding in certain):
                 messages.append(f"The impression denies {words}, which is a finding of the report.")
     return [CheckResult(name="impression", passed=False, message=one) for one in dict.fromkeys(messages)]

@@ -55,6 +55,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return "error: " + " ".join(error.format_message().split()), error.exit_code
     frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, OSError) and Path(frame.filename).parent == Path(click.__file__).parent:
+        return f"error: standard output can't be written ({error.strerror}); send it elsewhere", 4
     where = f"{Path(frame.filename).name}:{frame.lineno}"
     return (
         f"error: a defect of ours: {type(error).__name__} at {where}; please report it with what "

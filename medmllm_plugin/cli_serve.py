@@ -30,9 +30,15 @@ STATES = (*("arriving", "kept", "complete", "reading", "reported", "delivering",
 @click.argument("study", required=False, type=click.Path(path_type=Path))
 @click.option("--check", "check_only", is_flag=True, help="Check the settings, and start nothing.")
 @click.option("--peers", is_flag=True, help="With --check: ask other systems for an echo, too.")
+@click.option("--calling-ae", metavar="AE", default="", help="With STUDY: as whom its sender would call.")
 @json_option
 def serve_command(
-    study: Path | None, config: Path | None, check_only: bool, peers: bool, as_json: bool
+    study: Path | None,
+    config: Path | None,
+    check_only: bool,
+    peers: bool,
+    calling_ae: str,
+    as_json: bool,
 ) -> None:
     """Run the PACS node: studies in by DICOM, reports out.
 
@@ -53,9 +59,9 @@ def serve_command(
     if check_only:
         from medmllm_plugin.cli_serve_check import tell
 
-        sys.exit(tell(settings, node, study, peers=peers, as_json=as_json))
-    if study is not None or peers or as_json:
-        raise click.UsageError("STUDY, --peers and --json go with --check.")
+        sys.exit(tell(settings, node, study, calling_ae=calling_ae, peers=peers, as_json=as_json))
+    if study is not None or peers or calling_ae or as_json:
+        raise click.UsageError("STUDY, --peers, --calling-ae and --json go with --check.")
     from medmllm_plugin.dicom_bridge.auditing import audit_trail
     from medmllm_plugin.dicom_bridge.node import Node
     from medmllm_plugin.dicom_bridge.node_logging import log_to

@@ -16,20 +16,23 @@ if TYPE_CHECKING:
     from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 
 
-def tell(settings: Settings, node: NodeSettings, study: Path | None, *, peers: bool, as_json: bool) -> int:
+def tell(
+    settings: Settings, node: NodeSettings, study: Path | None, *, calling_ae: str, peers: bool, as_json: bool
+) -> int:
     """Check the settings, or explain what would be done with a study; the exit code.
 
     Args:
         settings: Where models have names of the user's.
         node: What the node is told.
         study: A folder of a study; None to check the settings.
+        calling_ae: As whom the study's sender would call; empty for nobody in particular.
         peers: Whether other systems are asked for an echo.
         as_json: Whether machines read it.
     """
     if study is not None:
         from medmllm_plugin.dicom_bridge.explaining import explain_study
 
-        explained = explain_study(study, node)
+        explained = explain_study(study, node, calling_ae=calling_ae)
         if as_json:
             print_json(_explained_json(explained))
         else:

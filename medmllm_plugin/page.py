@@ -80,10 +80,10 @@ def render(report: Report, slices: SliceSet, *, priors: Sequence[SliceSet] = (),
         page_evidence.differential(report),
         _findings_table(report, album),
         album.switches(boxes=any(finding.box for finding in report.findings)),
-        *(_card(album, row, finding) for row, finding in enumerate(report.findings, 1)),
+        *(_card(album, row, finding, of=len(slices)) for row, finding in enumerate(report.findings, 1)),
         _narrative(report, album),
         _strip(report, album, first=1, last=len(slices)),
-        _strip(report, album, first=len(slices) + 1, last=len(shown)),
+        _strip(report, album, first=len(slices) + 1, last=len(shown), before=_how_long_before(priors)),
         _provenance(report),
         page_evidence.heard(report.heard, report.raw_reply),
         f"<footer>Made by MedMLLM {text(__version__)}. {text(DISCLAIMER)}</footer>",
@@ -217,12 +217,12 @@ def _finding_link(album: Album, row: int, finding: Finding) -> str:
     return words if key_picture(finding, album) is None else f'<a href="#finding-{row}">{words}</a>'
 
 
-def _card(album: Album, row: int, finding: Finding) -> str:
-    """A finding with its key picture; empty if it has none."""
+def _card(album: Album, row: int, finding: Finding, *, of: int) -> str:
+    """A finding with its key picture, one of so many of the study; empty if it has none."""
     number = key_picture(finding, album)
     if number is None:
         return ""
-    one, where = album.slices.picture(number), f"Picture {number} of {len(album.slices)}"
+    one, where = album.slices.picture(number), f"Picture {number} of {of}"
     words = finding_words(finding)
     boxes = () if finding.box is None else (finding.box,)
     boxed = "box around the finding" if boxes else "not localised: the model gave no box"
@@ -277,7 +277,13 @@ def _narrative(report: Report, album: Album) -> str:
     return f'<section><h2>Narrative</h2><div class="panel">{lines}</div></section>' if lines else ""
 
 
-def _strip(report: Report, album: Album, *, first: int, last: int) -> str:
+def _how_long_before(priors: Sequence[SliceSet]) -> str:
+    """How long before the study its priors were made, where the headers say it."""
+    days = [one.days_before for one in priors if one.days_before is not None]
+    return ", " + " and ".join(_plural(one, "day") for one in days) + " before" if days else ""
+
+
+def _strip(report: Report, album: Album, *, first: int, last: int, before: str = "") -> str:
     """Pictures of the study, or those of priors, small, each naming the findings that cite it."""
     figures, prior = "", first > 1
     for number in range(first, last + 1):
@@ -299,7 +305,7 @@ def _strip(report: Report, album: Album, *, first: int, last: int) -> str:
         return ""
     many = last > first
     heading = f"The {last - first + 1} pictures" if many else "The picture"
-    heading += " of the prior study" if prior else ""
+    heading += f" of the prior study{before}" if prior else ""
     words = "In the order in which the model was shown them; choose one to enlarge it." if many else ""
     return (
         f'<section><h2>{heading}</h2><p class="quiet">{words}</p><div class="strip">{figures}</div></section>'

@@ -114,6 +114,8 @@ def box_of(
     one = slices.picture(number)
     rows, columns = one.pixels.shape[:2]
     left, top, right, bottom = model.box_to_picture(tuple(said["bbox_2d"]), rows=rows, columns=columns)
+    if left > right or top > bottom:
+        notes.append(f"{label}: its box {said['bbox_2d']} gives its corners the other way round")
     left, right = max(0.0, min(left, right)), min(float(columns), max(left, right))
     top, bottom = max(0.0, min(top, bottom)), min(float(rows), max(top, bottom))
     if right - left < 0.5 or bottom - top < 0.5:

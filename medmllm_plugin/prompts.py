@@ -74,5 +74,5 @@ class Prompt:
         """Hash over the words and the pictures."""
         digest = hashlib.sha256(self.text.encode())
         for part in self.pictures:
-            digest.update(np.ascontiguousarray(one_channel(part.pixels)))
+            digest.update(np.ascontiguousarray(one_channel(part.pixels)).data)
         return digest.hexdigest()

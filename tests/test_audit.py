@@ -19,9 +19,12 @@ import pytest
 from medmllm_plugin.dicom_bridge.audit import AuditTrail, DailyFiles, Hop
 from medmllm_plugin.dicom_bridge.audit_messages import Syslog, message_of
 from medmllm_plugin.dicom_bridge.node_settings import Tls
+from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store
 from medmllm_plugin.dicom_bridge.tables import events, open_database
 from medmllm_plugin.errors import OutputError
+from tests.chat_server import serving
+from tests.node_runner import SENDER, Process, a_study, open_store, send, write_config
 
 NOON = 1_700_000_000.0
 
@@ -287,3 +290,28 @@ def _wait(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(SENDER is None, reason="storescu of dcmtk is not installed")
+def test_the_trail_of_a_node_that_is_killed_has_all_that_happened(tmp_path: Path) -> None:
+    files = a_study(tmp_path / "study")
+    reply = '{"abnormal_pictures": [], "findings": [], "impression": ["No finding."]}'
+    with serving(say=lambda prompt: reply, pictures=64) as server:
+        config = write_config(tmp_path / "one.toml", folder=tmp_path / "node", model=f"chat:{server.url}")
+        node = Process(config)
+        node.start(dying="dicom_bridge.audit:DailyFiles._append:before")
+        assert node.wait() == -9
+        node.start(dying="dicom_bridge.jobs:Jobs.reported:after")
+        send(node.port, files)
+        assert node.wait() == -9
+        node.start()
+        engine, store = open_store(str(tmp_path / "node" / "node.sqlite"))
+        try:
+            _wait(lambda: bool(store.studies(State.DELIVERED)))
+            node.stop()
+            with engine.connect() as connection:
+                happened = [row.id for row in connection.execute(events.select().order_by(events.c.id))]
+        finally:
+            engine.dispose()
+
+    assert numbers(tmp_path / "node" / "audit" / "one") == happened

@@ -13,7 +13,7 @@ from medmllm_plugin.checks import after, before
 from medmllm_plugin.findings import Box, Finding, Side, Status
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import Parsed
-from medmllm_plugin.report import CheckResult, Outcome
+from medmllm_plugin.report import CheckResult, Diagnosis, Likelihood, Outcome
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.tasks import TASKS
 from tests.values import a_said_finding, a_said_reply, a_slice_set, an_image
@@ -259,3 +259,26 @@ def test_an_impression_that_disagrees_raises_an_alarm(impression: str) -> None:
     _, results = after(a_reading(a_finding(), impression=(impression,)), a_slice_set(2))
 
     assert failed(results) == ["impression"]
+
+
+def test_an_impression_that_states_what_is_indeterminate_raises_an_alarm() -> None:
+    doubted = a_finding(status=Status.INDETERMINATE, sentence="Possible nodule in the left lung.")
+
+    _, plain = after(a_reading(doubted, impression=("Nodule.",)), a_slice_set(2))
+    _, careful = after(a_reading(doubted, impression=("Possible nodule.",)), a_slice_set(2))
+
+    assert failed(plain) == ["impression"]
+    assert failed(careful) == []
+
+
+def test_a_differential_may_name_what_is_no_finding() -> None:
+    named = Diagnosis(
+        name="Glioblastoma", likelihood=Likelihood.HIGH, why="Edema.", images=(an_image(1),), pictures=(1,)
+    )
+    reading = replace(
+        a_reading(a_finding(), impression=("Glioblastoma (high): edema.",)), differential=(named,)
+    )
+
+    _, results = after(reading, a_slice_set(2))
+
+    assert failed(results) == []

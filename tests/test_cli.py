@@ -683,6 +683,40 @@ def test_help_and_import_leave_what_is_heavy_alone() -> None:
     assert done.stdout.decode().strip() == "[]"
 
 
+def test_a_program_without_an_error_stream_works_all_the_same(tmp_path: Path) -> None:
+    study, out = tmp_path / "study", tmp_path / "out"
+    program("phantom", study, "--slices", 16, "--matrix", 64)
+    command = [sys.executable, "-m", "medmllm_plugin", "read", str(study), "-o", str(out)]
+
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command],
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0
+    assert (out / "report.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_can_not_be_written_is_told_in_a_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "medmllm_plugin", "tasks"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            check=False,
+        )
+
+    assert done.returncode == 4
+    assert done.stderr.decode().splitlines() == [
+        "medmllm: error: standard output can't be written (No space left on device); send it elsewhere"
+    ]
+
+
 def test_public_names_are_loaded_when_asked_for() -> None:
     import medmllm_plugin
 

@@ -104,6 +104,20 @@ def test_the_command_tells_people_and_machines_the_same(study: Path, tmp_path: P
     assert json.loads(as_json.output)["fires"] == "chests"
 
 
+def test_the_command_takes_the_senders_title(study: Path, tmp_path: Path) -> None:
+    a_node(tmp_path, RULES.partition('[[rules]]\nname = "chests"')[0] + _OLD)
+    arguments = ["serve", "--check", str(study), "--config", str(tmp_path / "medmllm.toml")]
+
+    unsaid = CliRunner().invoke(medmllm, arguments)
+    said = CliRunner().invoke(medmllm, [*arguments, "--calling-ae", "OLD"])
+
+    assert unsaid.output.splitlines()[-1] == "keep: no rule fits it, and node.unmatched says keep"
+    assert said.output.splitlines()[-1] == "read: the rule 'old' is the first that fits"
+
+
+_OLD = '[[rules]]\nname = "old"\nwhen = { CallingAE = "OLD" }\n'
+
+
 def test_a_study_without_check_is_refused(study: Path) -> None:
     result = CliRunner().invoke(medmllm, ["serve", str(study)])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medmllm_plugin.config import Settings
-from medmllm_plugin.dicom_bridge.http_guard import COOKIE, MOST_BODY, token_of
+from medmllm_plugin.dicom_bridge.http_guard import MOST_BODY, token_of
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, node_settings
 from medmllm_plugin.errors import SettingsError
 from tests.http_node import HttpNode, http_node
@@ -109,7 +109,7 @@ def test_who_signs_in_gets_a_cookie_that_no_script_reads_and_that_opens_the_api(
     cookie = answer.headers["set-cookie"]
     value = cookie.partition(";")[0]
     known = client.get("/api/node", headers={"Cookie": value})
-    forged = client.get("/api/node", headers={"Cookie": f"{COOKIE}=9999999999.{'0' * 64}"})
+    forged = client.get("/api/node", headers={"Cookie": f"{value.partition('=')[0]}=9999999999.{'0' * 64}"})
     longer = client.get("/api/node", headers={"Cookie": value.replace("=", "=9")})
 
     assert "HttpOnly" in cookie

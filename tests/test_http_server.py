@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from medmllm_plugin.dicom_bridge import http_guard, http_jobs, http_server
 from medmllm_plugin.dicom_bridge.http_server import HttpServer
 from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.node_settings import Tls
@@ -129,12 +130,45 @@ def test_who_watches_keeps_nobody_from_closing(tmp_path: Path) -> None:
         assert not [thread for thread in threading.enumerate() if thread.name == "medmllm-http"]
 
 
-def test_two_hundred_connections_that_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
+def test_connections_that_say_nothing_or_half_of_it_are_closed_and_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_S", 0.4)
+    monkeypatch.setattr(http_server, "CONNECTIONS", 20)
     with http_node(tmp_path, rules=()) as one:
-        silent = [socket.create_connection(("127.0.0.1", one.server.port)) for _ in range(200)]
+        silent = [socket.create_connection(("127.0.0.1", one.server.port), timeout=30) for _ in range(30)]
+        for connection in silent[:10]:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: loc")
 
+        ended = [connection.recv(4096) for connection in silent]
         answer = one.client.get("/health/live")
-        for connection in silent:
-            connection.close()
 
+    for connection in silent:
+        connection.close()
+    assert ended == [b""] * 30
     assert answer.json() == {"live": True}
+
+
+def test_who_watches_for_long_is_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_S", 0.2)
+    monkeypatch.setattr(http_jobs, "ALIVE_S", 0.0)
+    with http_node(tmp_path, rules=()) as one, one.client.stream("GET", "/api/events") as answer:
+        lines = (line for line in answer.iter_lines() if line)
+
+        first = [next(lines) for _ in range(4)]
+
+    assert first[0] == "event: changed"
+    assert first[2:] == [": still here", ": still here"]
+
+
+def test_a_body_that_stops_coming_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_guard, "BODY_S", 0.2)
+    with (
+        http_node(tmp_path, rules=()) as one,
+        socket.create_connection(("127.0.0.1", one.server.port), timeout=30) as slow,
+    ):
+        slow.sendall(b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        slow.sendall(b"Content-Length: 50\r\n\r\n{")
+        answer = slow.recv(4096)
+
+    assert answer.startswith(b"HTTP/1.1 400")

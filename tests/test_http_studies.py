@@ -277,8 +277,10 @@ def test_a_destination_that_fails_is_told_with_its_words(tmp_path: Path, files: 
                 if one["attempts"]
             ]
         )
+        listed = running.only_study(State.DELIVERING)
         ready = running.client.get("/health/ready")
 
+    assert listed["trouble"].startswith("web, tried ")
     assert (sent["destination"], sent["state"]) == ("web", "waiting")
     assert sent["note"]
     (part,) = (one for one in ready.json()["parts"] if one["part"] == "output web")

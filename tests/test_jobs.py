@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from medmllm_plugin.dicom_bridge.jobs import AGED_S, Jobs, Object, ReportRow
 from medmllm_plugin.dicom_bridge.states import Sent, State
-from medmllm_plugin.dicom_bridge.store import Store, StudyRow
+from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
 from medmllm_plugin.dicom_bridge.tables import open_database
 from tests.postgres import BINARIES, postgres
 from tests.test_store import an_instance
@@ -276,6 +276,30 @@ def test_an_amended_report_takes_the_place_of_one_still_waiting(
     one.sent(delivery, Sent.COMMITTED, "kept")
     assert one.next_delivery("pacs") is None
     assert store.studies(State.DELIVERED)[0].version == 2
+
+
+def test_a_retry_reads_what_came_after_a_report_that_was_refused(
+    store: Store, jobs: Callable[[str], Jobs]
+) -> None:
+    complete(store, "1.1")
+    one = jobs("one")
+    study = taken(one)
+    one.reported(study, replace(a_report(study), digest=digest_of(store.instances("1.1"))))
+    one.begin_deliveries(study, ["pacs"])
+    delivery = one.next_delivery("pacs")
+    assert delivery is not None
+    one.sent(delivery, Sent.REFUSED, "no such SOP class here")
+
+    refused = one.retry(store.studies(State.PARKED)[0])
+    again = one.next_delivery("pacs")
+    assert again is not None
+    one.sent(again, Sent.REFUSED, "no such SOP class here")
+    store.add([an_instance(79, study_uid="1.1", sop_instance_uid="1.1.79")])
+    store.move("1.1", State.PARKED, "can't be read")
+    more_came = one.retry(store.studies(State.PARKED)[0])
+
+    assert refused == "it is delivered again"
+    assert more_came == "it is read again"
 
 
 def test_a_study_without_a_destination_is_delivered_at_once(

@@ -69,7 +69,10 @@ LAYERS = (
     {"selftest", "selftest_page", "calibrating", "calibrating_page"},
     {
         f"dicom_bridge.{name}"
-        for name in ("worker", "node", "on_request", "http_api", "http_server", "checking")
+        for name in (
+            *("worker", "node", "checking", "on_request", "health", "metrics"),
+            *("http_api", "http_jobs", "http_server", "http_stow", "http_studies"),
+        )
     },
     {"transforms.monai_array", "transforms.monai"},
     {

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from click.testing import CliRunner
 from pydicom import dcmread
@@ -61,12 +62,12 @@ def test_our_own_lines_are_told_and_others_only_where_they_came_from(started: St
     stream = started()
 
     logging.getLogger("medmllm_plugin.dicom_bridge.node").info("study %s is read", "9f0c")
-    logging.getLogger("pynetdicom.acse").error("Patient's Name ZZNAME^ZZGIVEN")
-    logging.getLogger("pynetdicom.acse").info("(0010,0010) ZZNAME")
+    logging.getLogger("pydicom.values").error("Patient's Name ZZNAME^ZZGIVEN")
+    logging.getLogger("pydicom.values").info("(0010,0010) ZZNAME")
 
     first, second = stream.getvalue().splitlines()
     assert first.endswith("INFO study 9f0c is read")
-    assert "ERROR pynetdicom.acse said something at test_node_logging.py:" in second
+    assert "ERROR pydicom.values said something at test_node_logging.py:" in second
     assert "ZZNAME" not in second
 
 
@@ -151,9 +152,14 @@ def test_a_whole_run_names_nobody_in_logs_events_audit_and_commands(
         return reply
 
     with serving(say=say, pictures=64) as server:
-        config = write_config(tmp_path / "one.toml", folder=tmp_path / "node", model=f"chat:{server.url}")
+        config = write_config(
+            tmp_path / "one.toml", folder=tmp_path / "node", model=f"chat:{server.url}", http_port=0
+        )
         node = Process(config)
         node.start()
+        assert node.running is not None
+        assert node.running.stdout is not None
+        page = node.running.stdout.readline().split()[-1]
         engine, store = open_store(str(tmp_path / "node" / "node.sqlite"))
         try:
             send(node.port, files)
@@ -164,6 +170,7 @@ def test_a_whole_run_names_nobody_in_logs_events_audit_and_commands(
                     for table in (studies, events, deliveries)
                     for row in connection.execute(select(table))
                 ]
+            web = [httpx2.get(f"{page}{place}") for place in _PAGES]
         finally:
             engine.dispose()
             code = node.stop()
@@ -175,13 +182,16 @@ def test_a_whole_run_names_nobody_in_logs_events_audit_and_commands(
         "audit": trail.read_text(),
         "database": json.dumps(kept),
         "commands": "\n".join(told),
-        "names": "\n".join(str(path) for path in tmp_path.rglob("*")),
+        "web": "\n".join(one.text for one in web),
+        "file names": "\n".join(str(path) for path in tmp_path.rglob("*")),
     }
     assert code == 0
+    assert [one.status_code for one in web] == [200] * len(_PAGES)
     assert next(json.loads(line)["event"] for line in places["audit"].splitlines()) == "node-started"
     assert '"event": "moved"' in places["audit"]
     leaks = [(place, secret) for place, text in places.items() for secret in SECRETS if secret in text]
     assert leaks == []
 
 
+_PAGES = ("/metrics", "/health/ready", "/api/node", "/api/studies")
 _COMMANDS = (["studies"], ["studies", "--json"], ["retry", "parked"])

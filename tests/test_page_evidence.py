@@ -52,7 +52,7 @@ def a_full_report(words: str = "Words.") -> Report:
     )
 
 
-PRIOR = replace(SLICES, slices=(a_slice(k=9),))
+PRIOR = replace(SLICES, slices=(a_slice(k=9),), days_before=365)
 
 
 def shown(report: Report, priors: tuple[SliceSet, ...] = (PRIOR,)) -> Parsed:
@@ -72,7 +72,8 @@ def shown(report: Report, priors: tuple[SliceSet, ...] = (PRIOR,)) -> Parsed:
         "2 raw replies",
         "1. Words., 1.2 s",
         "Picture 4 of the prior study",
-        "The picture of the prior study",
+        "The picture of the prior study, 365 days before",
+        "Picture 2 of 3",
     ],
 )
 def test_the_page_tells_all_that_a_report_knows(words: str) -> None:

@@ -394,6 +394,19 @@ def test_an_answer_is_as_certain_as_its_choice() -> None:
     assert result.answer.certainty == pytest.approx(0.7)
 
 
+def test_a_box_with_its_corners_the_other_way_round_is_noted() -> None:
+    request = a_request("locate", slices=an_oblique_set())
+    turned = {"picture": 1, "bbox_2d": [30, 30, 10, 20]}
+
+    result = heard(
+        {"locations": [turned], "findings": [], "answer": a_said_answer(pictures=[])["answer"]}, request
+    )
+
+    assert result.answer is not None
+    assert len(result.answer.boxes) == 1
+    assert result.notes == ("place 1: its box [30, 30, 10, 20] gives its corners the other way round",)
+
+
 def test_places_are_boxes_on_their_images() -> None:
     request = a_request("locate", slices=an_oblique_set())
     place = {"picture": 1, "bbox_2d": [10, 20, 30, 30]}

@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from medmllm_plugin import registry
+from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge import screening
 from medmllm_plugin.dicom_bridge.node_settings import BurnedIn
 from medmllm_plugin.dicom_bridge.screening import Reader, Screened, screened
+from medmllm_plugin.dicom_bridge.worker import Models
 from medmllm_plugin.errors import BurnedInTextError, SettingsError
 from medmllm_plugin.models import Ask, Model, Reply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
@@ -99,6 +102,14 @@ def test_where_nobody_can_look_and_words_are_refused_the_model_is_not_opened(
         screened(elsewhere("{}"), BurnedIn.REFUSE)
 
     assert isinstance(screened(elsewhere("{}"), BurnedIn.WARN), Screened)
+
+
+def test_the_models_of_a_node_are_screened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "open_model", lambda name, settings: elsewhere("{}"))
+    models = Models(Settings(), burned_in=BurnedIn.WARN)
+
+    assert isinstance(models.opened("lingshu"), Screened)
+    assert models.opened("lingshu") is models.opened("lingshu")
 
 
 def test_a_screened_model_is_a_model() -> None:

@@ -120,7 +120,7 @@ function row(one) {
     element("td", { "data-name": "Images" }, images || "none"),
     element("td", {}, element("span", { class: one.state === "reading" && "reading" }, element("span", { class: "pulse" }, badge(one.state, LABELS[one.state]))),
       one.priority === "stat" && one.state === "complete" ? element("span", { class: "stat" }, " first") : null),
-    element("td", { "data-name": "Why" }, one.reason),
+    element("td", { "data-name": "Why" }, one.reason, one.trouble ? element("div", { class: "waiting" }, one.trouble) : null),
     element("td", { "data-name": "For" }, since(one.since)),
     element("td", { "data-name": "Reports at" }, ...sent),
     element("td", { class: "do" }, ...buttons(one).flatMap((each) => [each, " "])));
