@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from importlib.resources import files
@@ -45,18 +46,21 @@ _PAGE = {
 """Files of the status page, beside its `page.html`."""
 
 
-def app(node: Node, desk: Desk, config: Settings | None = None) -> ASGIApp:
+def app(
+    node: Node, desk: Desk, config: Settings | None = None, *, ending: threading.Event | None = None
+) -> ASGIApp:
     """The whole API of a node, guarded.
 
     Args:
         node: A node that was started.
         desk: Takes readings on request.
         config: Where models have names of the user's.
+        ending: Set when those who watch are to be let go.
 
     Raises:
         SettingsError: If there is to be a token and it isn't there.
     """
-    settings = config or Settings()
+    settings, end = config or Settings(), ending or threading.Event()
     api = FastAPI(
         title="MedMLLM node",
         version=__version__,
@@ -67,9 +71,9 @@ def app(node: Node, desk: Desk, config: Settings | None = None) -> ASGIApp:
         # addresses of STOW-RS hold UIDs, which no trace shall carry away
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    api.include_router(_about(node, desk, settings))
+    api.include_router(_about(node, desk, settings, end))
     api.include_router(http_studies.router(node, settings))
-    api.include_router(http_jobs.router(node, desk, settings))
+    api.include_router(http_jobs.router(node, desk, settings, end))
     api.include_router(http_stow.router(node))
     api.include_router(_page())
     api.add_exception_handler(AnyHTTPException, _http_error)
@@ -80,7 +84,7 @@ def app(node: Node, desk: Desk, config: Settings | None = None) -> ASGIApp:
     return Guard(_Caught(api), settings=node.settings)
 
 
-def _about(node: Node, desk: Desk, config: Settings) -> APIRouter:
+def _about(node: Node, desk: Desk, config: Settings, ending: threading.Event) -> APIRouter:
     routes = APIRouter(tags=["node"])
     metrics, watchers = Metrics(node, desk), [0]
 
@@ -128,7 +132,7 @@ def _about(node: Node, desk: Desk, config: Settings) -> APIRouter:
             watchers[0] += 1
             try:
                 shown, turns = -1, 0
-                while True:
+                while not ending.is_set():
                     try:
                         last = await anyio.to_thread.run_sync(listing.last_event, node.store)
                     except SQLAlchemyError:

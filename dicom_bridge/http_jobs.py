@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -58,8 +59,8 @@ class OfStudy(How):
     prior: str | None = Field(None, max_length=64, description="an earlier one, to compare with: UID or key")
 
 
-def router(node: Node, desk: Desk, config: Settings) -> APIRouter:
-    """The routes, for a node and its desk."""
+def router(node: Node, desk: Desk, config: Settings, ending: threading.Event) -> APIRouter:
+    """The routes, for a node and its desk, until it ends."""
     routes = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
     def job_of(name: str) -> Job:
@@ -160,7 +161,7 @@ def router(node: Node, desk: Desk, config: Settings) -> APIRouter:
     async def events(name: str) -> StreamingResponse:
         """Events `progress` whenever something changed, then one `end`, each with the job as its data."""
         found = job_of(name)
-        return StreamingResponse(_followed(found), media_type="text/event-stream")
+        return StreamingResponse(_followed(found, ending), media_type="text/event-stream")
 
     @routes.delete("/{name}", summary="Cancel a job; of one that ended, delete it")
     def cancel(name: str) -> dict[str, Any]:
@@ -233,9 +234,9 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
             raise HTTPException(400, "found a body cut short; send it again") from error
 
 
-async def _followed(job: Job) -> AsyncIterator[str]:
+async def _followed(job: Job, ending: threading.Event) -> AsyncIterator[str]:
     shown, quiet = "", 0.0
-    while True:
+    while not ending.is_set():
         ended = job.state in ENDED
         now = json.dumps(told(job))
         if now != shown or ended:

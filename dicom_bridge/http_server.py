@@ -64,10 +64,11 @@ class HttpServer:
             raise ValueError("the node is to have no HTTP")
         self._socket = _listening(settings.http_host, settings.http_port)
         self.port: int = self._socket.getsockname()[1]
+        self._ending = threading.Event()
         desk: Desk | None = None
         try:
             desk = Desk(settings, node.store, node.models)
-            made = app(node, desk, config)
+            made = app(node, desk, config, ending=self._ending)
             tls = settings.http_tls
             self._server = uvicorn.Server(
                 uvicorn.Config(
@@ -108,6 +109,7 @@ class HttpServer:
 
     def close(self) -> None:
         """Answer what was asked, cut what watches, and end."""
+        self._ending.set()
         self._server.should_exit = True
         self._thread.join(CLOSED_S)
         self._socket.close()

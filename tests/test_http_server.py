@@ -119,15 +119,18 @@ def test_with_authorities_a_client_without_a_certificate_is_refused(tmp_path: Pa
         one.client.get("/health/live")
 
 
-def test_who_watches_keeps_nobody_from_closing(tmp_path: Path) -> None:
-    with http_node(tmp_path, rules=()) as one:
-        stream = one.client.stream("GET", "/api/events")
-        answer = stream.__enter__()
-        next(answer.iter_lines())
+def test_who_watches_is_let_go_when_the_server_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with http_node(tmp_path, rules=()) as one, one.client.stream("GET", "/api/events") as answer:
+        lines = answer.iter_lines()
+        first = next(lines)
 
         one.server.close()
+        rest = list(lines)
 
+        assert first == "event: changed"
+        assert "event: changed" not in rest
         assert not [thread for thread in threading.enumerate() if thread.name == "medmllm-http"]
+        assert not [said for said in caplog.records if said.levelname == "ERROR"]
 
 
 def test_connections_that_say_nothing_or_half_of_it_are_closed_and_keep_nobody_out(

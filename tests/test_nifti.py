@@ -67,6 +67,16 @@ def expected(values: np.ndarray, affine: np.ndarray) -> dict[tuple[float, ...], 
     return found
 
 
+def test_what_rounding_left_of_half_a_turn_is_taken_as_nibabel_takes_it(tmp_path: Path) -> None:
+    affine = np.array([[1, 0.125, 0, 0], [0, -1, 0.2578125, 0], [-0.25, 0.21875, -1.125, 0], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(VALUES, None)
+    image.header.set_qform(affine, code=1, strip_shears=True)
+    image.header.set_sform(None, code=0)
+    nibabel.save(image, tmp_path / "any.nii")
+
+    require_nibabels_places(tmp_path / "any.nii")
+
+
 ORDERS = [
     (order, signs)
     for order in itertools.permutations(range(3))

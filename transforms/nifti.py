@@ -272,6 +272,9 @@ def _steps(affine: Matrix, scale: float) -> tuple[float, float]:
     return float(second), float(first)
 
 
+_ROUNDED = 3 * float(np.finfo(np.float32).eps)
+
+
 def _qform(fields: dict[str, Any], zooms: np.ndarray[Any, np.dtype[np.float64]]) -> Matrix | None:
     """(i, j, k, 1) to RAS mm by the quaternion; None if it is none."""
     b, c, d = (float(x) for x in fields["quatern"])
@@ -280,7 +283,7 @@ def _qform(fields: dict[str, Any], zooms: np.ndarray[Any, np.dtype[np.float64]])
     if not rest > -1e-5:
         return None
     # half a turn: what is left of 1 is what rounding left, and its root would tilt the image; as nibabel does
-    a = math.sqrt(rest) if rest > 3 * np.finfo(np.float32).eps else 0.0
+    a = math.sqrt(rest) if rest >= _ROUNDED else 0.0
     length = math.hypot(a, b, c, d)
     a, b, c, d = a / length, b / length, c / length, d / length
     rotation = np.array(

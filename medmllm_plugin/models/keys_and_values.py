@@ -28,8 +28,7 @@ class KeysAndValues:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         self._model = model
-        layers = getattr(model.get_decoder(), "layers", None)
-        self._last: Any = None if not layers else getattr(layers[-1], "self_attn", None)
+        self._last = _last_attention(model)
         usual = getattr(getattr(self._last, "config", None), "_attn_implementation", None)
         if usual not in ALL_ATTENTION_FUNCTIONS:
             self._last = None
@@ -59,3 +58,9 @@ def attend(module: Any, *tensors: Any, **others: Any) -> Any:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     return ALL_ATTENTION_FUNCTIONS[module.medmllm_attention](module, *tensors, **others)
+
+
+def _last_attention(model: Any) -> Any:
+    """The attention of the last layer; None if the model isn't built of layers that have one."""
+    layers = getattr(model.get_decoder(), "layers", None)
+    return getattr(layers[-1], "self_attn", None) if layers else None
