@@ -9,7 +9,8 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 
 RUN := $(VENV)/bin/python -m
-SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-dicomweb postgresql gcc libc6-dev python3-dev
+SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-dicomweb postgresql chromium \
+  gcc libc6-dev python3-dev
 IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help
@@ -87,7 +88,7 @@ $(VENV)/dev.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt $(IN_C)
 system-packages:
 	@if command -v dsrdump >/dev/null && command -v javac >/dev/null && [ -e /usr/share/java/pixelmed.jar ] \
 	  && PATH=$$PATH:/usr/sbin command -v Orthanc >/dev/null && [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] \
-	  && command -v gcc >/dev/null \
+	  && [ -d /usr/lib/postgresql ] && command -v chromium >/dev/null && command -v gcc >/dev/null \
 	  && [ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $(SYSTEM_PACKAGES); \

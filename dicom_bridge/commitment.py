@@ -17,7 +17,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
-from medmllm_plugin.dicom_bridge.delivery import Reference
+from medmllm_plugin.dicom_bridge.delivery.values import Reference
 
 SOP_CLASS = str(StorageCommitmentPushModel)
 SOP_INSTANCE = "1.2.840.10008.1.20.1.1"

@@ -26,7 +26,7 @@ from medmllm_plugin.dicom_bridge.commitment import (
     SOP_INSTANCE,
     referenced,
 )
-from medmllm_plugin.dicom_bridge.delivery import Reference
+from medmllm_plugin.dicom_bridge.delivery.values import Reference
 from medmllm_plugin.dicom_bridge.negotiation import titled
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.errors import DeliveryError, MedMLLMError

@@ -211,6 +211,17 @@ def node_settings(settings: Settings) -> NodeSettings:
     return node
 
 
+def peers_of(settings: Settings) -> Mapping[str, Peer]:
+    """The peers alone, for a command that talks to them without a node.
+
+    Raises:
+        SettingsError: If a field of theirs is wrong.
+    """
+    where = f"{settings.path}: " if settings.path is not None else ""
+    beside = Path() if settings.path is None else settings.path.absolute().parent
+    return _tables(settings.node.get("peers", {}), Peer, f"{where}peers", beside)
+
+
 def _check(node: NodeSettings, where: str) -> None:
     """That the parts fit each other."""
     for name in ("complete_by", "prior_from"):

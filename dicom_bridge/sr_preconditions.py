@@ -61,5 +61,7 @@ def _check_outcome(report: Report) -> None:
         raise ValueError(f"the outcome is no-findings, but {present} findings are present")
     if report.outcome is Outcome.FINDINGS and not stated:
         raise ValueError("the outcome is findings, but none is present or indeterminate")
-    if report.outcome not in (Outcome.FINDINGS, Outcome.NO_FINDINGS) and report.findings:
+    # a question that was answered may have denied a finding, and the rest of the study is not assessed
+    denied = len(report.findings) if report.outcome is Outcome.NOT_ASSESSED and not stated else 0
+    if report.outcome not in (Outcome.FINDINGS, Outcome.NO_FINDINGS) and len(report.findings) > denied:
         raise ValueError(f"the outcome is {report.outcome.value}, so there can be no findings")

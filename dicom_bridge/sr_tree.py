@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ UNREADABLE = (
     OSError, EOFError, struct.error, BytesLengthException,
 )  # fmt: skip
 """What pydicom raises on a value or sequence that is broken or cut off."""
+
+_TURN = threading.RLock()
+"""Who listens to warnings: one thread at a time, since they are of the whole process."""
 
 _OLD_NAMES = {
     ("G-C0E3", "SRT"): ("363698007", "SCT"),
@@ -214,10 +218,22 @@ def told(what: str, problems: list[str]) -> Iterator[None]:
     >>> problems
     ['item 1.2: Invalid value for VR UI']
     """
-    with warnings.catch_warnings(record=True) as said:
+    said: list[str] = []
+    here, listening = threading.get_ident(), True
+
+    def hear(message: Warning | str, *_: object, **__: object) -> None:
+        # Python's warnings are of the whole process: another thread's are not about this document
+        if listening and threading.get_ident() == here:
+            said.append(str(message))
+
+    with _TURN, warnings.catch_warnings():
         warnings.simplefilter("always")
-        yield
-    problems += dict.fromkeys(f"{what}: {clean(str(one.message)).split(': ')[0].rstrip('.')}" for one in said)
+        warnings.showwarning = hear
+        try:
+            yield
+        finally:
+            listening = False
+    problems += dict.fromkeys(f"{what}: {clean(one).split(': ')[0].rstrip('.')}" for one in said)
 
 
 def _item(source: Dataset, place: str, problems: list[str]) -> SrItem:

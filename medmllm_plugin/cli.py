@@ -29,6 +29,7 @@ from medmllm_plugin.cli_common import (
 )
 from medmllm_plugin.cli_models import models_command
 from medmllm_plugin.cli_pictures import series_command, slices_command
+from medmllm_plugin.cli_pull import pull_command
 from medmllm_plugin.cli_read import read_command
 from medmllm_plugin.cli_selftest import selftest_command
 from medmllm_plugin.cli_serve import retry_command, serve_command, studies_command
@@ -89,6 +90,7 @@ medmllm.add_command(slices_command)
 medmllm.add_command(series_command)
 medmllm.add_command(selftest_command)
 medmllm.add_command(calibrate_command)
+medmllm.add_command(pull_command)
 medmllm.add_command(sr)
 medmllm.add_command(serve_command)
 medmllm.add_command(studies_command)

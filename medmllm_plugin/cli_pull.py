@@ -94,9 +94,7 @@ def pull_command(
 
 
 @contextmanager
-def _opened(
-    source: str, *, ae_title: str, token_env: str | None, config: Path | None
-) -> Iterator[Archive]:
+def _opened(source: str, *, ae_title: str, token_env: str | None, config: Path | None) -> Iterator[Archive]:
     from medmllm_plugin.config import load
     from medmllm_plugin.dicom_bridge.node_settings import peers_of
     from medmllm_plugin.dicom_bridge.retrieve import archive
@@ -116,7 +114,7 @@ def _fetched(archive: Archive, study_uid: str, folder: Path, *, listen: str | No
     from medmllm_plugin.dicom_bridge.retrieve.moving import fetch_by_move
 
     with shown_progress(hidden=hidden) as progress:
-        came: Came = lambda done, total: progress("study", done, total or 0)  # noqa: E731
+        came: Came = lambda done, total: progress("pull", done, total or 0)  # noqa: E731
         if listen is None:
             return len(archive.fetch(study_uid, folder, came=came))
         if not isinstance(archive, DimseArchive):

@@ -23,6 +23,7 @@ STAGES = {
     "phantom": "Drawing the phantom",
     "selftest": "Reading phantoms",
     "calibrate": "Reading phantoms",
+    "pull": "Fetching the study",
 }
 
 _FILES = {

@@ -74,6 +74,10 @@ def finding_of(
         numbers = sorted({*numbers, box.picture})
     if not numbers:
         notes.append(f"{label}: the model named no picture that shows it")
+    severity = None if said["severity"] is None else Severity(said["severity"])
+    if severity is not None and status is Status.ABSENT:
+        notes.append(f"{label}: said to be absent, so its severity ({severity}) was left out")
+        severity = None
     change, before = _change(said, label, status, notes), _before(said, request)
     center, size = (None, None) if box is None else _measured(*slices.picture(box.picture).showing(box))
     return Finding(
@@ -91,7 +95,7 @@ def finding_of(
         center_mm=center,
         size_mm=size,
         measurements=() if size is None else (Measurement(code="long_axis", value=size, unit="mm"),),
-        severity=None if said["severity"] is None else Severity(said["severity"]),
+        severity=severity,
         change=change,
         prior_pictures=tuple(number for number, _ in before),
         prior_images=tuple(dict.fromkeys(image for _, one in before for image in one.images)),

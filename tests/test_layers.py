@@ -82,6 +82,7 @@ LAYERS = (
         "cli_common",
         "cli_models",
         "cli_pictures",
+        "cli_pull",
         "cli_read",
         "cli_selftest",
         "cli_serve",

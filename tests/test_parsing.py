@@ -394,6 +394,13 @@ def test_an_answer_is_as_certain_as_its_choice() -> None:
     assert result.answer.certainty == pytest.approx(0.7)
 
 
+def test_what_is_absent_has_no_severity() -> None:
+    result = heard(a_said_reply(a_said_finding(status="absent", severity="severe")), a_request())
+
+    assert result.findings[0].severity is None
+    assert "finding 1 (nodule): said to be absent, so its severity (severe) was left out" in result.notes
+
+
 def test_a_box_with_its_corners_the_other_way_round_is_noted() -> None:
     request = a_request("locate", slices=an_oblique_set())
     turned = {"picture": 1, "bbox_2d": [30, 30, 10, 20]}

@@ -31,7 +31,7 @@ from medmllm_plugin.source import DicomImage
 from medmllm_plugin.transforms.recipes import RECIPES, settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
 from tests.builders import write_cr, write_ct_series, write_mr_series, write_nifti
-from tests.values import a_said_finding, a_said_reply, a_volume
+from tests.values import a_said_answer, a_said_finding, a_said_reply, a_volume
 
 BOXED = a_said_finding(box={"picture": 1, "bbox_2d": [100, 50, 300, 150]})
 
@@ -185,6 +185,20 @@ def test_a_question_is_answered(tmp_path: Path) -> None:
     assert reading.report.question == "A nodule?"
     assert reading.report.answer is not None
     assert reading.report.answer.text == "Yes, on the left."
+
+
+def test_an_answer_that_denies_a_finding_is_written_in_all_its_forms(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study", slices=3)
+    denied = a_said_finding(status="absent", sentence="No nodule is seen.")
+    model = ScriptedModel([a_said_answer(denied, choice="no", text="No.")])
+    reading = pipeline.read(tmp_path / "study", question="A nodule?", model=model)
+    (tmp_path / "out").mkdir()
+
+    written = pipeline.write(reading, tmp_path / "out")
+
+    assert reading.report.outcome is Outcome.NOT_ASSESSED
+    assert [one.status for one in reading.report.findings] == [Status.ABSENT]
+    assert {"findings_sr", "report_sr"} <= set(written)
 
 
 def test_each_question_is_asked_with_those_before_on_the_same_pictures(tmp_path: Path) -> None:

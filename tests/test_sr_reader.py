@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import warnings
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +27,7 @@ from medmllm_plugin.dicom_bridge.sr_key_objects import key_object_selection
 from medmllm_plugin.dicom_bridge.sr_keys import measurement_key
 from medmllm_plugin.dicom_bridge.sr_places import ImagePlanes
 from medmllm_plugin.dicom_bridge.sr_reader import document_of, read_sr
-from medmllm_plugin.dicom_bridge.sr_tree import read_tree
+from medmllm_plugin.dicom_bridge.sr_tree import read_tree, told
 from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, text_sr
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.findings import Change, Finding, Measurement, Severity, Side, Status
@@ -662,3 +664,15 @@ def test_the_outcome_of_a_failed_reading_is_read() -> None:
     assert document.outcome is not None
     assert document.outcome.value == "111245"
     assert "Not assessed: the reading failed." in document.remarks
+
+
+def test_what_other_threads_are_warned_of_is_no_problem_of_the_document() -> None:
+    problems: list[str] = []
+
+    with told("the file", problems):
+        other = threading.Thread(target=warnings.warn, args=("an odd picture",), kwargs={"stacklevel": 1})
+        other.start()
+        other.join()
+        warnings.warn("an odd value: 7", stacklevel=1)
+
+    assert problems == ["the file: an odd value"]

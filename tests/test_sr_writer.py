@@ -730,8 +730,9 @@ def test_an_outcome_that_contradicts_the_findings_is_refused() -> None:
         findings_sr(a_report(a_nodule(image), outcome=Outcome.NO_FINDINGS), a_series())
     with pytest.raises(ValueError, match="the outcome is findings, but none is"):
         findings_sr(a_report(outcome=Outcome.FINDINGS), a_series())
-    with pytest.raises(ValueError, match="the outcome is failed, so there can be no findings"):
-        findings_sr(a_report(a_nodule(image), outcome=Outcome.FAILED), a_series())
+    for outcome in (Outcome.FAILED, Outcome.NOT_ASSESSED):
+        with pytest.raises(ValueError, match=f"the outcome is {outcome}, so there can be no findings"):
+            findings_sr(a_report(a_nodule(image), outcome=outcome), a_series())
 
 
 def test_a_measurement_in_another_unit_is_refused() -> None:

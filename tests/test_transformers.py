@@ -265,12 +265,23 @@ def test_too_many_pictures_are_refused(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_the_model_has_room_for_are_refused() -> None:
-    with pytest.raises(TooManyTokensError, match=r"and 40000 for the reply, expected 32768") as caught:
-        ask(a_model(), a_prompt(), max_tokens=40_000)
+    words = Prompt(system="", parts=(TextPart(text="nodule " * 33_000),))
+
+    with pytest.raises(TooManyTokensError, match=r"and 512 at least for the reply, expected 32768") as caught:
+        ask(a_model(), words)
 
     assert caught.value.limit == 32_768
     assert caught.value.found is not None
-    assert 40_000 < caught.value.found < 40_200
+    assert caught.value.found > 32_768 + 512
+
+
+def test_a_reply_is_held_to_the_room_that_its_prompt_leaves() -> None:
+    whole, held = ask(a_model(), a_prompt()), ask(a_model(), a_prompt(), max_tokens=40_000)
+
+    assert held.text == whole.text
+    assert whole.notes == ()
+    (note,) = held.notes
+    assert "tokens of reply, not for 40000" in note
 
 
 def test_a_picture_of_impossible_shape_is_refused() -> None:

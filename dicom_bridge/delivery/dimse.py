@@ -18,8 +18,8 @@ from pynetdicom.sop_class import (
 from medmllm_plugin.dicom_bridge import commitment as storage_commitment
 from medmllm_plugin.dicom_bridge.associating import Patience, accepts, associated, named, wanted
 from medmllm_plugin.dicom_bridge.commitment import Answer, Commitments
-from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Reference
 from medmllm_plugin.dicom_bridge.delivery.objects import DicomObject, objects_of
+from medmllm_plugin.dicom_bridge.delivery.values import Certainty, Delivered, Reference
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.querying import image_query, results
 from medmllm_plugin.errors import DeliveryError

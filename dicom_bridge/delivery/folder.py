@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Reference
 from medmllm_plugin.dicom_bridge.delivery.objects import DicomObject, objects_of
+from medmllm_plugin.dicom_bridge.delivery.values import Certainty, Delivered, Reference
 from medmllm_plugin.errors import DeliveryError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from medmllm_plugin.dicom_bridge.delivery import Reference
+from medmllm_plugin.dicom_bridge.delivery.values import Reference
 from medmllm_plugin.dicom_bridge.sr_check import check_sr
 from medmllm_plugin.dicom_bridge.sr_rules import Level
 from medmllm_plugin.errors import DeliveryError, StudyError

@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 
 from medmllm_plugin.dicom_bridge import web
-from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Reference
 from medmllm_plugin.dicom_bridge.delivery.objects import DicomObject, objects_of
+from medmllm_plugin.dicom_bridge.delivery.values import Certainty, Delivered, Reference
 from medmllm_plugin.errors import DeliveryError
 
 _FAILED, _REASON, _INSTANCE = "00081198", "00081197", "00081155"

@@ -7,59 +7,14 @@ the study that was asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
-
-from pydicom import dcmread
+from collections.abc import Mapping
 
 from medmllm_plugin.dicom_bridge.node_settings import Peer
+from medmllm_plugin.dicom_bridge.retrieve.values import Archive, Came, FoundStudy
 from medmllm_plugin.errors import RetrieveError, SettingsError
 from medmllm_plugin.outputs import printable
-from medmllm_plugin.transforms.quiet import quiet
 
-Came = Callable[[int, int | None], None]
-"""Told how many instances have come, and of how many if that is known."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundStudy:
-    """A study that a PACS has, as it says."""
-
-    study_uid: str
-    patient_id: str
-    """Patient ID (0010,0020); never shown or logged."""
-    issuer: str
-    """Issuer of Patient ID (0010,0021), or empty."""
-    date: str
-    """Study Date (0008,0020) and Time (0008,0030), such as `20260131101500`; empty if unknown."""
-    modalities: tuple[str, ...]
-    """Modalities in Study (0008,0061)."""
-    instances: int | None
-    """Number of Study Related Instances (0020,1208); None if it doesn't say."""
-
-
-class Archive(Protocol):
-    """A PACS that is asked; each method may be called from any thread, one at a time.
-
-    Every method raises `RetrieveError` if it can't be asked or doesn't give what it is asked for.
-    """
-
-    name: str
-    """How errors call it."""
-
-    def studies(self, *, study_uid: str = "", patient_id: str = "") -> list[FoundStudy]:
-        """The studies of that UID or of that patient; one of both must be given."""
-
-    def instance_count(self, study_uid: str) -> int | None:
-        """How many instances it has of a study, 0 for none; None if it doesn't say."""
-
-    def fetch(self, study_uid: str, folder: Path, *, came: Came | None = None) -> list[Path]:
-        """Write a study into a folder that is there; the files, in the order in which they came."""
-
-    def close(self) -> None:
-        """Let go of connections."""
+__all__ = ["Archive", "Came", "FoundStudy", "archive", "peer_named", "priors_of"]
 
 
 def priors_of(archive: Archive, study_uid: str, *, most: int = 1) -> list[FoundStudy]:
@@ -139,11 +94,6 @@ def peer_named(text: str) -> Peer:
     return Peer(ae_title=parts[1].strip(), host=parts[2] or parts[3], port=int(parts[4]))
 
 
-def file_in(folder: Path, number: int) -> Path:
-    """Where an instance is written, by the order in which they come; nothing of its own is in the name."""
-    return folder / f"{number:06d}.dcm"
-
-
 def _is_before(one: str, other: str) -> bool:
     """Whether a date and time is earlier than another, as far as both are told.
 
@@ -152,36 +102,3 @@ def _is_before(one: str, other: str) -> bool:
     """
     told = min(len(one), len(other))
     return one[:told] < other[:told]
-
-
-def require_whole(name: str, study_uid: str, files: Sequence[Path], *, counted: int | None) -> None:
-    """Refuse what came unless it is all of the study and nothing else.
-
-    Args:
-        name: Of the archive.
-        study_uid: What was asked for.
-        files: What came.
-        counted: How many instances there should be; None if nobody says.
-
-    Raises:
-        RetrieveError: If it isn't.
-    """
-    if not files:
-        raise RetrieveError(f"{name}: gave no instance of the study; see its UID", retry=True)
-    if counted is not None and len(files) < counted:
-        raise RetrieveError(
-            f"{name}: gave {len(files)} of {counted} instances; try again, or see its log", retry=True
-        )
-    for path in files:
-        try:
-            with quiet():
-                found = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
-            uid = str(found.get("StudyInstanceUID") or "")
-        except Exception as error:  # whatever pydicom says of what a PACS gave
-            raise RetrieveError(
-                f"{name}: gave something that is no DICOM; see its log", retry=False
-            ) from error
-        if uid != study_uid:
-            raise RetrieveError(
-                f"{name}: gave an instance of another study than was asked for; see its log", retry=False
-            )

@@ -24,7 +24,7 @@ from medmllm_plugin.dicom_bridge.associating import MOST_CONTEXTS, Patience, ass
 from medmllm_plugin.dicom_bridge.commands import part10_head
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.querying import image_query, query, results
-from medmllm_plugin.dicom_bridge.retrieve import Came, FoundStudy, file_in, require_whole
+from medmllm_plugin.dicom_bridge.retrieve.values import Came, FoundStudy, file_in, require_whole
 from medmllm_plugin.errors import RetrieveError
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)

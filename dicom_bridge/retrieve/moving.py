@@ -8,8 +8,8 @@ from pathlib import Path
 from medmllm_plugin.dicom_bridge.listener import Listener, Port
 from medmllm_plugin.dicom_bridge.negotiation import Admission
 from medmllm_plugin.dicom_bridge.node_settings import Peer
-from medmllm_plugin.dicom_bridge.retrieve import Came, file_in, require_whole
 from medmllm_plugin.dicom_bridge.retrieve.dimse import DimseArchive
+from medmllm_plugin.dicom_bridge.retrieve.values import Came, file_in, require_whole
 from medmllm_plugin.dicom_bridge.segments import Record, read_record
 from medmllm_plugin.dicom_bridge.spool import Durability, Spool
 from medmllm_plugin.errors import RetrieveError

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from medmllm_plugin.dicom_bridge import web
-from medmllm_plugin.dicom_bridge.retrieve import Came, FoundStudy, file_in, require_whole
+from medmllm_plugin.dicom_bridge.retrieve.values import Came, FoundStudy, file_in, require_whole
 from medmllm_plugin.errors import RetrieveError
 
 _FIELDS = {
@@ -47,7 +47,10 @@ class WebArchive:
         matched = {name: value for name, value in keys.items() if value}
         if not matched:
             raise ValueError("found neither study_uid nor patient_id, expected one of them")
-        params = [*matched.items(), *(("includefield", tag) for tag in _FIELDS.values())]
+        params: list[tuple[str, str | int | float | bool | None]] = [
+            *matched.items(),
+            *(("includefield", tag) for tag in _FIELDS.values()),
+        ]
         response = web.asked(
             self.name,
             RetrieveError,

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medmllm_plugin.errors import (
@@ -22,7 +23,7 @@ from medmllm_plugin.errors import (
     TooManyTokensError,
 )
 from medmllm_plugin.guard import outside
-from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply
+from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Capabilities, Progress, Reply
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.models.loading import Loaded, check_engine, load, one_line
@@ -110,7 +111,7 @@ class TransformersModel:
 
         Raises:
             TooManyPicturesError: If a prompt shows more pictures than the model takes.
-            TooManyTokensError: If a prompt and its reply would be longer than the model takes.
+            TooManyTokensError: If a prompt leaves too little room for a reply of what the model takes.
             ModelError: If a picture can't be shown, a schema can't bind, or the memory doesn't suffice.
             CancelledError: If `cancel` said so.
         """
@@ -127,7 +128,14 @@ class TransformersModel:
                 group, order = order[:size], order[size:]
                 replies = self._answered([prepared[number] for number in group], work)
                 found |= dict(zip(group, replies, strict=True))
-        return [found[number] for number in range(len(asks))]
+        return [self._held(found[number], ask, prepared[number].ask) for number, ask in enumerate(asks)]
+
+    def _held(self, reply: Reply, ask: Ask, put: Ask) -> Reply:
+        """The reply, saying so if it was held to the tokens that its prompt left."""
+        if put.max_tokens == ask.max_tokens:
+            return reply
+        note = f"{self.name} had room for {put.max_tokens} tokens of reply, not for {ask.max_tokens}."
+        return replace(reply, notes=(*reply.notes, note))
 
     def forget(self) -> None:
         """Forget the studies that were read, as when the last question on them was answered."""
@@ -155,15 +163,16 @@ class TransformersModel:
             prepared = self._batches.prepare(ask)
         except ValueError as error:
             raise ModelError(f"{self.name}: these pictures can't be prepared: {one_line(error)}") from error
-        tokens, limit = len(prepared) + ask.max_tokens, self._context_tokens
-        if tokens > limit:
+        least, limit = min(ask.max_tokens, LEAST_TOKENS), self._context_tokens
+        if len(prepared) + least > limit:
             raise TooManyTokensError(
-                f"{self.name}: found {len(prepared)} tokens of prompt and {ask.max_tokens} for the reply, "
+                f"{self.name}: found {len(prepared)} tokens of prompt and {least} at least for the reply, "
                 f"expected {limit} at most; show fewer or smaller pictures",
-                found=tokens,
+                found=len(prepared) + least,
                 limit=limit,
             )
-        return prepared
+        held = min(ask.max_tokens, limit - len(prepared))
+        return replace(prepared, ask=replace(ask, max_tokens=held))
 
     def _answered(self, rows: Sequence[Prepared], work: _Work, *, again: bool = True) -> list[Reply]:
         """The replies to prompts computed together; in halves where the memory doesn't suffice for all."""
