@@ -193,7 +193,7 @@ def center_point(finding: Finding, images: StudyImages) -> PointRegion | None:
 
 def _evaluations(report: Report, statements: Sequence[Statement]) -> Dataset:
     """What has no place, how the reading ended, and what a reader must know (TID 1500 rows 12 to 14)."""
-    items = [code_item(_CONTAINS, concepts.OUTCOME, outcome_code(report.outcome))]
+    items = [code_item(_CONTAINS, concepts.OUTCOME, outcome_code(report))]
     items += [item for statement in statements for item in evaluation(statement)]
     said = [DISCLAIMER, OUTCOME_WORDS[report.outcome], answer_words(report)]
     said += [diagnosis_words(rank, one) for rank, one in enumerate(report.differential, 1)]

@@ -60,9 +60,14 @@ _OUTCOME_KEYS = {
 }
 
 
-def outcome_code(outcome: Outcome) -> Code:
-    """How the reading ended, as a code (CID 6047); whatever was not assessed did not succeed."""
-    return codes.qualifier("outcome", _OUTCOME_KEYS.get(outcome, "none_succeeded"))
+def outcome_code(report: Report) -> Code:
+    """How the reading ended, as a code (CID 6047).
+
+    What was not assessed did not succeed; an answer to one question is not all that could be asked.
+    """
+    answered = report.outcome is Outcome.NOT_ASSESSED and (report.answer is not None or report.differential)
+    rest = "not_all_succeeded_without_findings" if answered else "none_succeeded"
+    return codes.qualifier("outcome", _OUTCOME_KEYS.get(report.outcome, rest))
 
 
 _MEANINGS = {

@@ -125,7 +125,7 @@ def _diagnostic_report(report: Report, *, results: list[Json]) -> Json:
         **({"imagingStudy": [study]} if study else {}),
         **({"result": results} if results else {}),
         "conclusion": "\n".join(_lines(said)),
-        "conclusionCode": [_coded(outcome_code(report.outcome))],
+        "conclusionCode": [_coded(outcome_code(report))],
         "presentedForm": [
             {
                 "contentType": "text/plain; charset=utf-8",

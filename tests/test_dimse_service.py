@@ -68,7 +68,9 @@ def certificates(tmp_path: Path) -> Tls:
 @pytest.fixture
 def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node; with TLS if the test has certificates."""
-    spool, admission = Spool(tmp_path / "spool", segment_bytes=1 << 20), Admission(ae_title="MEDMLLM")
+    known = frozenset({"X", "SOMEBODY", "ASKER"})
+    spool = Spool(tmp_path / "spool", segment_bytes=1 << 20)
+    admission = Admission(ae_title="MEDMLLM", calling_aes=known)
     running = Node(folder=tmp_path / "spool")
     tls = None
     if "certificates" in request.fixturenames:
@@ -202,6 +204,17 @@ def test_without_a_certificate_or_without_tls_nobody_gets_in(
         DimseDestination(plain, calling_ae="X").deliver([image])
 
     assert caught.value.retry
+    assert node.records == []
+
+
+@needs_openssl
+def test_a_title_that_is_not_known_is_refused_by_tls_too(certificates: Tls, node: Node, image: Path) -> None:
+    peer = node.peer(port=node.tls_port, tls=certificates)
+
+    with pytest.raises(DeliveryError, match="doesn't know our AE title") as caught:
+        DimseDestination(peer, calling_ae="STRANGER").deliver([image])
+
+    assert not caught.value.retry
     assert node.records == []
 
 

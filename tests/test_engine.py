@@ -111,7 +111,10 @@ def model_text(reply: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(
     "reply",
-    [a_said_reply(impression=["Normal."]), a_said_reply(a_said_finding(status="absent", sentence="No nodule."))],
+    [
+        a_said_reply(impression=["Normal."]),
+        a_said_reply(a_said_finding(status="absent", sentence="No nodule.")),
+    ],
     ids=["nothing", "absent"],
 )
 def test_a_normal_study_has_no_findings(reply: dict[str, Any]) -> None:

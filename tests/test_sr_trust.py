@@ -13,8 +13,8 @@ from medmllm_plugin.dicom_bridge.sr_reader import read_sr
 from medmllm_plugin.dicom_bridge.sr_validators import verdicts
 from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, text_sr
 from medmllm_plugin.findings import Change, Effect, Status, Trial, TrialResult
-from medmllm_plugin.report import Answer, CheckResult, Coverage, Diagnosis, Likelihood, Report
-from tests.sr_items import texts
+from medmllm_plugin.report import Answer, CheckResult, Coverage, Diagnosis, Likelihood, Outcome, Report
+from tests.sr_items import items, texts
 from tests.sr_reports import a_nodule, a_report, a_series, an_image
 
 HEADERS = a_series()
@@ -75,6 +75,19 @@ def test_both_srs_say_it_in_words(write: object) -> None:
     said = texts(sr)
     assert [words for words in SAID if words not in said] == []
     assert not any("Not told." in words for words in said)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(None, "111245"), (Answer(text="There is none.", choice="no"), "111243")],
+    ids=["not assessed", "answered"],
+)
+def test_an_answer_without_findings_is_not_said_to_have_failed(answer: Answer | None, code: str) -> None:
+    report = a_report(outcome=Outcome.NOT_ASSESSED, answer=answer)
+
+    (outcome,) = items(findings_sr(report, HEADERS), "111017")
+
+    assert outcome.ConceptCodeSequence[0].CodeValue == code
 
 
 def test_a_finding_says_what_became_of_it(tmp_path: Path) -> None:

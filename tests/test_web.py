@@ -34,8 +34,7 @@ def test_a_body_that_breaks_off_says_so(kept: int) -> None:
     body = b"--mark\r\nContent-Type: application/dicom\r\n\r\ncontent\r\n--mark--\r\n"
 
     with pytest.raises(ValueError, match="before its last boundary"):
-        for part in parts_of([body[:kept]], b"mark"):
-            b"".join(part)
+        [b"".join(part) for part in parts_of([body[:kept]], b"mark")]
 
 
 def test_what_is_not_multipart_has_no_boundary() -> None:

@@ -66,7 +66,7 @@ def _short(uid: str) -> str:
     """A name for a UID, which never becomes part of a path itself.
 
     >>> _short("1.2.3")
-    '8f4ca97e0d93c7bd'
+    'c47f5b18b8a430e6'
     """
     return hashlib.sha256(uid.encode()).hexdigest()[:16]
 
