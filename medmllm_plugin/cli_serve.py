@@ -104,7 +104,8 @@ def studies_command(config: Path | None, state: str | None, as_json: bool) -> No
 @click.command("retry")
 @config_option
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-def retry_command(config: Path | None, names: tuple[str, ...]) -> None:
+@json_option
+def retry_command(config: Path | None, names: tuple[str, ...], as_json: bool) -> None:
     """Have another try at studies: read again, or delivered again, whatever it is that failed.
 
     NAME is a study's key or UID, or the end of either; `parked` means all that are parked.
@@ -114,9 +115,16 @@ def retry_command(config: Path | None, names: tuple[str, ...]) -> None:
 
     with _store(config) as (node, store):
         jobs = Jobs(store, node=node.node, reachable=lambda: ())
-        for name in names:
-            for one in store.studies(State.PARKED) if name == "parked" else [store.named(name)]:
-                print_lines([f"{one.key}: {jobs.retry(one)}"])
+        meant = [
+            one
+            for name in names
+            for one in (store.studies(State.PARKED) if name == "parked" else [store.named(name)])
+        ]
+        done = {one.key: jobs.retry(one) for one in meant}
+    if as_json:
+        print_json(done)
+    else:
+        print_lines([f"{key}: {said}" for key, said in done.items()])
 
 
 def _settings(config: Path | None) -> tuple[Settings, NodeSettings]:
