@@ -270,6 +270,8 @@ def stoppable(
         signal.signal(number, interrupted)
     try:
         yield show, stopped.is_set
+        if stopped.is_set():  # the model was done before it looked
+            raise KeyboardInterrupt
     finally:
         for number in ours:
             signal.signal(number, before[number])
