@@ -28,31 +28,30 @@ def nothing(stage: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
+def interrupted(stages: tuple[str, ...]) -> Iterator[bool]:
+    """A run that is interrupted after these stages; gives what `cancel` says, if it comes so far."""
+    with stoppable(nothing) as (show, cancel):
+        for stage in stages:
+            show(stage, 0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield cancel()
+
+
 @pytest.mark.usefixtures("_as_a_program_has_it")
 def test_while_the_model_thinks_it_is_told_to_stop_and_the_rest_is_not_done() -> None:
-    told = []
+    run = interrupted(("reading", "thinking"))
 
-    with pytest.raises(KeyboardInterrupt), stoppable(nothing) as (show, cancel):
-        show("thinking", 0, 10)
-        os.kill(os.getpid(), signal.SIGTERM)
-        told.append(cancel())
-
-    assert told == [True]
+    assert next(run) is True
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("_as_a_program_has_it")
 @pytest.mark.parametrize("stages", [("reading",), ("thinking", "report"), ()])
 def test_at_any_other_time_it_ends_at_once(stages: tuple[str, ...]) -> None:
-    reached = []
-
-    with pytest.raises(KeyboardInterrupt), stoppable(nothing) as (show, _):
-        for stage in stages:
-            show(stage, 0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        reached.append("the end")
-
-    assert reached == []
+    with pytest.raises(KeyboardInterrupt):
+        next(interrupted(stages))
 
 
 @pytest.mark.usefixtures("_as_a_program_has_it")
