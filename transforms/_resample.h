@@ -350,6 +350,11 @@ static int resample_all(const Job *job, const Resizer *resizer)
     Near near = resizer->avx2 && across->width && job->channels == 1 ? near_of(across) : (Near){0};
     for (Py_ssize_t picture = 0; enough && picture < job->pictures; picture++) {
         Py_ssize_t done = 0;
+        if (!across->width && !down->width) { /* nothing is resized */
+            for (Py_ssize_t row = 0; row < job->rows; row++, out += length)
+                fetch(job, picture, row, out, resizer->avx2);
+            continue;
+        }
         for (Py_ssize_t row = 0; row < job->rows; row++) {
             uint8_t *mine = half + row * half_stride, *turned = rows + row % LANES * stride;
             fetch(job, picture, row, near.blocks ? rows : across->width ? turned : mine, resizer->avx2);
