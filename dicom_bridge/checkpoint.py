@@ -11,13 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.errors import OutputError
 from medmllm_plugin.models import Ask, Cancel, Model, Progress, Reply
-from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.models.wrapped import Wrapped
 
 
-class Remembering:
+class Remembering(Wrapped):
     """A model whose replies are kept in a folder, and that never asks twice what it was told."""
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -27,40 +26,8 @@ class Remembering:
             model: Who is asked.
             folder: Where replies are kept, one file each; made when there is one.
         """
-        self._model, self._folder = model, folder
-
-    @property
-    def name(self) -> str:
-        """Of the model itself, as are all other properties."""
-        return self._model.name
-
-    @property
-    def version(self) -> str:
-        """As `Model.version`."""
-        return self._model.version
-
-    @property
-    def weights_sha256(self) -> str:
-        """As `Model.weights_sha256`."""
-        return self._model.weights_sha256
-
-    @property
-    def dtype(self) -> str:
-        """As `Model.dtype`."""
-        return self._model.dtype
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """As `Model.capabilities`."""
-        return self._model.capabilities
-
-    def outside_domain(self, slices: SliceSet) -> str | None:
-        """As `Model.outside_domain`."""
-        return self._model.outside_domain(slices)
-
-    def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
-        """As `Model.box_to_picture`."""
-        return self._model.box_to_picture(box, rows=rows, columns=columns)
+        super().__init__(model)
+        self._folder = folder
 
     def replies(
         self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.dicom_bridge.node_settings import BurnedIn
 from medmllm_plugin.errors import BurnedInTextError, SettingsError
 from medmllm_plugin.models import Ask, Cancel, Model, Progress, Reply
-from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.models.wrapped import Wrapped
 
 SHORTEST = 3
 """Letters and digits of what counts as a word."""
@@ -86,7 +85,7 @@ class Reader:
             return self._known[key]
 
 
-class Screened:
+class Screened(Wrapped):
     """A model on another machine, whose pictures are looked at before they are sent."""
 
     def __init__(self, model: Model, policy: BurnedIn, reader: Reader | None) -> None:
@@ -97,40 +96,8 @@ class Screened:
             policy: What is done about words.
             reader: Who looks; None if nobody can.
         """
-        self._model, self._policy, self._reader = model, policy, reader
-
-    @property
-    def name(self) -> str:
-        """Of the model itself, as are all other properties."""
-        return self._model.name
-
-    @property
-    def version(self) -> str:
-        """As `Model.version`."""
-        return self._model.version
-
-    @property
-    def weights_sha256(self) -> str:
-        """As `Model.weights_sha256`."""
-        return self._model.weights_sha256
-
-    @property
-    def dtype(self) -> str:
-        """As `Model.dtype`."""
-        return self._model.dtype
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """As `Model.capabilities`."""
-        return self._model.capabilities
-
-    def outside_domain(self, slices: SliceSet) -> str | None:
-        """As `Model.outside_domain`."""
-        return self._model.outside_domain(slices)
-
-    def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
-        """As `Model.box_to_picture`."""
-        return self._model.box_to_picture(box, rows=rows, columns=columns)
+        super().__init__(model)
+        self._policy, self._reader = policy, reader
 
     def replies(
         self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
