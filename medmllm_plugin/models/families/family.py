@@ -7,6 +7,7 @@ transformers before a prompt is prepared, so a model behind a server has the sam
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ _LABEL = re.compile(r"(?:<image_\d+>|\d+):\s*")
 DEFAULTS = TransformersOptions()
 
 
-class Family:
+class Family(ABC):
     """What is the same for all models of one architecture."""
 
     name: ClassVar[str]
@@ -194,9 +195,9 @@ class Family:
         """What stands in the text for a picture, with the token that is its own once."""
         return str(processor.image_token)
 
+    @abstractmethod
     def count(self, processor: Any, rows: int, columns: int, options: TransformersOptions = DEFAULTS) -> int:
         """How often the token of a picture of that shape stands there."""
-        raise NotImplementedError
 
     def image_token(self, processor: Any) -> int:
         """The token that is replaced by what the model sees of a picture."""
@@ -209,6 +210,7 @@ class Family:
         once = processor.tokenizer(self.placeholder(processor), add_special_tokens=False)["input_ids"]
         return len(once) - 1 + self.count(processor, rows, columns, options)
 
+    @abstractmethod
     def box_to_picture(
         self,
         box: tuple[float, ...],
@@ -228,7 +230,6 @@ class Family:
             limits: Fewest and most pixels the server makes of a picture, for families that count in them;
                 None for those of the family's usual folders.
         """
-        raise NotImplementedError
 
 
 def thousandths(box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
