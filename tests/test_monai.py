@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +10,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 import torch
-from monai.bundle import ConfigWorkflow
-from monai.bundle.utils import DEFAULT_METADATA
 from monai.data import DataLoader, Dataset, MetaTensor, NibabelReader, PydicomReader, decollate_batch
 from monai.data.utils import list_data_collate, no_collation
 from monai.transforms import (
-    CenterSpatialCropd,
     Compose,
     Flip,
     Flipd,
@@ -36,19 +28,10 @@ from monai.transforms import (
     SpatialCrop,
 )
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from pydicom import dcmread
-from pydicom.uid import SecondaryCaptureImageStorage
 
-import medmllm_plugin
-from medmllm_plugin import pipeline
 from medmllm_plugin.errors import GeometryError, SettingsError, StudyError
 from medmllm_plugin.geometry import apply
-from medmllm_plugin.models.scripted import ScriptedModel
-from medmllm_plugin.phantoms import write_study
-from medmllm_plugin.pipeline import NO_SR
-from medmllm_plugin.report import Outcome, Report
 from medmllm_plugin.resampled import Resampled
-from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage, FileImage
 from medmllm_plugin.transforms.metatensor import CHANGED, to_volume
 from medmllm_plugin.transforms.monai import (
@@ -58,55 +41,21 @@ from medmllm_plugin.transforms.monai import (
     LoadStudyd,
     LoadStudyDict,
     ReadFindings,
-    ReadFindingsd,
-    ReportEvaluator,
-    SaveReport,
-    SaveReportd,
     StudyReader,
     ToSliceSet,
     ToSliceSetd,
-    studies_in,
 )
 from medmllm_plugin.transforms.reading import read_volume
-from medmllm_plugin.transforms.recipes import settings_of
 from medmllm_plugin.transforms.slices import SlicePlan
-from medmllm_plugin.volume import Volume
-from tests.builders import OBLIQUE, a_dataset, save, set_pixels, write_cr, write_ct_series, write_nifti
-from tests.values import a_said_finding, a_said_reply
+from tests.builders import OBLIQUE, write_cr, write_nifti
+from tests.monai_images import a_study, same_pictures
 
 # MONAI tries a decoder for GPUs whenever LoadImage is made, and warns that it isn't there
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 
-DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
-BUNDLE = Path(medmllm_plugin.__file__).parent / "monai_bundle"
-
-BOXED = a_said_finding(box={"picture": 1, "bbox_2d": [28, 28, 56, 56]})
-
-
-def a_study(folder: Path, **options: Any) -> Path:
-    """A CT of 12 slices of 32 x 40 pixels."""
-    write_ct_series(folder, **({"slices": 12, "rows": 32, "columns": 40, "spacing": (1.5, 1.2)} | options))
-    return folder
-
 
 def an_image(folder: Path, **options: Any) -> MetaTensor:
     return LoadStudy(ensure_channel_first=True)(a_study(folder, **options))
-
-
-def a_model(*findings: dict[str, Any]) -> ScriptedModel:
-    return ScriptedModel([a_said_reply(*findings)] * 4)
-
-
-def same_pictures(one: SliceSet, other: SliceSet) -> bool:
-    """Whether pictures, sources and places are the same."""
-    return len(one) == len(other) and all(
-        np.array_equal(a.pixels, b.pixels)
-        and a.source == b.source
-        and a.to_patient is not None
-        and b.to_patient is not None
-        and np.allclose(a.to_patient, b.to_patient, atol=1e-6)
-        for a, b in zip(one.slices, other.slices, strict=True)
-    )
 
 
 @pytest.mark.parametrize("orientation", [(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)])
@@ -415,289 +364,3 @@ def test_transforms_are_picklable_and_open_their_model_late() -> None:
 
     with pytest.raises(SettingsError, match=r"nowhere\.json"):
         again.transforms[2].model.open()
-
-
-def test_a_model_given_open_is_shared_and_its_plan_is_used(tmp_path: Path) -> None:
-    model = LazyModel.of(a_model(a_said_finding()))
-
-    shown = ToSliceSet(model=model, size=56)(LoadStudy(as_volume=True)(a_study(tmp_path)))
-    report = ReadFindings(model=model)(shown)
-
-    assert len(shown) == 12
-    assert max(shown.picture(1).pixels.shape[:2]) == 56
-    assert report.outcome is Outcome.FINDINGS
-    with pytest.raises(SettingsError, match="no task is named 'guess'"):
-        ReadFindings(model=model, task="guess")
-
-
-@pytest.mark.parametrize(
-    "between",
-    [
-        [],
-        [Orientationd("image", axcodes="PIR", labels=None), Flipd("image", 0)],
-        [Spacingd("image", pixdim=(1.0, 1.0, 3.0)), CenterSpatialCropd("image", (30, 30, 6))],
-    ],
-    ids=["as read", "turned", "resampled and cropped"],
-)
-def test_a_report_and_its_srs_cite_images_of_the_study_at_the_true_place(
-    tmp_path: Path, between: list[Any]
-) -> None:
-    study = a_study(tmp_path / "study")
-    transforms = Compose(
-        [
-            LoadStudyd("image", ensure_channel_first=True),
-            *between,
-            ToSliceSetd("image", output_keys="slices", count=4, size=112),
-            ReadFindingsd("slices", model=a_model(BOXED)),
-            SaveReportd("report", output_dir=tmp_path / "out"),
-        ],
-        lazy=True,
-    )
-
-    item = transforms({"image": str(study)})
-
-    folder = Path(item["report_folder"])
-    planes = {one.source: one.to_patient for one in read_volume([study]).planes}
-    assert {path.name for path in folder.iterdir()} >= {
-        "report.json",
-        "report.html",
-        "findings.dcm",
-        "report.dcm",
-    }
-    report = Report.from_json(json.loads((folder / "report.json").read_text("utf-8")))
-    assert report == item["report"]
-    (finding,) = report.findings
-    assert finding.center_mm is not None
-    middle = item["slices"].to_patient(1, [41.5, 41.5])
-    np.testing.assert_allclose(finding.center_mm, middle, atol=0.006)
-    matrix = planes[finding.images[0]]
-    assert matrix is not None
-    assert abs(apply(np.linalg.inv(matrix), finding.center_mm)[2]) <= 1.01
-    assert folder.name == report.study.series_instance_uid
-    assert dcmread(folder / "findings.dcm").PatientID == "T1"
-
-
-def test_a_file_has_a_report_without_sr(tmp_path: Path) -> None:
-    path = write_nifti(tmp_path / "ct.nii.gz", np.zeros((40, 40, 4), np.int16), np.diag([1.0, 1, 2, 1]))
-    transforms = Compose(
-        [
-            LoadStudyd("image", modality="CT"),
-            ToSliceSetd("image", output_keys="slices", size=112),
-            ReadFindingsd("slices", model=a_model(BOXED)),
-            SaveReportd(output_dir=tmp_path / "out"),
-        ]
-    )
-
-    item = transforms({"image": str(path)})
-
-    folder = Path(item["report_folder"])
-    assert folder.name.startswith("ct-")
-    assert not list(folder.rglob("*.dcm"))
-    assert item["report"].notes[-1] == NO_SR
-
-
-def test_an_sr_is_refused_for_headers_of_other_images(tmp_path: Path) -> None:
-    shown = ToSliceSet(count=3, size=56)(LoadStudy(as_volume=True)(a_study(tmp_path / "a")))
-    report = ReadFindings(model=a_model(BOXED))(shown)
-    other = a_study(tmp_path / "b")
-
-    with pytest.raises(StudyError, match="without 3 of the images"):
-        SaveReport(tmp_path / "out")(report, shown, other)
-
-    assert not (tmp_path / "out").exists()
-
-
-def test_each_folder_zip_and_file_is_a_study(tmp_path: Path) -> None:
-    a_study(tmp_path / "b")
-    write_nifti(tmp_path / "a.nii.gz", np.zeros((3, 3, 3), np.int16), np.eye(4))
-    write_cr(tmp_path / "film")
-    (tmp_path / "notes.txt").write_text("no study", "utf-8")
-
-    found = studies_in(tmp_path)
-
-    assert [one["image"] for one in found] == [
-        str(tmp_path / "a.nii.gz"),
-        str(tmp_path / "b"),
-        [str(tmp_path / "film")],
-    ]
-    with pytest.raises(StudyError, match="found no study"):
-        studies_in(tmp_path / "nowhere")
-
-
-def test_a_study_that_is_refused_stops_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    a_study(tmp_path / "1", tilt=0.3)
-    a_study(tmp_path / "2", seed="second")
-    dataset = Dataset(studies_in(tmp_path), LoadStudyd("image"))
-    done: list[Any] = []
-    evaluator = ReportEvaluator(dataset, lambda item: done.append(item) or item)
-
-    with pytest.raises(StudyError, match="found 1 of 2 studies that were refused"):
-        evaluator.run()
-
-    assert len(done) == 1
-    assert "study 1 of 2: the stack is sheared" in caplog.text
-    assert isinstance(LoadStudy(as_volume=True)(tmp_path / "1"), Volume)
-
-
-def bundle(name: str) -> Any:
-    return json.loads((BUNDLE / "configs" / name).read_text("utf-8"))
-
-
-def test_the_metadata_of_the_bundle_are_whole_and_agree_with_the_pins() -> None:
-    metadata = bundle("metadata.json")
-    root = Path(__file__).parents[1]
-    pins = dict(
-        line.split("==")
-        for line in (root / "constraints.txt").read_text("utf-8").splitlines()
-        if "==" in line and line[0] != "#"
-    )
-
-    assert set(DEFAULT_METADATA) <= set(metadata)
-    assert metadata["version"] == medmllm_plugin.__version__
-    assert metadata["version"] in metadata["changelog"]
-    assert [metadata[f"{name}_version"] for name in ("monai", "pytorch", "numpy")] == [
-        pins[name] for name in ("monai", "torch", "numpy")
-    ]
-    required = metadata["required_packages_version"]
-    assert required == {"medmllm-plugin": medmllm_plugin.__version__, "transformers": pins["transformers"]}
-    for tensor in (
-        *metadata["network_data_format"]["inputs"].values(),
-        *metadata["network_data_format"]["outputs"].values(),
-    ):
-        assert {
-            "type",
-            "format",
-            "num_channels",
-            "spatial_shape",
-            "dtype",
-            "value_range",
-            "is_patch_data",
-            "channel_def",
-        } <= set(tensor)
-
-
-def test_the_bundle_has_all_properties_of_an_inference_workflow(tmp_path: Path) -> None:
-    a_study(tmp_path / "one")
-    workflow = ConfigWorkflow(
-        str(BUNDLE / "configs" / "inference.json"),
-        workflow_type="infer",
-        logging_file=False,
-        dataset_dir=str(tmp_path),
-    )
-
-    workflow.initialize()
-
-    assert workflow.check_properties() == []
-
-
-def test_the_bundle_is_run_by_monai_and_reads_as_medmllm_read_does(tmp_path: Path) -> None:
-    study = tmp_path / "studies" / "one"
-    write_study(study, seed=500000, slices=24)
-    (study / "truth.json").unlink()
-
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "monai.bundle", "run"),
-            *("--config_file", BUNDLE / "configs" / "inference.json"),
-            *("--dataset_dir", tmp_path / "studies", "--output_dir", tmp_path / "out"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-    assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "out").iterdir()
-    report = Report.from_json(json.loads((folder / "report.json").read_text("utf-8")))
-    expected = pipeline.read(study).report
-    assert report.findings == expected.findings
-    assert (report.outcome, report.raw_reply) == (expected.outcome, expected.raw_reply)
-    assert (folder / "findings.dcm").is_file()
-
-
-def test_colours_stay_colours(tmp_path: Path) -> None:
-    colours = np.random.default_rng(2).integers(0, 255, (8, 6, 3)).astype(np.uint8)
-    capture = a_dataset(sop_class=SecondaryCaptureImageStorage, modality="OT")
-    set_pixels(capture, colours, photometric="RGB")
-    path = save(capture, tmp_path / "capture.dcm")
-    image = LoadStudy(ensure_channel_first=True)(path)
-
-    volume = to_volume(Flip(1)(image))
-
-    assert image.shape == (3, 6, 8, 1)
-    assert np.array_equal(volume.read_plane(0), colours)
-    assert volume.planes[0].source == read_volume([path]).planes[0].source
-    assert torch.equal(LoadStudy()(path).movedim(-1, 0).as_tensor(), image.as_tensor())
-
-
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
-@pytest.mark.parametrize("axes", ["RAI", "PIR", "ASL"])
-def test_other_files_keep_their_stored_axes_too(tmp_path: Path, suffix: str, axes: str) -> None:
-    values = np.random.default_rng(1).integers(-1000, 1000, (5, 6, 7)).astype(np.int16)
-    image = SimpleITK.GetImageFromArray(values)
-    image.SetSpacing((0.7, 0.8, 2.5))
-    image.SetOrigin((10, -20, 30))
-    image = SimpleITK.DICOMOrient(image, axes)
-    path = tmp_path / f"image{suffix}"
-    SimpleITK.WriteImage(image, str(path))
-
-    ours = LoadStudy(modality="MR")(path)
-
-    lps = np.eye(4)
-    lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    lps[:3, 3] = image.GetOrigin()
-    assert isinstance(ours, MetaTensor)
-    np.testing.assert_array_equal(ours.numpy(), SimpleITK.GetArrayFromImage(image).T)
-    np.testing.assert_allclose(ours.affine.numpy(), np.diag([-1, -1, 1, 1]) @ lps, atol=1e-9)
-
-
-def test_the_volume_asked_for_is_read_of_a_file_of_several(tmp_path: Path) -> None:
-    values = np.random.default_rng(1).integers(0, 100, (4, 5, 6, 3)).astype(np.int16)
-    path = write_nifti(tmp_path / "several.nii", values, np.diag([2.0, 2, 2, 1]))
-
-    image = LoadStudy(volume=2)(path)
-
-    np.testing.assert_array_equal(image.numpy(), values[..., 2])
-
-
-@pytest.mark.skipif(
-    not (DATA / "ct_lung_ibsi1").is_dir(), reason="needs the evaluation data: set MEDMLLM_DATA"
-)
-def test_one_case_as_dicom_and_as_nifti_is_one_image() -> None:
-    turn = Orientation("RAS", labels=None)
-    load = LoadStudy(ensure_channel_first=True, modality="CT")
-
-    dicom = turn(load(DATA / "ct_lung_ibsi1" / "dicom"))
-    nifti = turn(load(DATA / "ct_lung_ibsi1" / "nifti" / "image" / "phantom.nii.gz"))
-
-    assert torch.equal(dicom.as_tensor(), nifti.as_tensor())
-    assert torch.allclose(dicom.affine, nifti.affine, atol=1e-3)
-
-
-@pytest.mark.skipif(
-    not (DATA / "d2n_gantrytilting").is_dir(), reason="needs the evaluation data: set MEDMLLM_DATA"
-)
-def test_a_tilted_head_is_refused_and_straightened_by_name() -> None:
-    study = DATA / "d2n_gantrytilting"
-
-    with pytest.raises(GeometryError, match="gantry tilt"):
-        LoadStudy()(study)
-
-    image = LoadStudy(resample=True)(study)
-    assert isinstance(image, MetaTensor)
-    axes = image.affine[:3, :3] / image.affine[:3, :3].norm(dim=0)
-    assert torch.allclose(axes.T @ axes, torch.eye(3, dtype=torch.float64), atol=1e-4)
-
-
-def test_a_recipe_is_a_plan_and_settings_go_before_it(tmp_path: Path) -> None:
-    volume = LoadStudy(as_volume=True)(a_study(tmp_path))
-
-    shown = ToSliceSet(plan="medgemma-ct,size=112", count=3)(volume)
-
-    assert same_pictures(
-        shown, SlicePlan(**{**settings_of("medgemma-ct,size=112"), "count": 3}).apply(volume)
-    )
-    assert len(shown) == 3
-    with pytest.raises(SettingsError):
-        ToSliceSet(plan="no-such-recipe")
