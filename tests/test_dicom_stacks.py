@@ -99,6 +99,14 @@ def test_magnitude_goes_before_phase(tmp_path: Path) -> None:
     assert {h.ImageType[2] for h in read_volume([tmp_path]).headers} == {"M"}
 
 
+def test_water_goes_before_the_fat_of_a_dixon_series(tmp_path: Path) -> None:
+    fat, water = (["DERIVED", "PRIMARY", "DIXON", part] for part in ("FAT", "WATER"))
+    write_mr_series(tmp_path / "a", slices=3, ImageType=fat, InstanceNumber=1)
+    write_mr_series(tmp_path / "b", slices=3, ImageType=water, InstanceNumber=2)
+
+    assert {h.ImageType[3] for h in read_volume([tmp_path]).headers} == {"WATER"}
+
+
 def test_repeated_volumes_that_nothing_tells_apart_give_the_first(tmp_path: Path) -> None:
     write_mr_series(tmp_path / "a", slices=3, change=lambda k, d: setattr(d, "InstanceNumber", 10 + k))
     write_mr_series(tmp_path / "b", slices=3, change=lambda k, d: setattr(d, "InstanceNumber", 11 + k))

@@ -25,6 +25,8 @@ _NOT_MAGNITUDE = frozenset(
     {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY", "B0", "B0 MAP", "FIELD_MAP", "VELOCITY"}
 )
 """Words of Image Type or Frame Type for MR images that show no anatomy by their brightness."""
+_FAT = frozenset({"F", "FAT", "FF", "FAT_FRACTION", "R2_STAR", "T2_STAR"})
+"""Words of Image Type or Frame Type for what a Dixon series shows beside what a radiologist reads first."""
 _TIMES = ("temporal position", "trigger time", "cardiac phase", "frame time", "acquisition time")
 """Of `TRAITS` those by which images at one place follow each other."""
 
@@ -111,8 +113,13 @@ def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
 
 
 def best_stack(stacks: Sequence[Stack]) -> Stack:
-    """The largest; among stacks of one size magnitude goes before phase, then the first is taken."""
-    return max(stacks, key=lambda stack: (len(stack.frames), _is_magnitude(stack.frames[0])))
+    """The largest; of one size magnitude goes before phase and Dixon fat last, then the first is taken."""
+
+    def rank(stack: Stack) -> tuple[int, bool, bool]:
+        words = _image_words(stack.frames[0])
+        return len(stack.frames), not words & _NOT_MAGNITUDE, not words & _FAT
+
+    return max(stacks, key=rank)
 
 
 def named_stack(stacks: Sequence[Stack], wanted: int | str, where: str) -> Stack:
@@ -168,9 +175,8 @@ def is_stack(stack: Stack) -> bool:
     return len(gaps) == 0 or bool(gaps.min() >= SAME_PLACE)
 
 
-def _is_magnitude(frame: Frame) -> bool:
-    words = *frame.traits.get("image type", ()), *frame.traits.get("complex component", ())
-    return not _NOT_MAGNITUDE & set(map(str, words))
+def _image_words(frame: Frame) -> set[str]:
+    return {str(word) for name in ("image type", "complex component") for word in frame.traits.get(name, ())}
 
 
 def _unplaced(frames: Sequence[Frame]) -> Stack:
