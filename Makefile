@@ -10,7 +10,7 @@ PYTEST_FLAGS ?=
 
 RUN := $(VENV)/bin/python -m
 SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-dicomweb postgresql chromium \
-  gcc libc6-dev python3-dev
+  gcc libc6-dev python3-dev cmake
 IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help

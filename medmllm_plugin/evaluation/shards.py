@@ -1,0 +1,79 @@
+"""A run over several processes, each with a model of its own and a file of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from pathlib import Path
+
+from medmllm_plugin.evaluation.benchmark import Item
+from medmllm_plugin.evaluation.records import file_of
+
+LOOK = 1.0
+"""Seconds between two looks at how far the processes are."""
+
+
+def run(
+    items: Sequence[Item],
+    model: str,
+    *,
+    out: Path,
+    seed: int,
+    batch: int,
+    jobs: int,
+    progress: Callable[[int, int, float], None],
+) -> None:
+    """Run all items in several processes; a shard for each.
+
+    Args:
+        items: All items of the run.
+        model: A name that `registry.open_model` knows.
+        out: The run's folder, see `run.begin`.
+        seed: As `run.run`.
+        batch: As `run.run`.
+        jobs: How many processes.
+        progress: As `run.run`, without the seconds.
+
+    Raises:
+        MedMLLMError: The first error of a process, when all have ended.
+    """
+    from medmllm_plugin.evaluation.run import head_of
+
+    head = head_of(out)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
+        pending = {
+            pool.submit(_one, head["benchmark"], head["data"], len(items), model, out, seed, (k, jobs), batch)
+            for k in range(1, jobs + 1)
+        }
+        futures = list(pending)
+        while pending:
+            _, pending = wait(pending, timeout=LOOK)
+            progress(sum(_lines(file_of(out, (k, jobs))) for k in range(1, jobs + 1)), len(items), 0.0)
+    for future in futures:
+        future.result()
+
+
+def _one(
+    name: str,
+    data: str,
+    most: int,
+    model: str,
+    out: Path,
+    seed: int,
+    shard: tuple[int, int],
+    batch: int,
+) -> None:
+    """What one process does."""
+    from medmllm_plugin import registry
+    from medmllm_plugin.evaluation.benchmarks import benchmark
+    from medmllm_plugin.evaluation.run import items_of
+    from medmllm_plugin.evaluation.run import run as run_shard
+
+    items = items_of(benchmark(name), Path(data), most=most)
+    run_shard(items, registry.open_model(model), out=out, seed=seed, shard=shard, batch=batch)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
