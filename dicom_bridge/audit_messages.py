@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 
 from medmllm_plugin.dicom_bridge.audit import STARTED, STOPPED, Hop, stamp
 from medmllm_plugin.dicom_bridge.node_settings import Tls
+from medmllm_plugin.dicom_bridge.reloading import EVENT
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.errors import OutputError
 
@@ -27,6 +28,7 @@ _TIMEOUT_S = 10.0
 _ACTIVITY = ("110100", "Application Activity")
 _ACCESSED = ("110103", "DICOM Instances Accessed")
 _TRANSFERRED = ("110104", "DICOM Instances Transferred")
+_ALERT, _CONFIGURED = ("110113", "Security Alert"), ("110131", "Software Configuration")
 _START, _STOP = ("110120", "Application Start"), ("110121", "Application Stop")
 _APPLICATION, _SOURCE, _DESTINATION = (
     ("110150", "Application"),
@@ -135,6 +137,9 @@ def message_of(hop: Hop, *, node: str, ae_title: str) -> bytes | None:
     us = (f"{ae_title}@{node}", f"AETITLES={ae_title}")
     if hop.event in (STARTED, STOPPED):
         message = _begun(hop, _ACTIVITY, "E", kind=_START if hop.event == STARTED else _STOP)
+        _participant(message, *us, role=_APPLICATION)
+    elif hop.event == EVENT:
+        message = _begun(hop, _ALERT, "E", outcome="0" if hop.details.get("taken") else "4", kind=_CONFIGURED)
         _participant(message, *us, role=_APPLICATION)
     elif hop.event == "received":
         message = _begun(hop, _TRANSFERRED, "C")

@@ -19,15 +19,16 @@ from medmllm_plugin.models.wrapped import Wrapped
 class Remembering(Wrapped):
     """A model whose replies are kept in a folder, and that never asks twice what it was told."""
 
-    def __init__(self, model: Model, folder: Path) -> None:
+    def __init__(self, model: Model, folder: Path, *, asks: bool = True) -> None:
         """Take a model.
 
         Args:
             model: Who is asked.
             folder: Where replies are kept, one file each; made when there is one.
+            asks: Whether the model is asked for what isn't kept; else that is an error.
         """
         super().__init__(model)
-        self._folder = folder
+        self._folder, self._asks = folder, asks
 
     def replies(
         self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
@@ -35,11 +36,15 @@ class Remembering(Wrapped):
         """As `Model.replies`; each is on disk before it is given.
 
         Raises:
-            OutputError: If a reply can't be kept.
+            OutputError: If a reply can't be kept, or isn't kept and the model is not to be asked.
         """
         paths = [self._folder / f"{self._key(one)}.json" for one in asks]
         known = {path: reply for path in paths if (reply := _read(path)) is not None}
         open_asks = {path: one for path, one in zip(paths, asks, strict=True) if path not in known}
+        if open_asks and not self._asks:
+            raise OutputError(
+                f"{self._folder}: found no reply to one of {len(paths)} questions, expected all"
+            )
         if open_asks:
             said = self._model.replies(list(open_asks.values()), progress=progress, cancel=cancel)
             for path, reply in zip(open_asks, said, strict=True):
@@ -49,7 +54,7 @@ class Remembering(Wrapped):
 
     def forget(self) -> None:
         """Ask anew from here on."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        forget(self._folder)
 
     def _key(self, ask: Ask) -> str:
         """What two asks share only if the same model is asked the same."""
@@ -60,6 +65,11 @@ class Remembering(Wrapped):
             str(ask.temperature),
         )
         return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def forget(folder: Path) -> None:
+    """Delete the replies that are kept in a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> Reply | None:

@@ -59,11 +59,15 @@ class CommitmentAnswers:
             calling_ae: Our title.
         """
         self._holds, self._calling_ae = holds, calling_ae
-        self._peers = {one.ae_title.strip(): one for one in peers}
+        self.know(peers)
         self._waiting: queue.Queue[tuple[Association, Dataset] | None] = queue.Queue(_MOST_QUESTIONS)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="medmllm-commitment", daemon=True)
         self._thread.start()
+
+    def know(self, peers: Iterable[Peer]) -> None:
+        """Take whom we know from now on."""
+        self._peers = {one.ae_title.strip(): one for one in peers}
 
     def on_action(self, event: evt.Event) -> tuple[int, None]:
         """Take an N-ACTION of pynetdicom."""

@@ -98,7 +98,9 @@ class DimseService:
         Raises:
             SettingsError: If that port can't be listened on.
         """
-        self._admission, self._spool = admission, spool
+        self._spool = spool
+        self.admission = admission
+        """Who may connect from now on."""
         self._received, self._admit, self._ended = received, admit, ended
         self._limits = limits or Limits()
         self._answers = CommitmentAnswers(holds, peers, calling_ae=admission.ae_title)
@@ -127,6 +129,10 @@ class DimseService:
         """Where TLS is listened for."""
         if tls is not None:
             self._listen(tls)
+
+    def know(self, peers: Iterable[Peer]) -> None:
+        """Have answers to questions for storage commitment go to these peers."""
+        self._answers.know(peers)
 
     def hand_over(self, connection: socket.socket, address: tuple[str, int]) -> None:
         """Serve a connection that nothing was read from."""
@@ -176,7 +182,7 @@ class DimseService:
     def _shake_hands(self, tls: TlsPort, connection: socket.socket, address: tuple[str, int]) -> None:
         """Agree on keys with a stranger, who keeps nobody else waiting."""
         try:
-            if not self._admission.knows(address[0]):
+            if not self.admission.knows(address[0]):
                 raise OSError("an address that may not connect")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.settimeout(HANDSHAKE_S)
@@ -188,7 +194,7 @@ class DimseService:
 
     def _on_requested(self, event: evt.Event) -> None:
         request = event.assoc.requestor
-        reason = self._admission.refused(
+        reason = self.admission.refused(
             calling=titled(request.primitive.calling_ae_title),
             called=titled(request.primitive.called_ae_title),
             address=str(request.address),

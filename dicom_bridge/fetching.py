@@ -28,6 +28,14 @@ class Fetcher:
     def __init__(self, settings: NodeSettings, store: Store, jobs: Jobs) -> None:
         """Take whom to ask; nothing is asked yet."""
         self._settings, self._store, self._jobs = settings, store, jobs
+        self._left: list[Archive] = []  # which may still be asked something
+        self._counts = _archive(settings, settings.complete_by)
+        self._priors = _archive(settings, settings.prior_from)
+
+    def take(self, settings: NodeSettings) -> None:
+        """Ask whom other settings name."""
+        self._left += [one for one in (self._counts, self._priors) if one is not None]
+        self._settings = settings
         self._counts = _archive(settings, settings.complete_by)
         self._priors = _archive(settings, settings.prior_from)
 
@@ -59,7 +67,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Let go of connections."""
-        for one in (self._counts, self._priors):
+        for one in (*self._left, self._counts, self._priors):
             if one is not None:
                 one.close()
 

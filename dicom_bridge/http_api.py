@@ -20,7 +20,6 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from medmllm_plugin import __version__, tasks
-from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge import health, http_jobs, http_stow, http_studies, listing, steering
 from medmllm_plugin.dicom_bridge.http_guard import Guard
 from medmllm_plugin.dicom_bridge.metrics import CONTENT_TYPE, Metrics
@@ -46,21 +45,18 @@ _PAGE = {
 """Files of the status page, beside its `page.html`."""
 
 
-def app(
-    node: Node, desk: Desk, config: Settings | None = None, *, ending: threading.Event | None = None
-) -> ASGIApp:
+def app(node: Node, desk: Desk, *, ending: threading.Event | None = None) -> ASGIApp:
     """The whole API of a node, guarded.
 
     Args:
         node: A node that was started.
         desk: Takes readings on request.
-        config: Where models have names of the user's.
         ending: Set when those who watch are to be let go.
 
     Raises:
         SettingsError: If there is to be a token and it isn't there.
     """
-    settings, end = config or Settings(), ending or threading.Event()
+    end = ending or threading.Event()
     api = FastAPI(
         title="MedMLLM node",
         version=__version__,
@@ -71,9 +67,9 @@ def app(
         # addresses of STOW-RS hold UIDs, which no trace shall carry away
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    api.include_router(_about(node, desk, settings, end))
-    api.include_router(http_studies.router(node, settings))
-    api.include_router(http_jobs.router(node, desk, settings, end))
+    api.include_router(_about(node, desk, end))
+    api.include_router(http_studies.router(node))
+    api.include_router(http_jobs.router(node, desk, end))
     api.include_router(http_stow.router(node))
     api.include_router(_page())
     api.add_exception_handler(AnyHTTPException, _http_error)
@@ -84,7 +80,7 @@ def app(
     return Guard(_Caught(api), settings=node.settings)
 
 
-def _about(node: Node, desk: Desk, config: Settings, ending: threading.Event) -> APIRouter:
+def _about(node: Node, desk: Desk, ending: threading.Event) -> APIRouter:
     routes = APIRouter(tags=["node"])
     metrics, watchers = Metrics(node, desk), [0]
 
@@ -99,12 +95,17 @@ def _about(node: Node, desk: Desk, config: Settings, ending: threading.Event) ->
             "ae_title": settings.ae_title,
             "port": node.port,
             "model": settings.model,
-            "models": steering.model_names(settings, config),
+            "models": steering.model_names(settings, node.config),
             "tasks": [{"name": name, "summary": summary} for name, summary in tasks.all_tasks()],
             "states": [one.value for one in State],
             "outputs": sorted(settings.outputs),
             "dicom_web": "/dicom-web",
         }
+
+    @routes.post("/api/node/reload", summary="Read the settings file again")
+    def reload() -> dict[str, Any]:
+        """`changed`: the fields that did; 400 with why if the file can't be used, and nothing changed."""
+        return {"changed": node.reload()}
 
     @routes.get("/health/live", summary="Whether the program runs")
     def live() -> dict[str, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from fastapi import HTTPException
 from fastapi.responses import FileResponse, Response
 
 from medmllm_plugin.sliceset import picture_name
+from medmllm_plugin.writing import PAGE
+
+PICTURES_S = 5.0
+"""How long a request waits for pictures that are about to be made."""
 
 PAGE_POLICY = (
     "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
@@ -25,8 +30,9 @@ def report(folder: Path) -> Response:
 
 
 def page(folder: Path) -> Response:
-    """`report.html`."""
-    answer = _file(folder / "report.html", "text/html; charset=utf-8")
+    """`report.html`, once it is made."""
+    _wait_for_pictures(folder)
+    answer = _file(folder / PAGE, "text/html; charset=utf-8")
     answer.headers["Content-Security-Policy"] = PAGE_POLICY
     return answer
 
@@ -43,7 +49,8 @@ def dicom_object(folder: Path, name: str, known: Collection[str]) -> Response:
 
 
 def picture(folder: Path, number: int) -> Response:
-    """A picture as it was shown to the model, by its number from 1."""
+    """A picture as it was shown to the model, by its number from 1, once it is made."""
+    _wait_for_pictures(folder)
     return _file(folder / "pictures" / picture_name(number), "image/png")
 
 
@@ -63,6 +70,21 @@ def brief(folder: Path) -> dict[str, Any] | None:
         "notes": said.get("notes", []),
         "model": (said.get("provenance") or {}).get("model"),
     }
+
+
+def _wait_for_pictures(folder: Path) -> None:
+    """Give the node a moment: it makes pictures and page once a report is delivered.
+
+    Raises:
+        HTTPException: If they aren't there then; they may be later.
+    """
+    until = time.monotonic() + PICTURES_S
+    while not (folder / PAGE).is_file():
+        if not (folder / "report.json").is_file():
+            return  # the report isn't here at all, which is told by whoever looks for a file
+        if time.monotonic() > until:
+            raise HTTPException(503, "its pictures are not made yet; ask again", {"Retry-After": "2"})
+        time.sleep(0.05)
 
 
 def _file(path: Path, kind: str) -> Response:

@@ -14,11 +14,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
-from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge import http_files, listing, steering
 from medmllm_plugin.dicom_bridge.http_stow import IDLE_S
 from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.on_request import ENDED, FILES, Desk, Job, JobState, Wish, file_end
+from medmllm_plugin.place import Place, Triple
 
 EVENT_S = 0.2
 """How often the progress of a job is looked at while somebody follows it, seconds."""
@@ -33,6 +33,15 @@ class Exchanged(BaseModel):
 
     question: str = Field(max_length=4000)
     answer: str = Field(max_length=20_000)
+
+
+class Where(BaseModel):
+    """A place in the patient, such as a mark that somebody put into the images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    center_mm: Triple = Field(description="LPS millimetres: x to the left, y to the back, z to the head")
+    size_mm: Triple = Field((30.0, 30.0, 30.0), description="along the same axes")
 
 
 class How(BaseModel):
@@ -50,6 +59,8 @@ class How(BaseModel):
     evidence: bool = Field(False, description="whether each finding is put to the test with changed pictures")
     language: str = Field("en", max_length=16)
     seed: int = Field(0, ge=0, lt=2**31)
+    focus: list[str] = Field(default=[], max_length=50, description="keys of sites: nothing else is asked")
+    place: Where | None = Field(None, description="what is asked about; `series` says in which frame it is")
 
 
 class OfStudy(How):
@@ -59,7 +70,7 @@ class OfStudy(How):
     prior: str | None = Field(None, max_length=64, description="an earlier one, to compare with: UID or key")
 
 
-def router(node: Node, desk: Desk, config: Settings, ending: threading.Event) -> APIRouter:
+def router(node: Node, desk: Desk, ending: threading.Event) -> APIRouter:
     """The routes, for a node and its desk, until it ends."""
     routes = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
@@ -84,9 +95,14 @@ def router(node: Node, desk: Desk, config: Settings, ending: threading.Event) ->
     def checked(how: How) -> dict[str, Any]:
         if not desk.has_room():
             raise HTTPException(503, "too many jobs wait; try again later", {"Retry-After": "30"})
-        said = how.model_dump(exclude={"study", "prior", "history"})
-        steering.check_wishes(said, node.settings, steering.model_names(node.settings, config))
-        return {**said, "history": tuple((one.question, one.answer) for one in how.history)}
+        said = how.model_dump(exclude={"study", "prior", "history", "place"})
+        steering.check_wishes(said, node.settings, steering.model_names(node.settings, node.config))
+        place = None
+        if how.place is not None:
+            checked = Place(center_mm=how.place.center_mm, size_mm=how.place.size_mm)
+            place = checked.center_mm, checked.size_mm
+        history = tuple((one.question, one.answer) for one in how.history)
+        return {**said, "focus": tuple(how.focus), "place": place, "history": history}
 
     @routes.get("", summary="List jobs, the newest first")
     def jobs() -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.http_api import app
 from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.on_request import Desk
@@ -49,12 +48,11 @@ class _Impatient(H11Protocol):
 class HttpServer:
     """The API of a node that was started; as a context manager beside it."""
 
-    def __init__(self, node: Node, config: Settings | None = None) -> None:
+    def __init__(self, node: Node) -> None:
         """Listen and answer.
 
         Args:
             node: A node that was started.
-            config: Where models have names of the user's.
 
         Raises:
             SettingsError: If the port can't be listened on, or the token or the certificate isn't there.
@@ -68,7 +66,8 @@ class HttpServer:
         desk: Desk | None = None
         try:
             desk = Desk(settings, node.store, node.models)
-            made = app(node, desk, config, ending=self._ending)
+            node.followers.append(desk.take)
+            made = app(node, desk, ending=self._ending)
             tls = settings.http_tls
             self._server = uvicorn.Server(
                 uvicorn.Config(

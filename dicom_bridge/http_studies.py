@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge import http_files, listing, steering
 from medmllm_plugin.dicom_bridge.jobs import ReportRow
 from medmllm_plugin.dicom_bridge.node import Node
@@ -40,7 +39,7 @@ class Urgency(BaseModel):
     priority: Priority
 
 
-def router(node: Node, config: Settings) -> APIRouter:
+def router(node: Node) -> APIRouter:
     """The routes, for a node."""
     routes = APIRouter(prefix="/api/studies", tags=["studies"])
     store = node.store
@@ -127,7 +126,7 @@ def router(node: Node, config: Settings) -> APIRouter:
     def read(key: str, wishes: Wishes) -> dict[str, str]:
         """Of a study that is kept, parked or delivered; a report on it is amended by a new version."""
         found, said = study_of(key), wishes.model_dump(exclude_none=True)
-        steering.check_wishes(said, node.settings, steering.model_names(node.settings, config))
+        steering.check_wishes(said, node.settings, steering.model_names(node.settings, node.config))
         if not steering.read_again(store, found, said):
             raise _not_now(found, "only one with images that is kept, parked or delivered can be read again")
         return {"done": "it is read as soon as may be"}

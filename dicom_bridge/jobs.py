@@ -316,6 +316,31 @@ class Jobs:
                 where = ", ".join(f"{row.destination}: {row.state}" for row in newest) or "kept here alone"
                 self._store.moved(connection, study_uid, State.DELIVERED, where, at=State.DELIVERING)
 
+    def refuse_others(self, destinations: Collection[str]) -> None:
+        """Leave to a person what waits to be delivered to a destination that the settings don't name."""
+        strange = (
+            select(deliveries.c.study_uid)
+            .join(studies, studies.c.study_uid == deliveries.c.study_uid)
+            .where(
+                studies.c.owner == self._node,
+                deliveries.c.state.in_(OPEN),
+                deliveries.c.destination.not_in(list(destinations)),
+            )
+        )
+        with self._store.engine.begin() as connection:
+            found = connection.scalars(strange.distinct()).all()
+            connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.study_uid.in_(found),
+                    deliveries.c.state.in_(OPEN),
+                    deliveries.c.destination.not_in(list(destinations)),
+                )
+                .values(state=Sent.REFUSED.value, note="the settings name no such destination any more")
+            )
+        for study_uid in found:
+            self.close_deliveries(study_uid)
+
     def hurry(self, destination: str) -> None:
         """A destination is there again: what waits for it is tried at once."""
         with self._store.engine.begin() as connection:

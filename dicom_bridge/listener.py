@@ -83,7 +83,9 @@ class Listener:
         Raises:
             SettingsError: If the port can't be listened on.
         """
-        self._port, self._admission, self._spool = port, admission, spool
+        self._port, self._spool = port, spool
+        self.admission = admission
+        """Who may connect from now on."""
         self._received, self._admit, self._hand_over, self._ended = received, admit, hand_over, ended
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -176,14 +178,14 @@ class Listener:
 
     def _answer(self, connection: socket.socket, address: tuple[str, int]) -> bool:
         """Serve a connection; True if somebody else has it now."""
-        if not self._admission.knows(address[0]):
+        if not self.admission.knows(address[0]):
             return False
         length = self._peeked(connection)
         if length > PEEKED:
             return self._handed_over(connection, address)
         request = read_request(connection.recv(length, socket.MSG_PEEK))
         calling, called = titled(request.calling_ae_title), titled(request.called_ae_title)
-        refusal = self._admission.refused(calling=calling, called=called, address=address[0])
+        refusal = self.admission.refused(calling=calling, called=called, address=address[0])
         if refusal is None and self.associations > self._port.associations:
             refusal = LOCAL_LIMIT_EXCEEDED
         if refusal is None and not is_plain(request) and self._hand_over is not None:

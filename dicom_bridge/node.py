@@ -1,33 +1,27 @@
-"""The node as a whole: receives, watches, reads, delivers, until it is told to stop.
-
-Each part is a thread that does the next thing there is to do and then waits to be woken. What a part has done
-is in the database before another takes it up, so any of them, or all, may end anywhere.
-"""
+"""The node as a whole: receives, watches, reads, delivers, until it is told to stop."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
-import secrets
 import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from medmllm_plugin.config import Settings
+from medmllm_plugin.config import Settings, load
+from medmllm_plugin.dicom_bridge import reloading
 from medmllm_plugin.dicom_bridge.associating import server_context
 from medmllm_plugin.dicom_bridge.cleaning import clean
 from medmllm_plugin.dicom_bridge.commitment import Commitments
-from medmllm_plugin.dicom_bridge.delivery import destination
+from medmllm_plugin.dicom_bridge.destinations import Destinations
 from medmllm_plugin.dicom_bridge.dimse_service import DimseService, TlsPort
 from medmllm_plugin.dicom_bridge.fetching import Fetcher
 from medmllm_plugin.dicom_bridge.indexing import Indexer
@@ -35,10 +29,12 @@ from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.layout import reachable
 from medmllm_plugin.dicom_bridge.listener import Listener, Port
 from medmllm_plugin.dicom_bridge.negotiation import Admission
-from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.node_folder import Room, make_folders, only_one
+from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, node_settings
+from medmllm_plugin.dicom_bridge.parts import Parts
+from medmllm_plugin.dicom_bridge.picturing import Pictures
 from medmllm_plugin.dicom_bridge.receiving import Limits
 from medmllm_plugin.dicom_bridge.salt import salt_of
-from medmllm_plugin.dicom_bridge.sending import Sender
 from medmllm_plugin.dicom_bridge.spool import Spool
 from medmllm_plugin.dicom_bridge.sr_profile import profile
 from medmllm_plugin.dicom_bridge.states import State
@@ -47,6 +43,7 @@ from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.dicom_bridge.watching import Watch
 from medmllm_plugin.dicom_bridge.worker import Models, Reader, begin_deliveries
 from medmllm_plugin.errors import ModelError, SettingsError
+from medmllm_plugin.outputs import printable
 from medmllm_plugin.strategies.names import strategy
 from medmllm_plugin.tasks import task
 
@@ -82,30 +79,35 @@ class Node:
             SettingsError: If something can't be used as it is, such as a folder, the database or a model.
         """
         self.settings = settings
+        """What the node is told now; see `reload`."""
+        self.config = config or Settings()
+        """Where models have names of the user's now."""
         _check_rules(settings)
-        _make_folders(settings)
-        self._parts: dict[str, list[threading.Event]] = {"watch": [], "read": [], "send": []}
+        make_folders(settings)
+        self._parts = Parts()
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self.room = _Room(settings.folder, settings.low_disk_bytes)
+        self._reloading = threading.Lock()
+        self.followers: list[Callable[[NodeSettings], None]] = []
+        """Called with settings that were taken while the node runs."""
+        self.room = Room(settings)
         """Whether there is room on the disk to take instances."""
         self.listener: Listener | None = None
         self.service: DimseService | None = None
         with ExitStack() as opened:
-            self._open(config or Settings(), opened)
+            self._open(opened)
             self._opened = opened.pop_all()
 
-    def _open(self, config: Settings, opened: ExitStack) -> None:
+    def _open(self, opened: ExitStack) -> None:
         """Open all that this node works with; `opened` closes it."""
         settings = self.settings
-        opened.callback(os.close, _only_one(settings))
+        opened.callback(os.close, only_one(settings))
         self.engine = open_database(settings.database_url)
         opened.callback(self.engine.dispose)
         self.store = Store(self.engine, salt=salt_of(settings))
         self.jobs = Jobs(
             self.store, node=settings.node, reachable=lambda: reachable(settings.folder / "spool")
         )
-        self.models = Models(config, burned_in=settings.burned_in)
+        self.models = Models(self.config, burned_in=settings.burned_in)
         self.fetcher = Fetcher(settings, self.store, self.jobs)
         opened.callback(self.fetcher.close)
         self.watch = Watch(
@@ -113,7 +115,7 @@ class Node:
             self.jobs,
             settings,
             count=self.fetcher.count,
-            completed=lambda: self._wake("read"),
+            completed=lambda: self._parts.wake("read"),
         )
         self.readers = [
             Reader(
@@ -122,20 +124,24 @@ class Node:
                 settings,
                 self.models,
                 prior=self.fetcher.prior,
-                reported=lambda: self._wake("send"),
+                reported=lambda: self._parts.wake("send"),
+                shown=lambda shown: self.pictures.put(shown),
             )
             for _ in range(settings.reads_at_once)
         ]
+        self.pictures = Pictures(
+            self.store,
+            self.jobs,
+            settings,
+            lambda study, report: self.readers[0].again(study, report),
+            wake=lambda: self._parts.wake("picture"),
+        )
         self.spool = Spool(settings.spool, durability=settings.durability)
         opened.callback(self.spool.close)
         self._take_up()
         self._commitments = Commitments()
-        self._destinations = {
-            name: destination(output, settings, self._commitments)
-            for name, output in settings.outputs.items()
-        }
-        for one in self._destinations.values():
-            opened.callback(one.close)
+        self._destinations = Destinations(settings, self.jobs, self._commitments, self._parts)
+        opened.callback(self._destinations.close)
         self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
         opened.callback(self.indexer.close)
 
@@ -153,13 +159,7 @@ class Node:
             SettingsError: If the port or a model can't be opened as the settings say.
         """
         settings = self.settings
-        limits = Limits(instance_bytes=settings.instance_bytes)
-        admission = Admission(
-            ae_title=settings.ae_title,
-            check_called_ae=settings.check_called_ae,
-            calling_aes=frozenset(settings.calling_aes),
-            networks=settings.networks,
-        )
+        limits, admission = Limits(instance_bytes=settings.instance_bytes), _admission(settings)
         self.service = DimseService(
             admission,
             self.spool,
@@ -182,20 +182,78 @@ class Node:
             hand_over=self.service.hand_over,
             ended=self._released,
         )
-        self._begin("watch", self.watch.look)
-        for name in sorted({rule.model for rule in settings.rules if rule.model} | {settings.model}):
+        self._parts.begin("watch", self.watch.look)
+        self._open_models()
+        for reader in self.readers:
+            self._parts.begin("read", partial(_read_next, reader))
+        self._destinations.start()
+        self._parts.begin("picture", self.pictures.make_next)
+        for turn in (self._beat, self._regain, self._clean):
+            self._parts.begin("beat", turn)
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the settings file again, and go by it from now on; associations and what is read go on.
+
+        Returns:
+            The fields that changed.
+
+        Raises:
+            SettingsError: If the file can't be used, or changes what only a restart can; then nothing did.
+        """
+        said: dict[str, object] = {"node": self.settings.node}
+        with self._reloading:
+            try:
+                if self.config.path is None:
+                    raise SettingsError("found no settings file that the node was started with, expected one")
+                config = load(self.config.path)
+                fields = self._take(config, node_settings(config))
+            except SettingsError as error:
+                reason = " ".join(printable(str(error)).split())[:1000]
+                log.error("the settings stay as they were: %s", reason)
+                self._told({**said, "taken": False, "error": reason})
+                raise
+            log.info("settings taken: %s", ", ".join(fields) or "nothing changed")
+            self._told({**said, "taken": True, "changed": list(fields)})
+        self._parts.wake()
+        return fields
+
+    def _take(self, config: Settings, settings: NodeSettings) -> tuple[str, ...]:
+        """Go by other settings, all of them or none; the fields that changed."""
+        before = self.settings
+        fields = reloading.changed(before, settings)
+        _check_rules(settings)
+        renamed = reloading.other_models(self.config, config)
+        models = self.models.opened_for(config, burned_in=settings.burned_in, names=_model_names(settings))
+        outputs = self._destinations.changed(settings)
+        self.models.take(config, burned_in=settings.burned_in, opened=models)
+        self.config, self.settings = config, settings
+        for follow in (self.watch.take, self.fetcher.take, self.room.take, *self.followers):
+            follow(settings)
+        for reader in self.readers:
+            reader.take(settings)
+        for service in (self.listener, self.service):
+            if service is not None:
+                service.admission = _admission(settings)
+        if self.service is not None:
+            self.service.know(settings.peers.values())
+        self._destinations.take(settings, outputs)
+        return (*fields, *(f"models.{name}" for name in renamed))
+
+    def _told(self, outcome: dict[str, object]) -> None:
+        """Say what became of the settings to whoever looks, and in the audit trail."""
+        try:
+            reloading.tell(self.settings, outcome)
+            self.store.note_node(reloading.EVENT, outcome)
+        except (OSError, SQLAlchemyError) as error:
+            log.error("what became of the settings can't be kept: %s", type(error).__name__)
+
+    def _open_models(self) -> None:
+        """Open the models that are named; one that fails for now is tried again with the first study."""
+        for name in _model_names(self.settings):
             try:
                 self.models.opened(name)
             except ModelError as error:
                 log.warning("%s", error)
-        for reader in self.readers:
-            self._begin("read", partial(_read_next, reader))
-        for name, output in self._destinations.items():
-            sender = Sender(name, output, self.jobs, settings.folder, retry_max_s=settings.retry_max_s)
-            self._begin("send", sender.send_next)
-        self._begin("", self._beat)
-        self._begin("", self._regain)
-        self._begin("", self._clean)
 
     def close(self, *, grace_s: float = 5.0) -> None:
         """Take no more, give back what is being read, and end; what isn't done is taken up again later."""
@@ -204,14 +262,13 @@ class Node:
         self._stopping.set()
         for reader in self.readers:
             reader.stop()
-        for name in self._parts:
-            self._wake(name)
+        self._parts.end()
         if self.listener is not None:
             self.listener.close(grace_s=grace_s)
         if self.service is not None:
             self.service.close(grace_s=grace_s)
-        for thread in self._threads:
-            thread.join()
+        self._parts.join()
+        self.pictures.finish()
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -227,44 +284,14 @@ class Node:
     ) -> None:
         self.close()
 
-    def _begin(self, name: str, turn: Callable[[], float]) -> None:
-        """Do a part's turns in a thread, until the node stops."""
-        woken = self._stopping
-        if name in self._parts:
-            self._parts[name].append(woken := threading.Event())
-
-        def turns() -> None:
-            failures = 0
-            while not self._stopping.is_set():
-                try:
-                    wait, failures = turn(), 0
-                except SQLAlchemyError as error:
-                    failures += 1
-                    wait = min(30.0, 0.5 * 2**failures)
-                    log.error("the database can't be used now (%s)", type(error).__name__)
-                except Exception:
-                    failures += 1
-                    wait = min(30.0, 0.5 * 2**failures)
-                    log.exception("a defect of ours; it goes on")
-                if wait > 0 and woken.wait(wait) and woken is not self._stopping:
-                    woken.clear()
-
-        thread = threading.Thread(target=turns, name=f"medmllm-{name or 'beat'}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
     def _changed(self, studies: Sequence[str]) -> None:
         for reader in self.readers:
             reader.changed(studies)
-        self._wake("watch")
+        self._parts.wake("watch")
 
     def _released(self, calling_ae: str, instances: int) -> None:
         self.watch.released(calling_ae)
-        self._wake("watch")
-
-    def _wake(self, name: str) -> None:
-        for event in self._parts[name]:
-            event.set()
+        self._parts.wake("watch")
 
     def _beat(self) -> float:
         if self.engine.dialect.name == "sqlite":
@@ -285,6 +312,7 @@ class Node:
             if mine and one.since < time.time() - LOST_S:
                 self.jobs.give_back(one, "reading it was cut short")
         self._resume(before=time.time() - LOST_S)
+        self.jobs.refuse_others(self.settings.outputs)
         return LOST_S
 
     def _clean(self) -> float:
@@ -301,6 +329,7 @@ class Node:
         """Go on with what this node was at when it ended, however it ended."""
         shutil.rmtree(self.settings.folder / "work" / self.settings.node, ignore_errors=True)
         self.jobs.take_over(self.settings.node)
+        self.pictures.take_up()
         self._resume()
 
     def _resume(self, *, before: float = math.inf) -> None:
@@ -315,8 +344,20 @@ class Node:
                 begin_deliveries(self.jobs, self.store, self.settings, one.study_uid)
             else:
                 self.jobs.close_deliveries(one.study_uid)
-        for name in self._parts:
-            self._wake(name)
+        self._parts.wake()
+
+
+def _admission(settings: NodeSettings) -> Admission:
+    return Admission(
+        ae_title=settings.ae_title,
+        check_called_ae=settings.check_called_ae,
+        calling_aes=frozenset(settings.calling_aes),
+        networks=settings.networks,
+    )
+
+
+def _model_names(settings: NodeSettings) -> list[str]:
+    return sorted({rule.model for rule in settings.rules if rule.model} | {settings.model})
 
 
 def _tls_port(settings: NodeSettings) -> TlsPort | None:
@@ -329,24 +370,6 @@ def _read_next(reader: Reader) -> float:
     return 0.0 if reader.read_next() else _TURN_S
 
 
-class _Room:
-    """Whether there is room on the disk, looked at now and then."""
-
-    def __init__(self, folder: Path, least: int) -> None:
-        self._folder, self._least = folder, least
-        self._looked, self._enough = 0.0, True
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now - self._looked > 0.5:
-            self._looked = now
-            enough = shutil.disk_usage(self._folder).free >= self._least
-            if enough != self._enough:
-                log.warning("%s free room on the disk", "again enough" if enough else "too little")
-            self._enough = enough
-        return self._enough
-
-
 def _check_rules(settings: NodeSettings) -> None:
     """That what the rules ask for is there."""
     profile(settings.sr)
@@ -356,35 +379,3 @@ def _check_rules(settings: NodeSettings) -> None:
             strategy(rule.strategy)
         except SettingsError as error:
             raise SettingsError(f"rules[{number}] {rule.name!r}: {error}") from None
-
-
-def _make_folders(settings: NodeSettings) -> None:
-    try:
-        for name in ("spool", "reports", "work"):
-            (settings.folder / name).mkdir(parents=True, exist_ok=True)
-        settings.spool.mkdir(exist_ok=True)
-        probe = settings.folder / f".{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SettingsError(
-            f"node.folder: {settings.folder} can't be written to ({error.strerror}); name another"
-        ) from error
-
-
-def _only_one(settings: NodeSettings) -> int:
-    """A lock that says that this node runs.
-
-    Raises:
-        SettingsError: If it runs already.
-    """
-    handle = os.open(settings.spool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise SettingsError(
-            f"node.node: a node named {settings.node!r} runs on {settings.folder} already; stop it, or give "
-            "this one another name"
-        ) from None
-    return handle

@@ -145,7 +145,8 @@ class NodeSettings:
     """A peer that earlier studies are fetched from, where a rule wants them."""
     model: str = "embedded"
     """As `--model` takes it, where a rule names none."""
-    reads_at_once: int = 1
+    reads_at_once: int = 4
+    """Most studies read beside each other; a model in this process answers those that wait in one call."""
     attempts: int = 3
     """How often a study is read before it is parked; a PACS that is down is tried for ever."""
     retry_max_s: float = 300.0
@@ -154,7 +155,9 @@ class NodeSettings:
     """Which objects are made, as `medmllm read --sr`."""
     unmatched: Unmatched = Unmatched.KEEP
     keep_days: float = 7.0
-    """How long a study that is done stays in the spool."""
+    """How long the images of a study that is done stay in the spool."""
+    keep_reports_days: float = 0.0
+    """How long reports on it stay, and what happened to it; 0 for ever."""
     salt_file: Path | None = None
     """A secret for the pseudonyms in logs; None for one made in the folder."""
     burned_in: BurnedIn = BurnedIn.REFUSE

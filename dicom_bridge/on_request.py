@@ -30,6 +30,7 @@ from medmllm_plugin.dicom_bridge.worker import KIND, Models, objects_of
 from medmllm_plugin.errors import CancelledError, MedMLLMError, SettingsError, StudyError
 from medmllm_plugin.opening import open_study
 from medmllm_plugin.outputs import printable, whole_folder
+from medmllm_plugin.place import Place
 from medmllm_plugin.request import Exchange
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,10 @@ class Wish:
     evidence: bool = False
     language: str = "en"
     seed: int = 0
+    focus: tuple[str, ...] = ()
+    """Keys of sites that alone are asked about."""
+    place: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    """A place in the patient that is asked about, as `place.Place` has it: centre and size."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,6 +136,10 @@ class Desk:
         self._take_up()
         self._thread = threading.Thread(target=self._work, name="medmllm-desk", daemon=True)
         self._thread.start()
+
+    def take(self, settings: NodeSettings) -> None:
+        """Go by other settings from the next job on."""
+        self._settings = settings
 
     def close(self) -> None:
         """Stop what is being read, which is begun again at the next start."""
@@ -279,6 +288,8 @@ class Desk:
             language=wish.language,
             strategy=wish.strategy,
             evidence=wish.evidence,
+            focus=wish.focus,
+            place=None if wish.place is None else Place(center_mm=wish.place[0], size_mm=wish.place[1]),
             seed=wish.seed,
             progress=tell,
             cancel=stopped,
@@ -344,6 +355,9 @@ def _read(path: Path) -> Job:
     said: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
     wish = dict(said["wish"])
     wish["history"] = tuple((one, other) for one, other in wish["history"])
+    wish["focus"] = tuple(wish.get("focus", ()))
+    if wish.get("place") is not None:
+        wish["place"] = tuple(map(tuple, wish["place"]))
     known = {name: value for name, value in said.items() if name in Job.__dataclass_fields__}
     return Job(
         **{

@@ -41,7 +41,7 @@ class Sender:
             retry_max_s: Longest wait between two tries of a report.
         """
         self._name, self._destination, self._jobs, self._folder = name, destination, jobs, folder
-        self._retry_max_s = retry_max_s
+        self.retry_max_s = retry_max_s
         self._failures = 0
 
     def send_next(self) -> float:
@@ -61,7 +61,7 @@ class Sender:
             self._failures = 0
             self._jobs.hurry(self._name)
         state = _STATES[done.certainty]
-        wait = backoff(delivery.attempts + 1, most_s=self._retry_max_s) if state is Sent.ASKED else 0.0
+        wait = backoff(delivery.attempts + 1, most_s=self.retry_max_s) if state is Sent.ASKED else 0.0
         self._jobs.sent(delivery, state, _line("; ".join(done.notes) or done.certainty.value), wait_s=wait)
         return 0.0
 
@@ -83,7 +83,7 @@ class Sender:
             self._jobs.sent(delivery, Sent.REFUSED, reason)
             return 0.0
         self._failures += 1
-        wait = backoff(delivery.attempts + 1, most_s=self._retry_max_s)
+        wait = backoff(delivery.attempts + 1, most_s=self.retry_max_s)
         self._jobs.sent(delivery, Sent.WAITING, reason, wait_s=wait)
         return min(backoff(self._failures, first_s=0.5), LONGEST_REST_S)
 

@@ -17,7 +17,6 @@ from medmllm_plugin.dicom_bridge.sr_header import (
     derived_uid,
     new_instance,
     predecessor_items,
-    referenced,
 )
 from medmllm_plugin.dicom_bridge.sr_images import StudyImages
 from medmllm_plugin.dicom_bridge.sr_items import (
@@ -29,6 +28,7 @@ from medmllm_plugin.dicom_bridge.sr_items import (
     text_item,
     uidref_item,
 )
+from medmllm_plugin.dicom_bridge.sr_references import referenced, settled
 from medmllm_plugin.report import Provenance, Report
 
 MANUFACTURER = "MedMLLM"
@@ -134,7 +134,7 @@ def document(
     sr.CurrentRequestedProcedureEvidenceSequence = DatasetSequence([evidence])
     for element in root:
         sr.add(element)
-    return sr
+    return settled(sr)
 
 
 def machine_made(

@@ -8,7 +8,7 @@ The same tree with points in the patient for boxes is the profile `points`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from pydicom.dataset import Dataset
@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from medmllm_plugin import codes
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_document import MANUFACTURER, language_item, observer_items, or_unknown
-from medmllm_plugin.dicom_bridge.sr_header import whole
 from medmllm_plugin.dicom_bridge.sr_images import StudyImages
 from medmllm_plugin.dicom_bridge.sr_items import (
     Relationship,
@@ -28,6 +27,7 @@ from medmllm_plugin.dicom_bridge.sr_items import (
     text_item,
     uidref_item,
 )
+from medmllm_plugin.dicom_bridge.sr_references import ITEM_HEAD, encoded, set_encoded, with_reference
 from medmllm_plugin.dicom_bridge.sr_statement import (
     BoxRegion,
     Number,
@@ -47,6 +47,7 @@ from medmllm_plugin.dicom_bridge.sr_words import (
     trust_words,
 )
 from medmllm_plugin.findings import Finding, Side, Status
+from medmllm_plugin.headers import InstanceFacts
 from medmllm_plugin.report import DISCLAIMER, Report
 
 _CONTAINS, _MODIFIER, _ACQUIRED = (
@@ -55,12 +56,12 @@ _CONTAINS, _MODIFIER, _ACQUIRED = (
     Relationship.HAS_ACQ_CONTEXT,
 )
 _DESCRIPTORS = {
-    "Modality": concepts.MODALITY,
-    "FrameOfReferenceUID": concepts.FRAME_OF_REFERENCE,
-    "Rows": concepts.ROWS,
-    "Columns": concepts.COLUMNS,
+    "modality": concepts.MODALITY,
+    "frame_of_reference_uid": concepts.FRAME_OF_REFERENCE,
+    "rows": concepts.ROWS,
+    "columns": concepts.COLUMNS,
 }
-"""Attributes that the library says of images, in its order."""
+"""`InstanceFacts` that the library says of images, in its order."""
 _QUALIFIERS = {"severity": concepts.SEVERITY, "change": concepts.CHANGE}
 
 
@@ -102,38 +103,41 @@ def parameters(report: Report) -> str:
     return json.dumps(known, ensure_ascii=False, separators=(",", ":"))
 
 
-def _library(images: StudyImages) -> Dataset:
+def _library(study: StudyImages) -> Dataset:
     """The Image Library (TID 1600): what a series' images share is said once, in its group (TID 1602).
 
     The rest is said of each image (TID 1601).
     """
     groups = []
-    for headers in images.series.values():
-        shared = {keyword for keyword in _DESCRIPTORS if _is_shared(headers, keyword)}
-        items = _descriptors(headers[0], shared)
-        for header in headers:
-            own = _descriptors(header, set(_DESCRIPTORS) - shared)
-            items.append(image_item(_CONTAINS, concepts.SOURCE, whole(header), *own))
-        groups.append(container(_CONTAINS, concepts.IMAGE_LIBRARY_GROUP, items))
+    for images in study.series.values():
+        own = [name for name in _DESCRIPTORS if len({getattr(image, name) for image in images}) > 1]
+        shared = _descriptors(images[0], [name for name in _DESCRIPTORS if name not in own])
+        said: dict[tuple[object, ...], bytes] = {}
+        items = [encoded(one) for one in shared]
+        for image in images:
+            values = tuple(getattr(image, name) for name in own)
+            if values not in said:
+                item = image_item(_CONTAINS, concepts.SOURCE, None, *_descriptors(image, own))
+                said[values] = encoded(item)[ITEM_HEAD:]
+            items.append(with_reference(image, said[values]))
+        group = container(_CONTAINS, concepts.IMAGE_LIBRARY_GROUP, shared or [Dataset()])
+        set_encoded(group, "ContentSequence", items)
+        groups.append(group)
     return container(_CONTAINS, concepts.IMAGE_LIBRARY, groups)
 
 
-def _is_shared(headers: Sequence[Dataset], keyword: str) -> bool:
-    return len({str(header.get(keyword) or "") for header in headers}) == 1
-
-
-def _descriptors(header: Dataset, keywords: Collection[str]) -> list[Dataset]:
-    """What is known of an image, or of all of a series, among these attributes (TID 1602)."""
+def _descriptors(image: InstanceFacts, names: Sequence[str]) -> list[Dataset]:
+    """What is known of an image, or of all of a series, among these (TID 1602)."""
     items = []
-    for keyword in (one for one in _DESCRIPTORS if one in keywords):
-        name, value = _DESCRIPTORS[keyword], header.get(keyword)
-        if keyword == "Modality":
+    for name in names:
+        concept, value = _DESCRIPTORS[name], getattr(image, name)
+        if name == "modality":
             if value in MODALITIES:
-                items.append(code_item(_ACQUIRED, name, MODALITIES[value]))
-        elif value and keyword == "FrameOfReferenceUID":
-            items.append(uidref_item(_ACQUIRED, name, value))
+                items.append(code_item(_ACQUIRED, concept, MODALITIES[value]))
+        elif value and name == "frame_of_reference_uid":
+            items.append(uidref_item(_ACQUIRED, concept, value))
         elif value:
-            items.append(num_item(_ACQUIRED, name, int(value), concepts.PIXELS))
+            items.append(num_item(_ACQUIRED, concept, value, concepts.PIXELS))
     return items
 
 

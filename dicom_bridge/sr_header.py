@@ -5,7 +5,7 @@ Built with pydicom alone: highdicom's constructor deep-copies the tree, the larg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,11 +15,12 @@ from pydicom.config import IGNORE, RAISE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
 from medmllm_plugin.dicom_bridge.sr_items import CHARACTER_SET
+from medmllm_plugin.dicom_bridge.sr_references import referenced
+from medmllm_plugin.transforms.instance_facts import facts_of
 
 _NAMESPACE = UUID("6f0f7f0c-3d0b-5b0e-9a55-0f6f3c1d8a42")
 """Root of every UID derived here; a change would break the replacement of earlier SRs."""
@@ -99,32 +100,6 @@ def new_instance(
     return instance
 
 
-def whole(header: Dataset) -> Dataset:
-    """A reference to an instance with all its frames: an item of Referenced SOP Sequence (0008,1199)."""
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = header.SOPClassUID
-    reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return reference
-
-
-def referenced(study_instance_uid: str, series: Mapping[str, Iterable[Dataset]]) -> Dataset:
-    """References to instances below their study and series (PS3.3 C.17.2.1, Table C.17-3).
-
-    Args:
-        study_instance_uid: Their study.
-        series: Headers by Series Instance UID, in the order in which they are to be listed.
-    """
-    study = Dataset()
-    study.StudyInstanceUID = study_instance_uid
-    study.ReferencedSeriesSequence = DatasetSequence()
-    for uid, headers in series.items():
-        item = Dataset()
-        item.SeriesInstanceUID = uid
-        item.ReferencedSOPSequence = DatasetSequence([whole(header) for header in headers])
-        study.ReferencedSeriesSequence.append(item)
-    return study
-
-
 def predecessor_items(documents: Sequence[Dataset], *, header: Dataset) -> list[Dataset]:
     """The items of Predecessor Documents Sequence (0040,A360): what a new document takes the place of.
 
@@ -143,7 +118,7 @@ def predecessor_items(documents: Sequence[Dataset], *, header: Dataset) -> list[
         for keyword, name in (("StudyInstanceUID", "study"), ("PatientID", "patient")):
             if str(one.get(keyword) or "") != str(header.get(keyword) or ""):
                 raise ValueError(f"the predecessor {one.SOPInstanceUID} is of another {name}")
-        items.append(referenced(one.StudyInstanceUID, {one.SeriesInstanceUID: [one]}))
+        items.append(referenced(one.StudyInstanceUID, {one.SeriesInstanceUID: [facts_of(one)]}))
     return items
 
 

@@ -14,6 +14,7 @@ from pydicom.uid import (
 )
 
 from medmllm_plugin.dicom_bridge.sr_items import CHARACTER_SET
+from medmllm_plugin.dicom_bridge.sr_references import references_in
 from medmllm_plugin.dicom_bridge.sr_rules import Issue, Level
 from medmllm_plugin.dicom_bridge.sr_tree import SrImage, SrRegion
 from medmllm_plugin.dicom_bridge.sr_values import SrDocument
@@ -94,7 +95,7 @@ def _character_set(dataset: Dataset, document: SrDocument) -> Iterator[Issue]:
 def _evidence(dataset: Dataset, document: SrDocument) -> Iterator[Issue]:
     """All that the tree refers to must be evidence; Slicer looks for it in the first series only."""
     series = [
-        [text(instance, "ReferencedSOPInstanceUID") for instance in items(one, "ReferencedSOPSequence")]
+        _instances(one)
         for keyword in _EVIDENCE
         for study in items(dataset, keyword)
         for one in items(study, "ReferencedSeriesSequence")
@@ -121,6 +122,14 @@ def _evidence(dataset: Dataset, document: SrDocument) -> Iterator[Issue]:
         yield _warning(
             _EVIDENCE[0], "the images with regions are not in its first series", "3D Slicer looks only there"
         )
+
+
+def _instances(series: Dataset) -> list[str]:
+    """SOP Instance UIDs of an item of Referenced Series Sequence (0008,1115)."""
+    plain = references_in(series)
+    if plain is not None:
+        return [instance for _, instance in plain]
+    return [text(one, "ReferencedSOPInstanceUID") for one in items(series, "ReferencedSOPSequence")]
 
 
 def _value_types(document: SrDocument) -> Iterator[Issue]:

@@ -166,18 +166,20 @@ def decimal_string(value: float) -> str:
 
 
 def image_item(
-    relationship: Relationship, name: Code | None, reference: Dataset, *children: Dataset
+    relationship: Relationship, name: Code | None, reference: Dataset | None, *children: Dataset
 ) -> Dataset:
     """An IMAGE.
 
     Args:
         relationship: How it is tied to the item it lies in.
         name: Its purpose; None where the template allows none (TID 2010 row 8).
-        reference: An item of Referenced SOP Sequence (0008,1199): SOP Class and Instance UID, maybe a frame.
+        reference: An item of Referenced SOP Sequence (0008,1199): SOP Class and Instance UID, maybe a frame;
+            None where that is added to what is encoded.
         children: What is said of it.
     """
     item = _item(relationship, "IMAGE", name, children)
-    item.ReferencedSOPSequence = DatasetSequence([reference])
+    if reference is not None:
+        item.ReferencedSOPSequence = DatasetSequence([reference])
     return item
 
 

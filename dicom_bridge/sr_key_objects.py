@@ -11,9 +11,10 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from medmllm_plugin.dicom_bridge import sr_concepts as concepts
 from medmllm_plugin.dicom_bridge.sr_document import device_items, language_item, machine_made
-from medmllm_plugin.dicom_bridge.sr_header import Series, referenced
+from medmllm_plugin.dicom_bridge.sr_header import Series
 from medmllm_plugin.dicom_bridge.sr_items import Relationship, container, image_item, text_item
 from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
+from medmllm_plugin.dicom_bridge.sr_references import referenced, settled
 from medmllm_plugin.dicom_bridge.sr_words import comment, tracking_identifier
 from medmllm_plugin.findings import Status
 from medmllm_plugin.report import DISCLAIMER, Report
@@ -86,7 +87,7 @@ def key_object_selection(
     )
     for element in root:
         document.add(element)
-    return document
+    return settled(document)
 
 
 def _lines(report: Report) -> list[str]:

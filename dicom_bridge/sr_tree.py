@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
+from pydicom.tag import Tag
 
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import clean
+from medmllm_plugin.dicom_bridge.sr_references import REFERENCES, references_in
 
 UNREADABLE = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError,
@@ -191,8 +194,8 @@ def same(one: Code, other: Code) -> bool:
 
 def read_tree(root: Dataset) -> tuple[SrItem, tuple[str, ...]]:
     """The content tree, and a line on each item that could not be read, with its place such as 1.3.2."""
-    problems: list[str] = []
-    return _item(root, "1", problems), tuple(problems)
+    reader = _Reader()
+    return reader.item(root, "1"), tuple(reader.problems)
 
 
 def read_code(sequence: Sequence[Dataset] | None) -> Code | None:
@@ -236,32 +239,65 @@ def told(what: str, problems: list[str]) -> Iterator[None]:
     problems += dict.fromkeys(f"{what}: {clean(one).split(': ')[0].rstrip('.')}" for one in said)
 
 
-def _item(source: Dataset, place: str, problems: list[str]) -> SrItem:
-    item = SrItem(relationship="", value_type="", name=None, value=None, place=place)
-    with told(f"item {place}", problems):
-        try:
-            item = replace(
-                item,
-                separate=source.get("ContinuityOfContent") != "CONTINUOUS",
-                character_set="\\".join(map(str, _many(source.get("SpecificCharacterSet")))),
-                relationship=str(source.get("RelationshipType") or ""),
-                value_type=str(source.get("ValueType") or ""),
-                name=read_code(source.get("ConceptNameCodeSequence")),
-            )
-            item = replace(item, value=_value(source, item.value_type))
-        except UNREADABLE as error:
-            problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
-    with told(f"content of item {place}", problems):
-        try:
-            content = list(source.get("ContentSequence") or ())
-        except UNREADABLE as error:
-            problems.append(f"content of item {place}: {clean(str(error))}")
-            content = []
-    children = tuple(_item(child, f"{place}.{index}", problems) for index, child in enumerate(content, 1))
-    if isinstance(item.value, SrRegion) and item.value.image is None:
-        cited = (child.value for child in children if isinstance(child.value, SrImage))
-        item = replace(item, value=replace(item.value, image=next(cited, None)))
-    return replace(item, children=children)
+class _Reader:
+    """Reads the items of one document."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._alike: dict[tuple[bytes | str, ...], SrItem] = {}
+
+    def item(self, source: Dataset, place: str) -> SrItem:
+        """An item and all below it."""
+        pattern = _pattern(source)
+        if pattern in self._alike and (images := references_in(source)) and len(images) == 1:
+            ((sop_class, instance),) = images
+            image = SrImage(sop_class_uid=sop_class, sop_instance_uid=instance)
+            return replace(self._alike[pattern], value=image, place=place)
+        told_before = len(self.problems)
+        item = self._read(source, place)
+        if pattern and item.value_type == "IMAGE" and len(self.problems) == told_before:
+            self._alike[pattern] = item
+        return item
+
+    def _read(self, source: Dataset, place: str) -> SrItem:
+        item, problems = replace(_NOTHING, place=place), self.problems
+        with told(f"item {place}", problems):
+            try:
+                item = replace(
+                    item,
+                    separate=source.get("ContinuityOfContent") != "CONTINUOUS",
+                    character_set="\\".join(map(str, _many(source.get("SpecificCharacterSet")))),
+                    relationship=str(source.get("RelationshipType") or ""),
+                    value_type=str(source.get("ValueType") or ""),
+                    name=read_code(source.get("ConceptNameCodeSequence")),
+                )
+                item = replace(item, value=_value(source, item.value_type))
+            except UNREADABLE as error:
+                problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
+        with told(f"content of item {place}", problems):
+            try:
+                content = list(source.get("ContentSequence") or ())
+            except UNREADABLE as error:
+                problems.append(f"content of item {place}: {clean(str(error))}")
+                content = []
+        children = tuple(self.item(child, f"{place}.{index}") for index, child in enumerate(content, 1))
+        if isinstance(item.value, SrRegion) and item.value.image is None:
+            cited = (child.value for child in children if isinstance(child.value, SrImage))
+            item = replace(item, value=replace(item.value, image=next(cited, None)))
+        return replace(item, children=children)
+
+
+_NOTHING = SrItem(relationship="", value_type="", name=None, value=None)
+_PATTERN = tuple(map(Tag, ("RelationshipType", "ValueType", "ConceptNameCodeSequence")))
+
+
+def _pattern(source: Dataset) -> tuple[bytes | str, ...]:
+    """The bytes of an item that says nothing but these and which image it means; else nothing."""
+    if len(source) != len(_PATTERN) + 1 or REFERENCES not in source:
+        return ()
+    found = [source.get_item(tag) if tag in source else None for tag in _PATTERN]
+    values = [one.value for one in found if isinstance(one, RawDataElement) and one.value]
+    return (*values, str(source.original_character_set)) if len(values) == len(found) else ()
 
 
 def _value(source: Dataset, value_type: str) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from medmllm_plugin import tasks
+from medmllm_plugin import codes, tasks
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
@@ -15,7 +15,7 @@ from medmllm_plugin.dicom_bridge.rules import Priority
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
 from medmllm_plugin.dicom_bridge.tables import studies
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import CodeError, SettingsError
 
 WAITING = (State.ARRIVING, State.COMPLETE)
 AT_REST = (State.KEPT, State.PARKED, State.DELIVERED)
@@ -45,6 +45,13 @@ def check_wishes(wishes: Mapping[str, Any], settings: NodeSettings, models: tupl
             f"model: found {str(model)[:100]!r}, expected one of {', '.join(models)}; others must be "
             "named in the node's settings first"
         )
+    for key in wishes.get("focus") or ():
+        try:
+            codes.site(str(key))
+        except CodeError:
+            raise SettingsError(
+                f"focus: found {str(key)[:100]!r}, expected keys of sites in codes.toml, such as lung"
+            ) from None
     for name in wishes.get("outputs") or ():
         if name not in settings.outputs:
             raise SettingsError(

@@ -239,6 +239,12 @@ class Store:
         with self.engine.begin() as connection:
             self.record(connection, study_uid, event, details)
 
+    def note_node(self, event: str, details: Mapping[str, Any]) -> None:
+        """Keep something that happened to a node and to no study."""
+        values = {"time": self.clock(), "key": "", "event": event, "details": _json(details)}
+        with self.engine.begin() as connection:
+            connection.execute(events.insert().values(**values))
+
     def _is_new_record(self, connection: Connection, one: Instance) -> bool:
         query = select(instances.c.length).where(
             instances.c.node == one.node,
@@ -306,9 +312,13 @@ class Store:
 
     def record(self, connection: Connection, study_uid: str, event: str, details: Mapping[str, Any]) -> None:
         """Keep an event of a study as part of a transaction; no name belongs into its details."""
-        said = json.dumps(details, ensure_ascii=False)
-        values = {"time": self.clock(), "key": self.key(study_uid), "event": event, "details": said}
+        key = self.key(study_uid)
+        values = {"time": self.clock(), "key": key, "event": event, "details": _json(details)}
         connection.execute(events.insert().values(**values))
+
+
+def _json(details: Mapping[str, Any]) -> str:
+    return json.dumps(details, ensure_ascii=False)
 
 
 def digest_of(came: Iterable[Instance]) -> str:

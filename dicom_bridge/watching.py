@@ -71,6 +71,10 @@ class Watch:
         self._released: dict[str, float] = {}
         self._lock = threading.Lock()
 
+    def take(self, settings: NodeSettings) -> None:
+        """Go by other settings from the next look on."""
+        self._settings = settings
+
     def released(self, calling_ae: str) -> None:
         """A sender ended its association in order."""
         with self._lock:

@@ -6,13 +6,13 @@ later. Whatever happens to one study, the next one is read.
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import shutil
 import threading
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -22,32 +22,37 @@ from medmllm_plugin import pipeline, registry
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.checkpoint import Remembering
 from medmllm_plugin.dicom_bridge.completion import images_of
+from medmllm_plugin.dicom_bridge.failures import Failures
 from medmllm_plugin.dicom_bridge.fetching import Prior
 from medmllm_plugin.dicom_bridge.jobs import Jobs, Object, ReportRow, backoff
 from medmllm_plugin.dicom_bridge.layout import lay_out
 from medmllm_plugin.dicom_bridge.node_settings import BurnedIn, NodeSettings
+from medmllm_plugin.dicom_bridge.picturing import KIND, Shown
 from medmllm_plugin.dicom_bridge.screening import screened
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
 from medmllm_plugin.dicom_bridge.watching import images_folder
 from medmllm_plugin.errors import (
     CancelledError,
+    LostDeviceError,
     MedMLLMError,
     ModelError,
     OutputError,
     ReplyError,
     RetrieveError,
+    TooLittleMemoryError,
+    UnavailableError,
 )
-from medmllm_plugin.models import Model
+from medmllm_plugin.models import Cancel, Model
+from medmllm_plugin.models.gathering import gathered
 from medmllm_plugin.outputs import printable, whole_folder
+from medmllm_plugin.report import Report
+from medmllm_plugin.writing import write_report
 
 log = logging.getLogger(__name__)
 
 MOST_BEGUN = 24
 """How often a study is begun before it is parked, whatever ended it: the program's own end, or a model that
 fails with every study."""
-
-KIND = "report"
-"""Of output folders, as `medmllm read` writes them."""
 
 _KEYS = {
     "findings.dcm": "findings_sr",
@@ -70,6 +75,7 @@ class Reader:
         *,
         prior: Callable[[StudyRow], Prior | None] | None = None,
         reported: Callable[[], None] = lambda: None,
+        shown: Callable[[Shown], None] = lambda shown: None,
     ) -> None:
         """Take what is needed.
 
@@ -80,14 +86,18 @@ class Reader:
             models: Which are opened once for all readers.
             prior: Fetches earlier studies, where a rule wants them.
             reported: Called when a report is to be delivered.
+            shown: Given what each report was read from, once it is to be delivered.
         """
         self._jobs, self._store, self._settings, self._models = jobs, store, settings, models
-        self._prior, self._reported = prior, reported
+        self._prior, self._reported, self._shown = prior, reported, shown
         self._stopping = threading.Event()
         self._outdated = threading.Event()
         self.reading = ""
         """The study that is being read now, by its UID; else empty."""
-        self._failed_at: dict[str, float] = {}
+
+    def take(self, settings: NodeSettings) -> None:
+        """Go by other settings from the next study on."""
+        self._settings = settings
 
     def stop(self) -> None:
         """Give back what is being read, and read no more."""
@@ -117,42 +127,96 @@ class Reader:
             self.reading = ""
         return True
 
+    def again(self, study: StudyRow, report: ReportRow) -> Shown:
+        """A study that was read, read again by kept replies alone, for the pictures of its report.
+
+        Raises:
+            MedMLLMError: If it can't be, such as when its images are there no more.
+        """
+        images = images_of(self._store.instances(study.study_uid))
+        settings = self._settings
+        folder, replies = settings.folder / report.folder, self._replies(study, report.digest)
+        work = images_folder(settings, f"{study.key}-again")
+        model = Remembering(self._model_of(study), replies, asks=False)
+        prior = self._prior_of(study) if study.plan.get("prior") else None
+        try:
+            lay_out(images, settings.folder / "spool", work)
+            reading = self._reading(study, model, work, prior, cancel=self._stopping.is_set)
+            text = (folder / "report.json").read_text("utf-8")
+        finally:
+            _remove(work, prior)
+        return Shown(
+            study_uid=study.study_uid,
+            folder=folder,
+            report=Report.from_json(json.loads(text)),
+            slices=reading.slices,
+            priors=reading.priors,
+            replies=replies,
+        )
+
     def _read(self, study: StudyRow) -> None:
         images = images_of(self._store.instances(study.study_uid))
         digest = digest_of(images)
-        settings, plan = self._settings, study.plan
-        said = settings.folder / "work" / "replies" / f"{study.key}-{digest[:16]}"
-        model = Remembering(self._models.opened(plan.get("model") or settings.model), said)
+        settings = self._settings
+        model = Remembering(self._model_of(study), self._replies(study, digest))
         folder = images_folder(settings, study.key)
         lay_out(images, settings.folder / "spool", folder)
-        prior = self._prior_of(study) if plan.get("prior") else None
-        task = str(plan.get("task") or "report")
+        prior = self._prior_of(study) if study.plan.get("prior") else None
         try:
-            reading = pipeline.read(
-                [folder],
-                model=model,
-                task="compare" if prior is not None and task == "report" else task,
-                strategy=str(plan.get("strategy") or "single"),
-                evidence=bool(plan.get("evidence")),
-                language=str(plan.get("language") or "en"),
-                prior=None if prior is None else prior.folder,
-                prior_report=None if prior is None else prior.report,
-                cancel=lambda: self._stopping.is_set() or self._outdated.is_set(),
+            reading = self._reading(
+                study, model, folder, prior, cancel=lambda: self._stopping.is_set() or self._outdated.is_set()
             )
         except ReplyError:
             model.forget()
             raise
-        self._models.answered()
-        self._failed_at.pop(study.study_uid, None)
+        except LostDeviceError:
+            self._models.drop(study.plan.get("model") or settings.model)
+            raise
+        self._models.failures.answered(study.study_uid)
         report = self._written(study, digest, reading)
         if self._jobs.reported(study, report):
             begin_deliveries(self._jobs, self._store, settings, study.study_uid)
             self._reported()
+            _remove(folder, prior)
+            self._shown(
+                Shown(
+                    study_uid=study.study_uid,
+                    folder=settings.folder / report.folder,
+                    report=reading.report,
+                    slices=reading.slices,
+                    priors=reading.priors,
+                    replies=self._replies(study, digest),
+                )
+            )
         else:
             shutil.rmtree(settings.folder / report.folder, ignore_errors=True)
-        model.forget()
-        for done in (folder, *([] if prior is None else [prior.folder])):
-            shutil.rmtree(done, ignore_errors=True)
+            model.forget()
+            _remove(folder, prior)
+
+    def _reading(
+        self, study: StudyRow, model: Model, folder: Path, prior: Prior | None, *, cancel: Cancel
+    ) -> pipeline.Reading:
+        """Read the images in a folder as the plan of their study says."""
+        plan = study.plan
+        task = str(plan.get("task") or "report")
+        return pipeline.read(
+            [folder],
+            model=model,
+            task="compare" if prior is not None and task == "report" else task,
+            strategy=str(plan.get("strategy") or "single"),
+            evidence=bool(plan.get("evidence")),
+            language=str(plan.get("language") or "en"),
+            prior=None if prior is None else prior.folder,
+            prior_report=None if prior is None else prior.report,
+            cancel=cancel,
+        )
+
+    def _model_of(self, study: StudyRow) -> Model:
+        return self._models.opened(study.plan.get("model") or self._settings.model)
+
+    def _replies(self, study: StudyRow, digest: str) -> Path:
+        """Where the replies on a study are kept until all is made of them."""
+        return self._settings.folder / "work" / "replies" / f"{study.key}-{digest[:16]}"
 
     def _prior_of(self, study: StudyRow) -> Prior | None:
         """The study before, or None, also where the PACS doesn't give it after as many tries as may be."""
@@ -171,7 +235,15 @@ class Reader:
         version, settings = study.version + 1, self._settings
         place = Path("reports") / study.key / f"{version}-{secrets.token_hex(4)}"
         with whole_folder(settings.folder / place, kind=KIND) as part:
-            pipeline.write(reading, part, sr=settings.sr, predecessors=self._before(study))
+            write_report(
+                reading.report,
+                reading.slices,
+                part,
+                headers=reading.headers,
+                priors=reading.priors,
+                sr=settings.sr,
+                predecessors=self._before(study),
+            )
             objects = objects_of(part)
         return ReportRow(
             study_uid=study.study_uid,
@@ -191,15 +263,18 @@ class Reader:
         return found
 
     def _failed(self, study: StudyRow, error: Exception) -> None:
-        reason, limit, counts = self._judged(study, error)
+        failure = self._models.failures.add(study.study_uid)
+        reason, limit, counts = self._judged(error, answered_others=failure.answered_others)
         log.warning("study %s was not read: %s", study.key, reason)
         if counts and study.attempts >= limit:
+            self._models.failures.forget(study.study_uid)
             self._jobs.park(study, reason)
         else:
-            wait = backoff(study.attempts, first_s=2.0, most_s=self._settings.retry_max_s)
+            tries = max(study.attempts, failure.count)
+            wait = backoff(tries, first_s=2.0, most_s=self._settings.retry_max_s)
             self._jobs.give_back(study, reason, wait_s=wait, counts=counts)
 
-    def _judged(self, study: StudyRow, error: Exception) -> tuple[str, int, bool]:
+    def _judged(self, error: Exception, *, answered_others: bool) -> tuple[str, int, bool]:
         """Why a study wasn't read, how often that may be, and whether it counts."""
         if not isinstance(error, MedMLLMError):
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -210,11 +285,10 @@ class Reader:
             return reason, 0, False
         if isinstance(error, RetrieveError):
             return reason, MOST_BEGUN, True
+        if isinstance(error, UnavailableError | LostDeviceError):
+            return reason, self._settings.attempts, answered_others
         if isinstance(error, ModelError):
-            now = time.time()
-            before = self._failed_at.get(study.study_uid, now)
-            self._failed_at[study.study_uid] = now
-            its_own = isinstance(error, ReplyError) or self._models.answered_since(before)
+            its_own = answered_others or isinstance(error, ReplyError | TooLittleMemoryError)
             return reason, self._settings.attempts if its_own else MOST_BEGUN, True
         return reason, 0, True
 
@@ -232,27 +306,54 @@ class Models:
         self._settings, self._burned_in = settings, burned_in
         self._lock = threading.Lock()
         self._opened: dict[str, Model] = {}
-        self._last_answer = 0.0
+        self.failures = Failures()
+        """Of all who read with them."""
+
+    def opened_for(
+        self, settings: Settings, *, burned_in: BurnedIn, names: Iterable[str]
+    ) -> dict[str, Model]:
+        """Open what other settings name, beside what is open; `take` has it used.
+
+        A model that fails for now is left out: it is tried again when it is needed.
+
+        Raises:
+            SettingsError: If a model can't be opened as the settings say.
+        """
+        found: dict[str, Model] = {}
+        for name in names:
+            same = settings.models.get(name) == self._settings.models.get(name)
+            if same and burned_in is self._burned_in and name in self._opened:
+                found[name] = self._opened[name]
+                continue
+            try:
+                model = registry.open_model(name, settings=settings)
+            except ModelError as error:
+                log.warning("%s", error)
+                continue
+            found[name] = screened(gathered(model), burned_in)
+        return found
+
+    def take(self, settings: Settings, *, burned_in: BurnedIn, opened: dict[str, Model]) -> None:
+        """Go by other settings, with the models of `opened_for`; let go of all others."""
+        with self._lock:
+            self._settings, self._burned_in, self._opened = settings, burned_in, opened
 
     def opened(self, name: str) -> Model:
         """The model of a name, as `registry.open_model` takes it."""
         with self._lock:
             if name not in self._opened:
                 model = registry.open_model(name, settings=self._settings)
-                self._opened[name] = screened(model, self._burned_in)
+                self._opened[name] = screened(gathered(model), self._burned_in)
             return self._opened[name]
+
+    def drop(self, name: str) -> None:
+        """Have a model opened anew when it is needed next, such as after its GPU failed."""
+        with self._lock:
+            self._opened.pop(name, None)
 
     def is_open(self, name: str) -> bool:
         """Whether the model of a name was opened."""
         return name in self._opened
-
-    def answered(self) -> None:
-        """A study was just read."""
-        self._last_answer = time.time()
-
-    def answered_since(self, then: float) -> bool:
-        """Whether a study was read since then, seconds since 1970: so it is not the model that fails."""
-        return self._last_answer > then
 
 
 def begin_deliveries(jobs: Jobs, store: Store, settings: NodeSettings, study_uid: str) -> None:
@@ -264,12 +365,18 @@ def begin_deliveries(jobs: Jobs, store: Store, settings: NodeSettings, study_uid
         jobs.close_deliveries(study_uid)
 
 
+def _remove(folder: Path, prior: Prior | None) -> None:
+    """Delete the images that a study was read from."""
+    for done in (folder, *([] if prior is None else [prior.folder])):
+        shutil.rmtree(done, ignore_errors=True)
+
+
 def _line(error: Exception) -> str:
     return " ".join(printable(str(error)).split())[:1000]
 
 
 def objects_of(folder: Path) -> tuple[Object, ...]:
-    """The DICOM objects that `pipeline.write` wrote."""
+    """The DICOM objects that `writing.write_report` wrote."""
     found = []
     for path in sorted(folder.rglob("*.dcm")):
         header = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)

@@ -14,7 +14,7 @@ from medmllm_plugin.errors import ReplyError, SettingsError
 from medmllm_plugin.models import Ask, Cancel, Model, Progress, Reply
 from medmllm_plugin.parsing import Parsed, UnusableReplyError, parse
 from medmllm_plugin.prompting import coding_prompt, prompt_for
-from medmllm_plugin.reply_forms import schema_for
+from medmllm_plugin.reply_forms import ROOM_FOR_KEYS, schema_for
 from medmllm_plugin.report import Heard
 from medmllm_plugin.request import Request
 from medmllm_plugin.thoughts import answer_of
@@ -148,7 +148,7 @@ def _prose(
             prompt=prompt_for(one.request, model.capabilities),
             schema=None,
             seed=one.request.seed,
-            max_tokens=MAX_TOKENS,
+            max_tokens=_prose_tokens(model.capabilities),
             temperature=temperature,
         )
         for one in answered
@@ -157,6 +157,12 @@ def _prose(
     for number, (asked, reply) in enumerate(zip(put, replies, strict=True)):
         answered[number] = _heard(answered[number], asked, reply, purpose=f"{purpose}, in prose")
     return [answer_of(reply).text for reply in replies]
+
+
+def _prose_tokens(able: Capabilities) -> int:
+    """Most tokens of prose: so many that a short context has room to put them into form."""
+    short = able.context_tokens is not None and able.context_tokens < ROOM_FOR_KEYS
+    return min(MAX_TOKENS, able.context_tokens // 6) if short and able.context_tokens else MAX_TOKENS
 
 
 def _heard(before: Answered, put: Ask, reply: Reply, *, purpose: str) -> Answered:

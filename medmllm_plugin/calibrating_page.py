@@ -18,7 +18,7 @@ SIDE = 240
 
 MARGIN = 34
 
-_STYLE = """
+DIAGRAM_STYLE = """
 .diagrams { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr)); }
 .diagrams { gap: 1rem; }
 .diagrams figure { margin: 0; }
@@ -44,7 +44,7 @@ def render(result: Calibrated) -> str:
         _odds(result),
         f"<footer>Made by MedMLLM {text(__version__)}. {text(DISCLAIMER)}</footer>",
     )
-    return document("\n".join(parts), title=TITLE, style=_STYLE)
+    return document("\n".join(parts), title=TITLE, style=DIAGRAM_STYLE)
 
 
 def _diagrams(result: Calibrated) -> str:
@@ -52,7 +52,7 @@ def _diagrams(result: Calibrated) -> str:
     if result.evidence:
         shown.append(("Calibrated, after the evidence pass", result.tried()))
     figures = "".join(
-        f"<figure>{_diagram(pairs, words)}<figcaption>{text(words)}</figcaption></figure>"
+        f"<figure>{diagram(pairs, words)}<figcaption>{text(words)}</figcaption></figure>"
         for words, pairs in shown
     )
     return (
@@ -63,7 +63,13 @@ def _diagrams(result: Calibrated) -> str:
     )
 
 
-def _diagram(pairs: Pairs, words: str) -> str:
+def diagram(pairs: Pairs, words: str) -> str:
+    """A reliability diagram as SVG, in the style of `DIAGRAM_STYLE`.
+
+    Args:
+        pairs: For each study (certainty, whether it was right) of each finding or answer.
+        words: What it shows, for those who can't see it.
+    """
     flat = [pair for group in pairs for pair in group]
     points = bins([score for score, _ in flat], [right for _, right in flat])
     inner, most = SIDE - 2 * MARGIN, max((one.count for one in points), default=1)
@@ -80,7 +86,7 @@ def _diagram(pairs: Pairs, words: str) -> str:
     for one in points:
         column, row = at(one.score, one.share).split(",")
         radius = 2 + 7 * (one.count / most) ** 0.5
-        told = f"{one.count} findings, certainty {one.score:.2f}, right {one.share:.2f}"
+        told = f"{one.count}, certainty {one.score:.2f}, right {one.share:.2f}"
         dots += (
             f'<circle class="point" cx="{column}" cy="{row}" r="{radius:.1f}"><title>{told}</title></circle>'
         )
@@ -108,7 +114,7 @@ def _figures(result: Calibrated) -> str:
         [one.words, str(one.before), str(one.after), *([] if one.tried is None else [str(one.tried)])]
         for one in result.figures()
     ]
-    return f"<h2>Figures</h2>{_table(names, rows)}"
+    return f"<h2>Figures</h2>{table(names, rows)}"
 
 
 def _shares(result: Calibrated) -> str:
@@ -117,7 +123,7 @@ def _shares(result: Calibrated) -> str:
     return (
         "<h2>What becomes indeterminate</h2>"
         f'<p class="quiet">A finding below {limit}, or not image-supported, is reported as indeterminate; '
-        f"none is dropped.</p>{_table(['', 'Of the false findings', 'Of the true'], rows)}"
+        f"none is dropped.</p>{table(['', 'Of the false findings', 'Of the true'], rows)}"
     )
 
 
@@ -136,10 +142,12 @@ def _odds(result: Calibrated) -> str:
             ]
         )
     names = ["Finding", "Right", "0.5 becomes", "0.8 becomes", "0.95 becomes"]
-    return f"<h2>By finding</h2>{_table(names, rows)}"
+    return f"<h2>By finding</h2>{table(names, rows)}"
 
 
-def _table(names: list[str], rows: list[list[str]]) -> str:
+def table(names: list[str], rows: list[list[str]]) -> str:
+    """A table as HTML; the first cell of a row names it."""
+
     def cells(row: list[str]) -> Iterator[str]:
         yield f'<th scope="row">{text(row[0])}</th>'
         yield from (f"<td>{text(cell)}</td>" for cell in row[1:])

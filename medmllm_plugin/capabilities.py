@@ -52,6 +52,9 @@ class Capabilities:
     """Keys of findings it knows; None for all of `codes.toml`."""
     sites: tuple[str, ...] | None = None
     """Keys of sites it knows; None for all of `codes.toml`."""
+    gathers: bool = False
+    """Whether several prompts of one call are quicker than calls beside each other, of which it does one at a
+    time; such as a model in this process."""
     tasks: tuple[str, ...] | None = None
     """Names of the tasks it was made for; None for any."""
     terse: bool = False

@@ -27,6 +27,7 @@ from medmllm_plugin.cli_common import (
     print_named,
     seed_option,
 )
+from medmllm_plugin.cli_eval import eval_group
 from medmllm_plugin.cli_models import models_command
 from medmllm_plugin.cli_pictures import series_command, slices_command
 from medmllm_plugin.cli_pull import pull_command
@@ -90,6 +91,7 @@ medmllm.add_command(slices_command)
 medmllm.add_command(series_command)
 medmllm.add_command(selftest_command)
 medmllm.add_command(calibrate_command)
+medmllm.add_command(eval_group)
 medmllm.add_command(pull_command)
 medmllm.add_command(sr)
 medmllm.add_command(serve_command)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import click
 
 from medmllm_plugin.cli_common import config_option, json_option, print_json, print_lines
 from medmllm_plugin.config import Settings, load
+from medmllm_plugin.errors import SettingsError
 
 if TYPE_CHECKING:
     from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
@@ -30,6 +31,9 @@ STATES = (*("arriving", "kept", "complete", "reading", "reported", "delivering",
 @click.argument("study", required=False, type=click.Path(path_type=Path))
 @click.option("--check", "check_only", is_flag=True, help="Check the settings, and start nothing.")
 @click.option("--peers", is_flag=True, help="With --check: ask other systems for an echo, too.")
+@click.option(
+    "--reload", "reload_only", is_flag=True, help="Have the node that runs read its settings again."
+)
 @click.option("--calling-ae", metavar="AE", default="", help="With STUDY: as whom its sender would call.")
 @json_option
 def serve_command(
@@ -37,6 +41,7 @@ def serve_command(
     config: Path | None,
     check_only: bool,
     peers: bool,
+    reload_only: bool,
     calling_ae: str,
     as_json: bool,
 ) -> None:
@@ -49,11 +54,15 @@ def serve_command(
     --check looks at all that it needs and starts nothing; with STUDY, a folder, it tells which rule would
     fire for that study, and why.
 
+    --reload, or the signal SIGHUP, has a node that runs go by the file as it is now: rules, outputs, peers,
+    models, who may send. A file that is wrong is refused as a whole, and nothing changes.
+
     \b
     Examples:
       medmllm serve --config medmllm.toml --check --peers
       medmllm serve --config medmllm.toml --check STUDY
       medmllm serve --config medmllm.toml
+      medmllm serve --config medmllm.toml --reload
     """  # noqa: D301
     settings, node = _settings(config)
     if check_only:
@@ -62,23 +71,30 @@ def serve_command(
         sys.exit(tell(settings, node, study, calling_ae=calling_ae, peers=peers, as_json=as_json))
     if study is not None or peers or calling_ae or as_json:
         raise click.UsageError("STUDY, --peers, --calling-ae and --json go with --check.")
+    if reload_only:
+        from medmllm_plugin.dicom_bridge.reloading import reload
+
+        print_lines([f"The node {node.node} goes by its settings as they are now: {reload(node)}."])
+        return
     from medmllm_plugin.dicom_bridge.auditing import audit_trail
     from medmllm_plugin.dicom_bridge.node import Node
     from medmllm_plugin.dicom_bridge.node_logging import log_to
 
     log_to(sys.stderr, node.log)
-    stopping = threading.Event()
+    said: SimpleQueue[bool] = SimpleQueue()  # whether to stop, or to read the settings again
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: said.put(True))
+    signal.signal(signal.SIGHUP, lambda *_: said.put(False))
     with Node(node, settings) as running, audit_trail(node, running.store), ExitStack() as beside:
         print_lines([f"{node.ae_title} listens on {node.host}:{running.port}, node {node.node}"])
         if node.http_port is not None:
             from medmllm_plugin.dicom_bridge.http_server import HttpServer
 
-            print_lines([f"its status page: {beside.enter_context(HttpServer(running, settings)).url}"])
+            print_lines([f"its status page: {beside.enter_context(HttpServer(running)).url}"])
         sys.stdout.flush()
-        while not stopping.wait(3600.0):
-            pass
+        while not said.get():
+            with suppress(SettingsError):  # which the log tells, and whoever asked for it
+                running.reload()
         print_lines(["stopping"])
 
 

@@ -237,8 +237,8 @@ def _parts(volume: Volume) -> tuple[NDArray[np.float64], bool, Grid | None]:
     placed = [plane.to_patient for plane in volume.planes if plane.to_patient is not None]
     if len(placed) < len(volume):
         return np.ones(len(volume)), False, None
-    first = volume.planes[0]
-    area = np.array([np.linalg.norm(np.cross(m[:3, 0], m[:3, 1])) for m in placed])
+    first, matrices = volume.planes[0], np.stack(placed)
+    area = np.linalg.norm(np.cross(matrices[:, :3, 0], matrices[:, :3, 1]), axis=1)
     area *= [plane.rows * plane.columns for plane in volume.planes]
     try:
         grid = Grid.of(placed, rows=first.rows, columns=first.columns)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from medmllm_plugin.geometry import orientation_letters, plane_name, unit_normal
+from medmllm_plugin.errors import GeometryError
+from medmllm_plugin.geometry import apply, orientation_letters, plane_name, unit_normal
 from medmllm_plugin.quoting import plain
 from medmllm_plugin.slice import Montage, Slice
 from medmllm_plugin.sliceset import SliceSet
@@ -60,6 +61,31 @@ def earlier(slices: SliceSet, words: Words) -> str:
         before = words["months"].format(count=round(days / 30.44))
     line: str = words["prior"].format(before=before)
     return line
+
+
+def seen_at(slices: SliceSet, center_mm: Sequence[float]) -> tuple[int, float, float]:
+    """The picture nearest to a point in the patient, and where in it the point lies.
+
+    Args:
+        slices: Pictures that are placed, none of them a montage.
+        center_mm: The point, LPS mm.
+
+    Returns:
+        The picture's number, from 1, and the parts of its width from the left and of its height from the top.
+
+    Raises:
+        GeometryError: If no picture is placed.
+    """
+    found: list[tuple[float, int, float, float]] = []
+    for number, one in enumerate(slices.slices, 1):
+        if one.to_patient is not None:
+            column, row, off = apply(np.linalg.inv(one.to_patient), center_mm)
+            rows, columns = one.pixels.shape[:2]
+            found.append((round(abs(off), 3), number, (column + 0.5) / columns, (row + 0.5) / rows))
+    if not found:
+        raise GeometryError("a place is asked about, but the pictures say no place in the patient")
+    _, number, across, down = min(found)
+    return number, float(across), float(down)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

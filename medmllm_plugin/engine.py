@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from medmllm_plugin import __version__, checks
-from medmllm_plugin.asking import ask
+from medmllm_plugin.asking import ASKS, Answered, ask
 from medmllm_plugin.certainty import calibrated
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import CancelledError, MedMLLMError, SettingsError
 from medmllm_plugin.evidence import examine
 from medmllm_plugin.findings import Status
-from medmllm_plugin.models import Cancel, Model
+from medmllm_plugin.models import Cancel, Model, Progress
 from medmllm_plugin.parsing import Parsed
 from medmllm_plugin.reply_forms import schema_for
 from medmllm_plugin.report import CheckResult, Outcome, Provenance, Report, Sentence
@@ -114,6 +114,94 @@ def read(
     return Read(report=report, slices=looked.request.slices)
 
 
+def read_several(
+    requests: Sequence[Request],
+    model: Model,
+    *,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> list[Read | MedMLLMError]:
+    """Reports on many requests, each with one look, all put to the model together: what `read` says of each.
+
+    Args:
+        requests: Of one study or of many.
+        model: Who is asked.
+        progress: Called with (tokens written, tokens at most).
+        cancel: Says when to stop.
+
+    Returns:
+        In their order; an error stands in place of a report that could not be made, and costs no other.
+
+    Raises:
+        CancelledError: If `cancel` said so.
+    """
+    done: dict[int, Read | MedMLLMError] = {}
+    waiting: dict[int, tuple[Request, str | None, tuple[CheckResult, ...]]] = {}
+    for number, request in enumerate(requests):
+        try:
+            _check(request, model)
+            outside = model.outside_domain(request.slices) if len(request.slices) else None
+        except MedMLLMError as error:
+            done[number] = error
+            continue
+        shown = checks.before(request.slices, outside=outside)
+        if any(one.name == "readable" and not one.passed for one in shown):
+            looked = Looked(parsed=NOTHING, request=request, heard=())
+            report = _unreadable(_report(looked, model, Single.name, shown))
+            done[number] = Read(report=report, slices=request.slices)
+        else:
+            waiting[number] = request, outside, shown
+    for asks in (ASKS, 1):
+        # what is outside the model's domain is asked once, as its reply counts for nothing
+        numbers = [n for n, (_, outside, _) in waiting.items() if (outside is None) == (asks == ASKS)]
+        answers = _asked([waiting[n][0] for n in numbers], model, asks, progress, cancel)
+        for n, answer in zip(numbers, answers, strict=True):
+            try:
+                done[n] = _read_one(answer, model, *waiting[n][1:])
+            except MedMLLMError as error:
+                done[n] = error
+    return [done[number] for number in range(len(requests))]
+
+
+def _asked(
+    requests: Sequence[Request], model: Model, asks: int, progress: Progress | None, cancel: Cancel | None
+) -> list[Answered | MedMLLMError]:
+    """What a model says to requests; where they fail together, one after the other."""
+    if not requests:
+        return []
+    try:
+        purpose = "/".join(dict.fromkeys(one.task.name for one in requests))
+        return list(ask(requests, model, purpose=purpose, asks=asks, progress=progress, cancel=cancel))
+    except CancelledError:
+        raise
+    except MedMLLMError as error:
+        if len(requests) == 1:
+            return [error]
+        return [answer for one in requests for answer in _asked([one], model, asks, progress, cancel)]
+
+
+def _read_one(
+    answer: Answered | MedMLLMError, model: Model, outside: str | None, shown: tuple[CheckResult, ...]
+) -> Read:
+    """The report of an answer.
+
+    Raises:
+        MedMLLMError: If there is none that can be used.
+    """
+    if isinstance(answer, MedMLLMError):
+        raise answer
+    request = answer.request
+    parsed = (answer.parsed or NOTHING) if outside is not None else answer.usable(model)
+    said: tuple[CheckResult, ...] = ()
+    if outside is None:
+        calibration = model.capabilities.calibration
+        parsed = calibrated(parsed, calibration, weights_sha256=model.weights_sha256)
+        parsed, said = checks.after(parsed, request.slices)
+    looked = Looked(parsed=parsed, request=request, heard=answer.heard, notes=answer.notes)
+    report = _report(looked, model, Single.name, (*shown, *said))
+    return Read(report=report if outside is None else _outside(report, outside), slices=request.slices)
+
+
 def _once(request: Request, model: Model, progress: Stages | None, cancel: Cancel | None) -> Looked:
     """One look, whatever becomes of it."""
     tell = None if progress is None else lambda done, most: progress(1, 1, done, most)
@@ -125,7 +213,7 @@ def _report(looked: Looked, model: Model, strategy: str, results: tuple[CheckRes
     request, parsed, heard = looked.request, looked.parsed, looked.heard
     schema = json.dumps(schema_for(request, model.capabilities))
     return Report(
-        outcome=_outcome(request.task, parsed),
+        outcome=_outcome(request, parsed),
         study=request.slices.study,
         findings=parsed.findings,
         narrative=parsed.narrative,
@@ -185,11 +273,12 @@ def _check(request: Request, model: Model) -> None:
         )
 
 
-def _outcome(task: Task, parsed: Parsed) -> Outcome:
+def _outcome(request: Request, parsed: Parsed) -> Outcome:
     if any(one.status is not Status.ABSENT for one in parsed.findings):
         return Outcome.FINDINGS
-    # an answer to one question says nothing of the rest of the study
-    return Outcome.NO_FINDINGS if task.whole else Outcome.NOT_ASSESSED
+    # an answer about one thing says nothing of the rest of the study
+    whole = request.task.whole and not request.focus and request.place is None
+    return Outcome.NO_FINDINGS if whole else Outcome.NOT_ASSESSED
 
 
 def _unreadable(report: Report) -> Report:

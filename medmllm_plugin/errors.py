@@ -11,7 +11,10 @@
     ├── ModelError               a model could not be opened or could not answer (exit 3)
     │   ├── ReplyError           its reply breaks the schema, twice; the raw replies are kept
     │   ├── TooManyPicturesError more pictures than it takes; says how many it takes
-    │   └── TooManyTokensError   a longer prompt than it takes; says how many tokens it takes
+    │   ├── TooManyTokensError   a longer prompt than it takes; says how many tokens it takes
+    │   ├── TooLittleMemoryError the memory doesn't suffice for a prompt; fewer pictures may go
+    │   ├── LostDeviceError      the GPU it computes on failed; it must be opened again
+    │   └── UnavailableError     nobody answers for it now; the same may go well later
     ├── OutputError              something could not be written or delivered (exit 4)
     │   └── DeliveryError        a destination didn't take or keep it; says whether to try again
     └── CancelledError           the user stopped it (exit 130)
@@ -111,6 +114,18 @@ class TooManyTokensError(ModelError):
         self.limit = limit
         """How many it takes, the reply included."""
         super().__init__(message)
+
+
+class TooLittleMemoryError(ModelError):
+    """The memory doesn't suffice for one prompt alone; fewer or smaller pictures may go."""
+
+
+class LostDeviceError(ModelError):
+    """The device that a model computes on failed, and the model with it; it must be opened again."""
+
+
+class UnavailableError(ModelError):
+    """Nobody answers for a model now, such as a server that is down; the same may go well later."""
 
 
 class OutputError(MedMLLMError):

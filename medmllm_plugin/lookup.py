@@ -188,21 +188,21 @@ def _words(text: str, *, longest: int | None = LONGEST) -> tuple[tuple[str, ...]
         if word in _SIDES:
             sides.add(_SIDES[word])
         elif word not in _SMALL:
-            words.append(_singular(word))
+            words.append(singular(word))
     return tuple(words), sides
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
     """An English plural without its ending; the same cut is made in the names of the table.
 
-    >>> [_singular(word) for word in ("nodules", "opacities", "masses", "stenosis", "abscess")]
+    >>> [singular(word) for word in ("nodules", "opacities", "masses", "stenosis", "abscess")]
     ['nodule', 'opacity', 'mass', 'stenosis', 'abscess']
     """
     if len(word) < 4 or not word.isascii() or word.endswith(("ss", "us", "is")):
         return word
-    for plural, singular in (("sses", "ss"), ("ies", "y"), ("s", "")):
+    for plural, single in (("sses", "ss"), ("ies", "y"), ("s", "")):
         if word.endswith(plural):
-            return word.removesuffix(plural) + singular
+            return word.removesuffix(plural) + single
     return word
 
 

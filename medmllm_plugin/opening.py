@@ -8,7 +8,12 @@ from pathlib import Path
 
 from medmllm_plugin import registry
 from medmllm_plugin.config import Settings
-from medmllm_plugin.errors import SettingsError, TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.errors import (
+    SettingsError,
+    TooLittleMemoryError,
+    TooManyPicturesError,
+    TooManyTokensError,
+)
 from medmllm_plugin.models import Model
 from medmllm_plugin.priors import Earlier, earlier_findings
 from medmllm_plugin.transforms.reading import read_volume
@@ -115,7 +120,9 @@ def open_model(model: str | Model, settings: Settings | None, tell: Progress) ->
     return opened
 
 
-def fewer(views: Views, error: TooManyPicturesError | TooManyTokensError) -> Views | None:
+def fewer(
+    views: Views, error: TooManyPicturesError | TooManyTokensError | TooLittleMemoryError
+) -> Views | None:
     """The pictures of a study by the same plans, as many as a model takes; None if that can't be.
 
     Args:
@@ -125,8 +132,10 @@ def fewer(views: Views, error: TooManyPicturesError | TooManyTokensError) -> Vie
     total = views.pictures
     if isinstance(error, TooManyPicturesError):
         pictures = min(error.limit, total - 1)
-    else:
+    elif isinstance(error, TooManyTokensError):
         pictures = _within_tokens(error, views)
+    else:
+        pictures = total // 2
     if pictures < max(1, len(views.series)):
         return None
     return views.fewer(pictures)

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,55 @@ def whole_folder(folder: Path, *, kind: str) -> Iterator[Path]:
                 parent.rmdir()
 
 
+@contextlib.contextmanager
+def more_files(folder: Path, *, kind: str) -> Iterator[Path]:
+    """An empty folder to write into, whose content joins an output of ours when the block ends well.
+
+    Files join one by one, folders before files and by name; what has the same name gives way. Whatever ends
+    the block early leaves the output as it was.
+
+    Args:
+        folder: The output folder.
+        kind: What it is.
+
+    Yields:
+        A temporary folder beside `folder`.
+
+    Raises:
+        OutputError: If there is no such output, or something can't be written.
+    """
+    manifest, part = _manifest(folder), _beside(folder)
+    if manifest is None or manifest["kind"] != kind:
+        raise OutputError(f"{folder}: found no {kind} of ours, expected one to add to; write it anew")
+    try:
+        part.mkdir()
+        with _held(part):
+            yield part
+            added = {name: _sha256(part / name) for name in sorted(_files(part))}
+            _sync(part)
+            for one in sorted(part.iterdir(), key=lambda one: (one.is_file(), one.name)):
+                _join(one, folder / one.name)
+            _write_manifest(part, kind=kind, files=manifest["files"] | added)
+            (part / MANIFEST).replace(folder / MANIFEST)
+            _sync_folder(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: could not be added to ({_reason(error)}); make room, or see who may write there"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _join(one: Path, place: Path) -> None:
+    """Move a file or a folder's content to a place, in which what has another name stays."""
+    if one.is_dir() and place.is_dir():
+        for inner in sorted(one.iterdir(), key=lambda inner: (inner.is_file(), inner.name)):
+            _join(inner, place / inner.name)
+        _sync_folder(place)
+        return
+    one.replace(place)
+
+
 def _target(folder: Path) -> Path:
     """The folder that a path means, links followed, so a link stays a link.
 
@@ -196,9 +245,9 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if ours and "kind" in manifest and isinstance(manifest.get("files"), dict) else None
 
 
-def _write_manifest(folder: Path, *, kind: str) -> None:
-    files = {name: _sha256(folder / name) for name in sorted(_files(folder))}
-    text = json.dumps({"schema": SCHEMA, "kind": kind, "files": files}, indent=2)
+def _write_manifest(folder: Path, *, kind: str, files: Mapping[str, str] | None = None) -> None:
+    known = {name: _sha256(folder / name) for name in sorted(_files(folder))} if files is None else files
+    text = json.dumps({"schema": SCHEMA, "kind": kind, "files": known}, indent=2)
     (folder / MANIFEST).write_text(text + "\n", "utf-8")
 
 

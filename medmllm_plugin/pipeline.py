@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,16 +9,18 @@ from typing import Any, TypedDict, Unpack
 
 from pydicom.dataset import Dataset
 
-from medmllm_plugin import engine, page, pictures
+from medmllm_plugin import engine
 from medmllm_plugin.config import Settings
 from medmllm_plugin.coverage import coverage_of
-from medmllm_plugin.errors import TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.errors import TooLittleMemoryError, TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.headers import joined
 from medmllm_plugin.models import Cancel, Model
 from medmllm_plugin.opening import Opened, Progress, fewer, open_model, open_study
+from medmllm_plugin.place import Place
 from medmllm_plugin.priors import tracked
 from medmllm_plugin.report import Report
 from medmllm_plugin.request import Context, Exchange, Request
-from medmllm_plugin.sliceset import SliceSet, picture_name
+from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.strategies import Strategy
 from medmllm_plugin.strategies.names import strategy as strategy_of
 from medmllm_plugin.tasks import task as task_of
@@ -27,6 +28,8 @@ from medmllm_plugin.views import plan_for as plan_for
 from medmllm_plugin.views import plans_for as plans_for
 from medmllm_plugin.views import shown_to as shown_to
 from medmllm_plugin.volume import Study, Volume
+from medmllm_plugin.writing import write_pictures, write_report
+from medmllm_plugin.writing import write_slices as write_slices
 
 NO_SR = "no DICOM SR is written: the input is not DICOM, so it names no patient and study to write one for"
 """The note on a reading of a NIfTI, NRRD or MetaImage file."""
@@ -62,11 +65,11 @@ class Reading:
         return self.volumes[0]
 
     @property
-    def headers(self) -> list[Dataset]:
+    def headers(self) -> Sequence[Dataset]:
         """One header for each instance of all series shown; empty if one of them can't be cited in DICOM."""
         if not all(volume.headers for volume in self.volumes):
-            return []
-        return [header for volume in self.volumes for header in volume.headers]
+            return ()
+        return joined(volume.headers for volume in self.volumes)
 
 
 class Settled(TypedDict, total=False):
@@ -79,6 +82,8 @@ class Settled(TypedDict, total=False):
     strategy: str | Strategy
     second_pass: bool
     evidence: bool
+    focus: Sequence[str]
+    place: Place | None
     seed: int
     cancel: Cancel | None
     model: str | Model
@@ -103,6 +108,8 @@ _ASKED = (
         "strategy",
         "second_pass",
         "evidence",
+        "focus",
+        "place",
         "seed",
         "cancel",
         "progress",
@@ -170,13 +177,16 @@ def ask(
     strategy: str | Strategy = "single",
     second_pass: bool = True,
     evidence: bool = False,
+    focus: Sequence[str] = (),
+    place: Place | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Reading:
     """Ask a model about a study that was opened for it.
 
-    Where the model finds the pictures too many, fewer are shown by the same plan, and the report says so.
+    Where the model finds the pictures too many, or the memory doesn't suffice for them, fewer are shown by
+    the same plan, and the report says so.
 
     Args:
         opened: As `open_study` gives it.
@@ -190,6 +200,8 @@ def ask(
         strategy: How the study is read: what `strategies.names.strategy` takes, or a strategy.
         second_pass: As `Request.second_pass`.
         evidence: Whether each finding is put to the test with changed pictures, see `evidence.examine`.
+        focus: As `Request.focus`.
+        place: A place in the patient that is asked about: it and its surroundings are shown, and no prior.
         seed: For models that sample.
         progress: Called as the work goes on.
         cancel: Says when to stop.
@@ -198,6 +210,11 @@ def ask(
         MedMLLMError: One of its branches, see `errors`.
     """
     tell = progress or (lambda stage, done, total: None)
+    if place is not None:
+        opened = replace(
+            opened, views=opened.views.at(place), planned=True, notes=(f"asked about the place {place}",)
+        )
+    placed = () if place is None else opened.notes
     asked, model = opened.views.pictures, opened.model
     usual = "question" if question is not None else "compare" if opened.views.priors else "report"
     way = strategy_of(strategy, own_overview=not opened.planned) if isinstance(strategy, str) else strategy
@@ -212,6 +229,8 @@ def ask(
             context=context,
             language=language,
             second_pass=second_pass,
+            focus=tuple(focus),
+            place=place,
             seed=seed,
         )
         try:
@@ -225,12 +244,12 @@ def ask(
                 cancel=cancel,
             )
             break
-        except (TooManyPicturesError, TooManyTokensError) as error:
+        except (TooManyPicturesError, TooManyTokensError, TooLittleMemoryError) as error:
             less = fewer(opened.views, error)
             if again == REDUCTIONS or less is None:
                 raise
             note = f"{less.pictures} pictures were shown instead of {asked}: {error}"
-            opened = replace(opened, views=less, notes=(note,))
+            opened = replace(opened, views=less, notes=(*placed, note))
     views = opened.views
     notes = [*opened.notes, *(note for one in views.priors for note in one.notes)]
     notes += [NO_DATE for one in views.priors if one.days_before is None]
@@ -350,51 +369,13 @@ def write(
         SettingsError: If there is no such profile.
         MedMLLMError: If the report can't be written as the profile asks.
     """
-    from medmllm_plugin.dicom_bridge import sr_profile
-
-    profile, headers = sr_profile.profile(sr), reading.headers
-    made = (
-        sr_profile.dicom_files(
-            reading.report, headers, reading.slices, profile=profile, predecessors=predecessors
-        )
-        if headers
-        else []
+    shown = reading.slices, folder
+    files = write_report(
+        reading.report,
+        *shown,
+        headers=reading.headers,
+        priors=reading.priors,
+        sr=sr,
+        predecessors=predecessors,
     )
-    files = {
-        "report": folder / "report.json",
-        "page": folder / "report.html",
-        **write_slices(reading.slices, folder, inside="pictures/"),
-    }
-    if reading.priors:
-        (folder / "prior").mkdir()
-        (before,) = reading.priors
-        shown = write_slices(before, folder / "prior", inside="pictures/", first=len(reading.slices) + 1)
-        files |= {"prior_slices": shown["slices"], "prior_pictures": shown["pictures"]}
-    files["report"].write_text(reading.report.to_text(), encoding="utf-8")
-    files["page"].write_text(
-        page.render(reading.report, reading.slices, priors=reading.priors), encoding="utf-8"
-    )
-    for one in made:
-        path = folder / one.name
-        path.parent.mkdir(exist_ok=True)
-        one.dataset.save_as(path, enforce_file_format=True)
-        files[one.key] = path if path.parent == folder else path.parent
-    return files
-
-
-def write_slices(slices: SliceSet, folder: Path, *, inside: str = "", first: int = 1) -> dict[str, Path]:
-    """Write `slices.json` into an empty folder, and the pictures beside it or `inside` a folder there.
-
-    Args:
-        slices: The pictures.
-        folder: Where to.
-        inside: A folder in it for the pictures, with a slash at its end.
-        first: The number of the first picture.
-    """
-    files = {"slices": folder / "slices.json", "pictures": folder / inside}
-    files["pictures"].mkdir(exist_ok=True)
-    for number, one in enumerate(slices.slices, first):
-        (files["pictures"] / picture_name(number)).write_bytes(pictures.png_bytes(one.pixels))
-    listed = slices.to_json(folder=inside, first=first)
-    files["slices"].write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
-    return files
+    return files | write_pictures(reading.report, *shown, priors=reading.priors)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from medmllm_plugin import codes
 from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.checklists import regions, steps_for
-from medmllm_plugin.described import Words, describe, earlier
+from medmllm_plugin.described import Words, describe, earlier, seen_at
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart, Turn
 from medmllm_plugin.quoting import QUESTION_LENGTH, own_text, plain, quoted, wrong
 from medmllm_plugin.reply_forms import UNCLEAR, choice_keys, vocabulary
 from medmllm_plugin.request import Context, Request
 from medmllm_plugin.tasks import common_words
+from medmllm_plugin.volumes import volume_prompt
 
 TERSE_SYSTEM = "You read phantoms."
 """The embedded model was trained on it, letter for letter."""
@@ -40,6 +41,13 @@ def prompt_for(request: Request, able: Capabilities, *, correction: str | None =
     if able.terse:
         return _terse(request, correction)
     _check(request, able)
+    if able.volumes and request.pictures:
+        if request.place is not None:
+            raise SettingsError(
+                "a question about a place needs a model that is shown pictures, found one that sees whole "
+                "volumes; name another: --model"
+            )
+        return volume_prompt(request, list(_context(request.context, common_words(request.language))))
     words = common_words(request.language)
     first = _beginning(request, able, words)
     asked = [*(one.question for one in request.history), request.question]
@@ -74,7 +82,7 @@ def coding_prompt(
         words["coding"].format(count=request.pictures, prose=own_text(prose)),
         words["coding_rules"],
         _filled(said.instruction, "", ""),
-        *_vocabulary(request, able, words),
+        *_vocabulary(request, able, words, prose),
         *_question(request.question, words, request),
     ]
     if correction is not None:
@@ -86,7 +94,7 @@ def coding_prompt(
 def _terse(request: Request, correction: str | None) -> Prompt:
     """Pictures, then the task's short words, nothing else: what a small model was trained on."""
     task = request.task
-    more = request.priors, request.history, request.choices, request.focus, request.context
+    more = request.priors, request.history, request.choices, request.focus, request.context, request.place
     if not task.short or any(more):
         found = "more than that" if task.short else f"the task {task.name}"
         raise SettingsError(
@@ -147,6 +155,7 @@ def _beginning(request: Request, able: Capabilities, words: Words) -> list[Part]
             lines = []
         if request.task.tells and len(slices):
             lines.append(describe(slices, words, first=start, alone=not request.priors))
+    lines += _where(request, words)
     said = request.task.said_in(request.language)
     if able.free_text:
         lines.append(said.prose)
@@ -158,6 +167,19 @@ def _beginning(request: Request, able: Capabilities, words: Words) -> list[Part]
         lines += _vocabulary(request, able, words)
     lines += _context(request.context, words)
     return [*parts, TextPart(text="\n".join(lines))]
+
+
+def _where(request: Request, words: Words) -> Iterator[str]:
+    """Where the place that is asked about is seen, in the picture nearest to its middle."""
+    if request.place is None:
+        return
+    number, across, down = seen_at(request.slices, request.place.center_mm)
+    yield words["place"].format(
+        number=number,
+        across=round(100 * across),
+        down=round(100 * down),
+        size=" x ".join(f"{one:.3g}" for one in request.place.size_mm),
+    )
 
 
 def _filled(instruction: str, box: str, box_words: str) -> str:
@@ -186,11 +208,14 @@ def _site(key: str, language: str) -> str:
     return site.zh[0] if language == "zh" and site.zh else site.words
 
 
-def _vocabulary(request: Request, able: Capabilities, words: Words) -> Iterator[str]:
+def _vocabulary(
+    request: Request, able: Capabilities, words: Words, prose: str | None = None
+) -> Iterator[str]:
     if "findings" in request.task.reply:
-        findings, sites = vocabulary(request, able)
-        yield words["findings"].format(keys=", ".join(findings))
-        yield words["sites"].format(keys=", ".join(sites))
+        findings, sites = vocabulary(request, able, prose)
+        if findings:  # a text may name none
+            yield words["findings"].format(keys=", ".join(findings))
+            yield words["sites"].format(keys=", ".join(sites))
 
 
 def _context(context: Context | None, words: Words) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,24 @@ class PicturePart:
     pixels: NDArray[np.uint8]
 
 
-Part = TextPart | PicturePart
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class VolumePart:
+    """Pictures that are the slices of one volume, for a model that sees them as such."""
+
+    number: int
+    """Its number among the volumes of the prompt, from 1."""
+    pictures: tuple[int, ...]
+    """The numbers of the pictures, in the order of its depth."""
+    planes: tuple[NDArray[np.uint8], ...]
+    """The pictures, each of shape (rows, columns, 3), all of one shape."""
+
+    def __post_init__(self) -> None:
+        shapes = {plane.shape for plane in self.planes}
+        if len(shapes) != 1 or len(self.pictures) != len(self.planes):
+            raise ValueError(f"a volume is made of pictures of one shape, each with its number, got {shapes}")
+
+
+Part = TextPart | PicturePart | VolumePart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +69,8 @@ class Prompt:
     """The first message of the user."""
     turns: tuple[Turn, ...] = ()
     """What followed it: answers and questions in turn, from an answer to a question."""
+    _hash: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    """What `sha256` was found to be."""
 
     def __post_init__(self) -> None:
         roles = [turn.role for turn in self.turns]
@@ -64,15 +83,33 @@ class Prompt:
         return tuple(part for part in self.parts if isinstance(part, PicturePart))
 
     @property
+    def images(self) -> tuple[PicturePart | VolumePart, ...]:
+        """The pictures and volumes in the order they are shown."""
+        return tuple(part for part in self.parts if not isinstance(part, TextPart))
+
+    @property
     def text(self) -> str:
-        """All words, with `<image_k>` where picture k stands: what `sha256` and tests look at."""
-        words = [part.text if isinstance(part, TextPart) else f"<image_{part.number}>" for part in self.parts]
+        """All words, with `<image_k>` where picture k stands: what `sha256` and tests look at.
+
+        Volume k stands there as `<volume_k>`.
+        """
+        words = [part.text if isinstance(part, TextPart) else _mark(part) for part in self.parts]
         return "\n".join([self.system, *words, *(f"<{turn.role}> {turn.text}" for turn in self.turns)])
 
     @property
     def sha256(self) -> str:
         """Hash over the words and the pictures."""
+        if not self._hash:
+            self._hash.append(self._hashed())
+        return self._hash[0]
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256(self.text.encode())
-        for part in self.pictures:
-            digest.update(np.ascontiguousarray(one_channel(part.pixels)).data)
+        for part in self.images:
+            for plane in (part.pixels,) if isinstance(part, PicturePart) else part.planes:
+                digest.update(np.ascontiguousarray(one_channel(plane)).data)
         return digest.hexdigest()
+
+
+def _mark(part: PicturePart | VolumePart) -> str:
+    return f"<image_{part.number}>" if isinstance(part, PicturePart) else f"<volume_{part.number}>"

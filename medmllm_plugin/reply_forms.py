@@ -17,6 +17,7 @@ from medmllm_plugin import codes
 from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.findings import MAX_CITED, reply_schema, text_pattern
+from medmllm_plugin.lookup import findings_named, sites_named
 from medmllm_plugin.placing import UnusableReplyError
 from medmllm_plugin.quoting import own_text
 from medmllm_plugin.report import Likelihood
@@ -53,6 +54,9 @@ REGIONS = (
 )
 """Keys of sites that the task `modality` may answer."""
 
+ROOM_FOR_KEYS = 4096
+"""Tokens of context from which the keys of all findings and sites have room beside a text and a reply."""
+
 MAX_CHOICES = len(ascii_uppercase)
 CHOICE_LENGTH = 400
 MAX_PLACES, MAX_DIAGNOSES, MAX_REASONS = 12, 6, 6
@@ -81,8 +85,16 @@ def choice_keys(choices: Sequence[str]) -> Mapping[str, str]:
     return dict(zip(ascii_uppercase, choices, strict=False))
 
 
-def vocabulary(request: Request, able: Capabilities) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def vocabulary(
+    request: Request, able: Capabilities, prose: str | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Keys of findings and of sites that a reply may use, in their order.
+
+    Args:
+        request: What is asked.
+        able: Of the model that is asked.
+        prose: The text that is put into form. Where the model has no room for all keys, those count whose
+            finding or site the text names, and the sites where such a finding usually is.
 
     Raises:
         SettingsError: If the model knows none of the sites that are asked about.
@@ -98,6 +110,11 @@ def vocabulary(request: Request, able: Capabilities) -> tuple[tuple[str, ...], t
             )
         sites = wanted
         findings = tuple(key for key in findings if any(codes.site_allowed(key, site) for site in sites))
+    if prose is not None and able.context_tokens is not None and able.context_tokens < ROOM_FOR_KEYS:
+        said, places = findings_named(prose), sites_named(prose)
+        findings = tuple(key for key in findings if key in said)
+        fitting = [site for site in sites if any(codes.site_allowed(key, site) for key in findings)]
+        sites = tuple(site for site in fitting if site in places) or tuple(fitting)
     return findings, sites
 
 
@@ -153,12 +170,28 @@ def sentences(prose: str) -> tuple[str, ...]:
 
     >>> sentences('A nodule of 5.5 mm (image 3). No "effusion".\n- Heart: normal')
     ('A nodule of 5.5 mm (image 3).', "No 'effusion'.", 'Heart: normal')
+    >>> sentences("Finding: A cyst. Impression: Benign.")
+    ('A cyst.', 'Benign.')
     """
     flat = re.sub(r"[*#`_]{1,3}", "", prose.replace('"', "'").replace("\\", "/"))
     lines = (re.sub(r"^\s*(?:[-•]|\d{1,2}[.)])\s+", "", line) for line in re.split(r"[\r\n]+", flat))
     cut = (one for line in lines for one in re.split(r"(?<=[.!?])\s+|(?<=[。！？])\s*", line))
-    found = (" ".join(one.split()) for one in cut)
+    found = (_HEADING.sub("", " ".join(one.split())) for one in cut)
     return tuple(dict.fromkeys(one for one in found if re.search(r"\w", one)))
+
+
+def concluded(prose: str) -> tuple[str, ...]:
+    """The sentences of the conclusion of a text; all of them where it has none by that name.
+
+    >>> concluded("Finding: A cyst of 2 cm. Impression: Benign."), concluded("A cyst.")
+    (('Benign.',), ('A cyst.',))
+    """
+    _, heading, rest = prose.partition(found[0]) if (found := _CONCLUSION.search(prose)) else ("", "", "")
+    return (sentences(rest) if heading else ()) or sentences(prose)
+
+
+_CONCLUSION = re.compile(r"\b(?:impressions?|conclusions?)\s*:", re.I)
+_HEADING = re.compile(r"^(?:findings?|impressions?|conclusions?)\s*:\s*", re.I)
 
 
 def pictures_named(prose: str, *, most: int) -> tuple[int, ...]:
@@ -223,7 +256,7 @@ def _abnormal_pictures(form: _Form) -> Schema:
 def _findings(form: _Form) -> Schema:
     """As a report's: with change and earlier pictures where the task compares, without box for a text."""
     request = form.request
-    findings, sites = vocabulary(request, form.able)
+    findings, sites = vocabulary(request, form.able, form.prose)
     whole = reply_schema(
         pictures=form.shown,
         findings=findings,
@@ -239,6 +272,8 @@ def _findings(form: _Form) -> Schema:
         item["sentence"] = form.words(300)
     if request.task.needs_priors:
         item = _after(item, "pictures", "prior_pictures", form.cited(least=0, most=MAX_CITED, earlier=True))
+    if not findings:  # the text names none
+        return {"type": "array", "items": {"type": "object"}, "maxItems": 0}
     return {**listed, "items": closed(item)}
 
 
@@ -253,7 +288,8 @@ def _after(properties: Schema, one: str, name: str, schema: Schema) -> Schema:
 
 
 def _impression(form: _Form) -> Schema:
-    return {"type": "array", "items": form.words(300), "minItems": 1, "maxItems": 6}
+    words = form.words(300) if form.prose is None else {"enum": list(concluded(form.prose))}
+    return {"type": "array", "items": words, "minItems": 1, "maxItems": 6}
 
 
 def _answer(form: _Form) -> Schema:

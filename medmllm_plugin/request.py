@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from medmllm_plugin.place import Place
 from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Request:
     more, about its words alone; if not, such a model is refused."""
     focus: tuple[str, ...] = ()
     """Keys of sites of `codes.toml` that alone are asked about; empty for everything."""
+    place: Place | None = None
+    """A place in the patient that is asked about; None for all that is shown."""
 
     @property
     def pictures(self) -> int:

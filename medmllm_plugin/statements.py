@@ -63,19 +63,56 @@ def sides(text: str) -> frozenset[Side]:
     return frozenset(map(Side, lookup.sides_named(_NO_SIDE.sub(" ", text))))
 
 
+def false_sides(text: str) -> tuple[tuple[int, int], ...]:
+    """Where a text names a side that is not the one of what is found, as (start, end) in characters.
+
+    >>> false_sides("The heart is shifted to the left")
+    ((13, 32),)
+    """
+    return tuple(match.span() for match in _NO_SIDE.finditer(text))
+
+
 def lengths_mm(text: str) -> tuple[float, ...]:
     """The lengths that a text gives, in millimetres, in its order; not distances, shifts and thicknesses.
 
     >>> lengths_mm("A 1.2 x 0.8 cm nodule, 3 mm from the pleura")
     (12.0, 8.0)
     """
-    found: list[float] = []
+    return tuple(value for one in lengths(text) if one.of_size for value in one.mm)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Length:
+    """A length that a text gives, such as "1.2 x 0.8 cm"."""
+
+    start: int
+    end: int
+    """Where it stands, in characters."""
+    mm: tuple[float, ...]
+    of_size: bool
+    """Whether it is the size of something: no distance, shift or thickness, and none of before."""
+
+
+def lengths(text: str) -> tuple[Length, ...]:
+    """All lengths that a text gives, in its order.
+
+    >>> [(one.mm, one.of_size) for one in lengths("A 1.2 cm nodule, 3 mm from the pleura")]
+    [((12.0,), True), ((3.0,), False)]
+    """
+    found = []
     for match in _LENGTHS.finditer(text):
-        if _NO_SIZE_AFTER.match(text, match.end()) or _NO_SIZE_BEFORE.search(text[: match.start()]):
-            continue
         numbers, unit = match.groups()
         scale = 10.0 if unit.lower() in ("cm", "厘米") else 1.0
-        found += [round(float(one.replace(",", ".")) * scale, 3) for one in _NUMBER.findall(numbers)]
+        other = _NO_SIZE_AFTER.match(text, match.end()) or _NO_SIZE_BEFORE.search(text[: match.start()])
+        values = (float(one.replace(",", ".")) * scale for one in _NUMBER.findall(numbers))
+        found.append(
+            Length(
+                start=match.start(),
+                end=match.end(),
+                mm=tuple(round(one, 3) for one in values),
+                of_size=other is None,
+            )
+        )
     return tuple(found)
 
 

@@ -45,6 +45,8 @@ class Words:
     how the model gives one."""
     prose: str
     """The same for a model that can't be expected to write JSON."""
+    volume: str = ""
+    """The same for a model that sees whole volumes and was taught by short questions; empty for `prose`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

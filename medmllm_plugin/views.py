@@ -8,8 +8,9 @@ from datetime import date
 from itertools import pairwise
 from typing import Any
 
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import GeometryError, SettingsError
 from medmllm_plugin.models import Model
+from medmllm_plugin.place import Place
 from medmllm_plugin.resampled import Source, layers
 from medmllm_plugin.sliceset import SliceSet, joined
 from medmllm_plugin.transforms.attributes import text
@@ -114,6 +115,28 @@ class Views:
         if not made:
             raise ValueError("none of the slices asked for is of the study")
         return _joined(made)
+
+    def at(self, place: Place) -> Views:
+        """A place in the study itself, with what surrounds it, by the series' own plans.
+
+        Args:
+            place: In millimetres of the patient; a series that doesn't show it isn't shown.
+
+        Raises:
+            GeometryError: If no series shows it.
+        """
+        made, why = [], list[GeometryError]()
+        for one in self.current:
+            plan = replace(
+                one.plan, select=place.selector, part=place.part, crop=False, zoom=None, montage=None
+            )
+            try:
+                made.append(replace(one, plan=plan, slices=plan.apply(one.volume)))
+            except GeometryError as error:
+                why.append(error)
+        if not made:
+            raise why[0]
+        return Views(series=tuple(made), most=self.most)
 
     def fewer(self, pictures: int) -> Views:
         """The same series with so many pictures in all at most, by their plans.

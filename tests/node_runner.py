@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,7 @@ def settings_for(folder: Path, **values: Any) -> NodeSettings:
         "low_disk_bytes": 0,
         "quiet_s": 2.0,
         "evidence_quiet_s": 0.4,
+        "reads_at_once": 1,
         "outputs": {"out": Output(folder=folder / "out")},
         "rules": parse_rules([{"name": "all", "when": {}}], where="rules"),
     }
@@ -98,7 +100,8 @@ class Process:
     config: Path
     running: subprocess.Popen[str] | None = None
     port: int = 0
-    output: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables beside ours."""
 
     def start(self, *, dying: str | None = None) -> None:
         """Start it; `dying` says where it shall end, as `tests.dying_node` takes it."""
@@ -112,7 +115,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "TCP_NODELAY": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TCP_NODELAY": "1", **self.environment},
             )
         assert self.running.stdout is not None
         said = self.running.stdout.readline()
@@ -159,6 +162,7 @@ def write_config(path: Path, *, folder: Path, model: str, more: Sequence[str] = 
         "port": 0,
         "quiet_s": 2.0,
         "evidence_quiet_s": 0.3,
+        "reads_at_once": 1,
         "low_disk_bytes": 0,
         "http_port": False,
         "model": model,
@@ -175,7 +179,7 @@ def write_config(path: Path, *, folder: Path, model: str, more: Sequence[str] = 
 
 
 def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+    return str(value).lower() if isinstance(value, bool | int | float) else json.dumps(value)
 
 
 def open_store(url: str) -> tuple[Engine, Store]:

@@ -85,6 +85,8 @@ def test_a_study_sent_comes_out_as_reports_on_it(tmp_path: Path, study: Sequence
         *("complete", "reading", "reported", "delivering", "delivered"),
     ]
     assert (settings.folder / report.folder / "report.html").is_file()
+    assert len(list((settings.folder / report.folder / "pictures").iterdir())) == len(study)
+    assert not list((settings.folder / "work" / "replies").iterdir())
     assert row.study_uid not in str(events)
 
 

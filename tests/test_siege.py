@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.battlefield import Outcome
 from tests.node_runner import SENDER
 from tests.postgres import BINARIES
-from tests.siege import Outcome, besiege
+from tests.siege import besiege
 
 
 @pytest.mark.skipif(SENDER is None, reason="storescu of dcmtk is not installed")
@@ -29,6 +30,7 @@ def test_nothing_is_lost_said_twice_or_stuck(tmp_path: Path, database: str, node
         studies=4,
         acknowledged=outcome.acknowledged,
         kills=4,
+        pacs_kills=outcome.pacs_kills,
         asked=outcome.asked,
         seconds=outcome.seconds,
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
+from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.findings import MAX_CITED, reply_schema
 from medmllm_plugin.guard import Guard
 from medmllm_plugin.models import Reply
@@ -20,6 +21,8 @@ from medmllm_plugin.models.embedded import WEIGHTS
 from medmllm_plugin.models.scripted import ScriptedModel
 from medmllm_plugin.parsing import parse
 from medmllm_plugin.phantoms import KINDS, sample_study
+from medmllm_plugin.phantoms.study import mask_box
+from medmllm_plugin.reply_forms import schema_for
 from medmllm_plugin.request import Request
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.reading import read_volume
@@ -28,9 +31,10 @@ from medmllm_plugin.transforms.slices import SlicePlan
 sys.path.append(str(Path(__file__).parents[1]))  # `tools` is in the repository and not in the package
 from tools.training import examples, lessons
 from tools.training.examples import make_example
-from tools.training.lessons import FINDINGS, LESSONS, TOKENS
+from tools.training.lessons import FINDINGS, LESSONS
+from tools.training.questions import ask
 
-SIDE, COUNT = 112, 16
+SIDE, COUNT = 112, 40
 
 DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -48,13 +52,15 @@ def test_the_limits_are_those_of_a_reading() -> None:
 
 
 @pytest.mark.parametrize("kind", LESSONS)
-def test_studies_of_every_kind_cost_the_same_tokens(kind: str) -> None:
+def test_a_study_is_shown_whole_or_in_as_many_pictures_as_its_plan_has(kind: str) -> None:
     lesson = LESSONS[kind]
+    studies = [lesson.study(seed) for seed in range(12)]
 
-    shown = SlicePlan(**lesson.plan).apply(lesson.study(0).volume())
+    shown = [SlicePlan(**lesson.plan).apply(study.volume()) for study in studies]
 
-    assert len(shown) == lesson.count
-    assert sum(one.pixels.shape[0] * one.pixels.shape[1] for one in shown.slices) == TOKENS * 28 * 28
+    assert [len(one) for one in shown] == [min(study.slices, lesson.count) for study in studies]
+    assert {study.slices < lesson.count for study in studies} == ({True, False} if lesson.short else {False})
+    assert {one.pixels.shape for one in shown[0].slices} == {(lesson.side, lesson.side, 3)}
 
 
 @pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind in LESSONS for seed in range(3)])
@@ -122,14 +128,35 @@ def test_labels_cover_as_much_as_the_masks_do() -> None:
 
     example = make_example(study)
 
-    assert example.pictures.shape == (COUNT, SIDE, SIDE, 3)
-    assert example.labels.shape == (COUNT, SIDE // 14, SIDE // 14, len(FINDINGS))
+    assert example.pictures.shape == (study.slices, SIDE, SIDE, 3)
+    assert example.labels.shape == (study.slices, SIDE // 14, SIDE // 14, len(FINDINGS))
     assert example.labels[..., [n for n, key in enumerate(FINDINGS) if key != "mass"]].max() == 0
-    for n in range(COUNT):
+    mass = FINDINGS.index("mass")
+    assert example.boxes[..., [n for n in range(len(FINDINGS)) if n != mass], :].max() == 0
+    for n in range(study.slices):
         covered = example.labels[n, ..., FINDINGS.index("mass")].astype(float).sum() / 255 * 14 * 14
         area = study.masks(n)[0].sum() if 0 in study.masks(n) else 0
         expected = area if area >= examples.SEEN_PIXELS else 0
         assert covered == pytest.approx(expected, abs=0.5 + 0.01 * expected)
+        assert example.boxes[n, mass, 4] == pytest.approx(expected**0.5)
+        edges = mask_box(study.masks(n)[0]) if expected else (0, 0, 0, 0)
+        np.testing.assert_allclose(example.boxes[n, mass, :4], edges)
+
+
+def test_tokens_are_told_what_they_show_and_how_far_it_goes() -> None:
+    torch = pytest.importorskip("torch")
+    from tools.training.trainer import dense_labels, edge_labels
+
+    labels = torch.zeros(1, 4, 4, len(FINDINGS), dtype=torch.uint8)
+    boxes = torch.zeros(1, len(FINDINGS), 5)
+    labels[0, 1:, 2:, FINDINGS.index("mass")] = 255
+    boxes[0, FINDINGS.index("mass")] = torch.tensor([28.0, 14, 56, 56, 34])
+
+    there, where = edge_labels(dense_labels(labels), boxes)
+
+    assert there.tolist() == [[False, True, False, True]]
+    np.testing.assert_allclose(where[0, 1], [0.5, 0, 0.5, 1.5, 34 / 28], atol=1e-6)
+    np.testing.assert_allclose(where[0, 3], [0.5, 1, 0.5, 0.5, 34 / 28], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +197,7 @@ def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_p
     from PIL import Image
 
     from tools.training.architecture import save_prompt, terse_messages
-    from tools.training.forward import answer_logits, see
+    from tools.training.forward import hidden_states, see
 
     model, processor = library
     count, side = LESSONS[kind].count, LESSONS[kind].side
@@ -184,14 +211,14 @@ def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_p
     with torch.inference_mode():
         seen = see(model.model.visual, torch.from_numpy(pictures).flatten(0, 1), cos, sin)
         after = int(positions.max()) + 1 + torch.arange(4)
-        ours = answer_logits(
+        states = hidden_states(
             model,
             torch.cat([ids.expand(2, -1), reply], dim=1),
             torch.cat([positions, after.expand(3, -1)], dim=1),
             seen.reshape(2, -1, seen.shape[-1]),
             image_token,
-            keep=5,
         )
+        ours = model.lm_head(states[:, -5:])
         for row in range(2):
             shown = processor.image_processor(
                 images=[Image.fromarray(one) for one in pictures[row]], return_tensors="pt"
@@ -224,7 +251,8 @@ def test_kinds_take_turns_by_weight_and_reserved_seeds_are_left_out() -> None:
 
     assert [one.seed for one in met[:3]] == [first, first + 1, lessons.RESERVED[0].stop]
     assert [one.kind for one in met].count("ct-head") == 2
-    assert met[0].pictures.shape == (COUNT, SIDE, SIDE, 3)
+    assert met[0].pictures.shape[1:] == (SIDE, SIDE, 3)
+    assert len(met[0].pictures) == len(met[0].labels) == len(met[0].boxes) <= COUNT
 
 
 @pytest.mark.parametrize("text", ["mr-knee", "ct-chest=0", "ct-chest=x", ""])
@@ -292,6 +320,7 @@ def test_a_run_that_was_left_goes_on_where_it_was(
     monkeypatch.setattr(train, "WINDOWS", 6)
     weights = {"ct-chest": 1, "xr-chest": 1}
     held = held_out(tuple(weights), 1)
+    how: dict[str, Any] = {"peak": 1e-3, "batch": 400, "fresh": 2, "pool": 3, "questions": 0.5}
     clock = iter(range(10_000))
     monkeypatch.setattr("time.time", lambda: float(next(clock)))  # one second each time it is asked
 
@@ -300,16 +329,16 @@ def test_a_run_that_was_left_goes_on_where_it_was(
         return Run(trainer, tmp_path / "run", weights, first_seed=7, workers=0, save_every=1e9)
 
     one = a_run()
-    train.learn_to_see(one, held, minutes=2 / 60, peak=1e-3, pool=3)
-    train.learn_to_say(one, held, minutes=3 / 60, peak=1e-3, batch=2, fresh=1, pool=3)
+    train.learn_to_see(one, held, minutes=2 / 60, peak=1e-3, pool=50)
+    train.learn_to_say(one, 1, minutes=3 / 60, **how)
     other = a_run()
 
     kept = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
     assert (other.stage, other.steps, other.seconds) == ("say", 3, 3.0)
-    assert other.next_seed == one.next_seed == 7 + (2 + 2) + (2 + 3)
+    assert other.next_seed == one.next_seed == 7 + (2 + 2 * 3) + (2 + 3 * 2)
     for name, weight in other.trainer.model.state_dict().items():
         assert torch.equal(weight, kept["model"][name])
-    train.learn_to_say(other, held, minutes=5 / 60, peak=1e-3, batch=2, fresh=1, pool=3)
+    train.learn_to_say(other, 1, minutes=5 / 60, **how)
     assert (other.steps, other.seconds) == (5, 5.0)
     visual = [name for name in kept["model"] if ".visual." in name]
     assert all(torch.equal(other.trainer.model.state_dict()[name], kept["model"][name]) for name in visual)
@@ -341,7 +370,7 @@ def test_what_is_shipped_can_be_opened_and_shows_each_kind_its_plan(init: Path, 
 
     model = transformers.open_model(str(tmp_path / "out"))
     able = model.capabilities
-    assert (model.name, model.version, able.pictures, able.box_limit) == ("embedded", "9", 16, 448)
+    assert (model.name, model.version, able.pictures, able.box_limit) == ("embedded", "9", COUNT, 2 * SIDE)
     assert able.measured == {"ct-chest": {"f1": 0.5}}
     for kind in kinds:
         study = LESSONS[kind].study(1).study
@@ -383,3 +412,27 @@ def test_the_shipped_guard_keeps_real_series_out(shipped: Guard, name: str) -> N
         pictures = [one.pixels for one in SlicePlan(**plan).apply(volume).slices]
 
         assert shipped.look(pictures).ratio > 1.5
+
+
+@pytest.mark.parametrize("kind", LESSONS)
+def test_questions_have_answers_that_the_task_takes(kind: str) -> None:
+    lesson, known, rng = LESSONS[kind], KINDS[kind], np.random.default_rng(0)
+    example = make_example(sample_study(kind=kind, seed=2, findings=known.findings[:1]))
+    schema = schema_for(
+        Request(task=TASKS["question"], slices=SlicePlan(**lesson.plan).apply(lesson.study(0).volume())),
+        Capabilities(
+            pictures=lesson.count,
+            boxes=True,
+            schema_bound=True,
+            terse=True,
+            findings=known.findings,
+            sites=known.sites,
+        ),
+    )
+
+    asked = dict(ask(kind, example.target, example.long_axes, rng) for _ in range(40))
+
+    assert {question.partition("\n")[0] for question in asked} == {TASKS["question"].short}
+    assert len(asked) >= 6
+    for reply in asked.values():
+        Draft202012Validator(schema).validate(json.loads(reply))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medmllm_plugin.geometry import Matrix
+from medmllm_plugin.errors import GeometryError
+from medmllm_plugin.geometry import Matrix, apply
 from medmllm_plugin.transforms.body import STEP, BodyRule
 from medmllm_plugin.volume import Plane
 
@@ -66,6 +68,32 @@ def body_crop(samples: Sequence[NDArray[np.float32]], rule: BodyRule, plane: Pla
         margin = MARGIN_MM / spacing + STEP
         ends += [max(0, int(shown[0] - margin)), min(side, int(np.ceil(shown[-1] + 1 + margin)))]
     top, bottom, left, right = ends
+    return Crop(row=top, column=left, rows=bottom - top, columns=right - left)
+
+
+def box_crop(planes: Sequence[Plane], low: Sequence[float], high: Sequence[float]) -> Crop:
+    """The rows and columns in which any of the planes shows a box in the patient.
+
+    Args:
+        planes: Images of one shape that are placed.
+        low: The lowest corner of the box, LPS mm.
+        high: The highest.
+
+    Raises:
+        GeometryError: If a plane isn't placed, or none shows any of it.
+    """
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1).T
+    found = []
+    for plane in planes:
+        if plane.to_patient is None:
+            raise GeometryError("a part of the patient is asked for, but the images say no place in it")
+        found.append(apply(np.linalg.inv(plane.to_patient), corners)[:, :2])
+    pixels = np.concatenate(found)
+    left, top = (max(0, math.floor(one + 0.5)) for one in pixels.min(axis=0))
+    right, bottom = (math.ceil(one + 0.5) for one in pixels.max(axis=0))
+    right, bottom = min(right, planes[0].columns), min(bottom, planes[0].rows)
+    if right <= left or bottom <= top:
+        raise GeometryError("the part of the patient that is asked for lies outside of the images")
     return Crop(row=top, column=left, rows=bottom - top, columns=right - left)
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.geometry import unit_normal
+from medmllm_plugin.headers import Headers
 from medmllm_plugin.source import DicomImage, FileImage, ImageRef, Tile
 from medmllm_plugin.transforms.attributes import known_name, text, texts
 from medmllm_plugin.transforms.dicom_choice import (
@@ -39,6 +40,7 @@ from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_h
 from medmllm_plugin.transforms.dicom_pixels import read_frame, stored_reader
 from medmllm_plugin.transforms.entries import Entry, Listing
 from medmllm_plugin.transforms.gaps import place_notes
+from medmllm_plugin.transforms.instance_facts import facts_of
 from medmllm_plugin.transforms.lazy import Lazy
 from medmllm_plugin.transforms.mosaic import Mosaic
 from medmllm_plugin.transforms.quiet import quiet
@@ -255,13 +257,15 @@ def _volume(
     )
 
 
-def _headers(stack: Stack) -> Sequence[Dataset]:
+def _headers(stack: Stack) -> Headers:
     """One header for each instance of the stack, in its order."""
-    frames = stack.frames
-    if stack.facts.files == len(frames):
-        return Lazy(len(frames), lambda k: settle(frames[k].header))
+    frames, alike = stack.frames, stack.instance_facts
+    if alike is not None:
+        return Headers(len(frames), read=lambda k: settle(frames[k].header), facts=alike)
     headers = list(dict.fromkeys(frame.header for frame in frames))
-    return Lazy(len(headers), lambda k: settle(headers[k]))
+    return Headers(
+        len(headers), read=lambda k: settle(headers[k]), facts=lambda: [facts_of(one) for one in headers]
+    )
 
 
 def _planes(stack: Stack, *, citable: bool) -> Lazy[Plane]:

@@ -15,11 +15,13 @@ from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomograp
 
 from medmllm_plugin.errors import InputError
 from medmllm_plugin.geometry import unit_normal
+from medmllm_plugin.headers import InstanceFacts
 from medmllm_plugin.transforms.dicom_frames import LARGEST_RESCALE, frames_of
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_header
 from medmllm_plugin.transforms.dicom_pixels import bits_of, decodes
 from medmllm_plugin.transforms.entries import Entry
 from medmllm_plugin.transforms.gaps import SAME_PLACE
+from medmllm_plugin.transforms.instance_facts import facts_like
 from medmllm_plugin.transforms.lazy import Lazy
 from medmllm_plugin.transforms.mixed import BETWEEN_KEYWORDS, jumps, lie_between
 from medmllm_plugin.transforms.scan import UNDEFINED, Scanned
@@ -48,6 +50,7 @@ _FORBIDDEN = (
     *("PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"),
 )
 _UID = re.compile(rb"[0-9.]{1,64}\0?")
+_NUMBER = re.compile(rb" *[0-9]{0,12} *")
 
 Column = tuple[bytes | None, ...]
 Rescale = tuple[float, float] | None
@@ -97,8 +100,27 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
         facts=_facts(columns, rescales),
         record=record if direct else None,
         instance=_instances(columns, order),
+        instance_facts=_instance_facts(headers[0], columns, order),
     )
     return stack, headers
+
+
+def _instance_facts(
+    first: Header, columns: dict[str, Column], order: NDArray[np.intp]
+) -> Callable[[], Sequence[InstanceFacts]] | None:
+    """What gives the facts of each frame's instance, where they differ in UID and number alone."""
+    uids, numbers = (_column(columns, keyword) for keyword in ("SOPInstanceUID", "InstanceNumber"))
+    plain = all(number is None or _NUMBER.fullmatch(number) for number in numbers)
+    if not plain or len(set(_column(columns, "SeriesNumber"))) > 1:
+        return None
+
+    def facts() -> Sequence[InstanceFacts]:
+        each = (
+            [(column[n] or b"").decode("ascii").strip(" \0") for n in order] for column in (uids, numbers)
+        )
+        return facts_like(first, *each)
+
+    return facts
 
 
 def _instances(columns: dict[str, Column], order: NDArray[np.intp]) -> Callable[[int], str] | None:

@@ -303,13 +303,22 @@ def _every(argument: str) -> Selector:
 
 
 def _around(argument: str) -> Selector:
+    low, high = corners_of(argument)
+    return Around(low=low, high=high)
+
+
+def corners_of(argument: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """The lowest and the highest corner of `X/Y/Z` or `X/Y/Z/X/Y/Z`, LPS mm.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
     values = [float(one) for one in argument.split("/")]
     if len(values) not in (3, 6):
         raise ValueError(f"{len(values)} numbers")
     if not np.isfinite(values).all():
         raise ValueError("a number is not finite")
-    low, high = sorted_corners(values[:3], values[-3:])
-    return Around(low=low, high=high)
+    return sorted_corners(values[:3], values[-3:])
 
 
 def sorted_corners(

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.errors import GeometryError, SettingsError
 from medmllm_plugin.sliceset import Slice, SliceSet
 from medmllm_plugin.transforms.body import body_rule
 from medmllm_plugin.transforms.budget import USUAL, Budget
-from medmllm_plugin.transforms.crop import PATCH, Crop, Framing, body_crop, picture_to_patient
+from medmllm_plugin.transforms.crop import PATCH, Crop, Framing, body_crop, box_crop, picture_to_patient
 from medmllm_plugin.transforms.labels import BAND, labelled
 from medmllm_plugin.transforms.looks import Look, Samples, check_names, look, of_values, window_names
 from medmllm_plugin.transforms.montage import Layout
 from medmllm_plugin.transforms.planes import Planes
 from medmllm_plugin.transforms.render import shown as grey_pictures
-from medmllm_plugin.transforms.select import Choice, checked, evenly, selector
+from medmllm_plugin.transforms.select import Choice, checked, corners_of, evenly, selector
 from medmllm_plugin.volume import Plane, Volume
 
 MAX_SIZE = 4096
@@ -61,6 +61,9 @@ class SlicePlan:
     """How slices become a slab: `max` (MIP), `mean` or `min`."""
     crop: bool = False
     """Whether rows and columns without body are cut off, the same for all slices."""
+    part: str | None = None
+    """Two corners of a box in the patient, `X/Y/Z/X/Y/Z` in LPS mm: rows and columns without any of it are
+    cut off; None for none. Which slices are shown is said by `select`."""
     square: bool = False
     """Whether pictures are padded to squares with black."""
     labels: bool = False
@@ -112,6 +115,8 @@ class SlicePlan:
                 f"{self.zoom_count} pictures of {self.zoom_size} px are zoomed, expected fewer than all "
                 f"pictures and {PATCH} to {MAX_SIZE} px"
             )
+        if self.part is not None:
+            _corners(self.part)
         if self.montage is not None and self.zoom is not None:
             raise SettingsError("slices of a montage are of one size, but some are zoomed; leave out either")
         selector(self.select)
@@ -221,8 +226,12 @@ class SlicePlan:
         return Choice(chosen=chosen, words=words), frozenset(close.chosen)
 
     def _crop(self, volume: Volume, planes: Planes) -> Crop | None:
-        """The part that shows the body; None where nothing is cut off."""
+        """The part that is asked for or that shows the body; None where nothing is cut off."""
         shown = [volume.planes[k] for k in planes.ks]
+        if self.part is not None:
+            if len({(plane.rows, plane.columns) for plane in shown}) > 1:
+                raise GeometryError("a part is asked for of images that differ in size; show all of them")
+            return box_crop(shown, *_corners(self.part))
         alike = len({(plane.rows, plane.columns) for plane in shown}) == 1
         if not self.crop or planes.coloured or shown[0].to_patient is None or not alike:
             return None
@@ -245,7 +254,7 @@ class SlicePlan:
             words.append(f"to fit {self.tokens} tokens")
         if self.square:
             words.insert(0, "padded to squares")
-        if self.crop:
+        if self.crop or self.part:
             kept = frames.crop
             words.insert(0, "nothing cut off" if kept is None else f"cut to {kept.columns} x {kept.rows} px")
         return ", ".join(words)
@@ -271,6 +280,15 @@ class _Frames:
             plane = volume.planes[k]
             alike.setdefault((plane.rows, plane.columns, plane.spacing, k in self.zoomed), []).append(n)
         return [(self.of(volume.planes[ks[ns[0]]], zoomed=key[3]), ns) for key, ns in alike.items()]
+
+
+def _corners(part: str) -> tuple[Sequence[float], Sequence[float]]:
+    try:
+        return corners_of(part)
+    except ValueError as error:
+        raise SettingsError(
+            f"the part is {part!r} ({error}), expected two corners of a box, X/Y/Z/X/Y/Z in LPS mm"
+        ) from None
 
 
 def _looks(names: Sequence[str], volume: Volume, planes: Planes) -> list[Look]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.geometry import plane_name, unit_normal
+from medmllm_plugin.headers import InstanceFacts
 from medmllm_plugin.transforms.attributes import numbers, text
 from medmllm_plugin.transforms.dicom_frames import TRAITS, Frame, private_b_value
 from medmllm_plugin.transforms.dicom_headers import Header
@@ -63,6 +64,8 @@ class Stack:
     instance: Callable[[int], str] | None = None
     """SOP Instance UID (0008,0018) of each, where frames differ in nothing that a `Plane` says but this and
     their place; None if they may."""
+    instance_facts: Callable[[], Sequence[InstanceFacts]] | None = None
+    """Those of each frame's header, where that is known without making the frames."""
 
 
 def stack_of(frames: Sequence[Frame], *, name: str = "", notes: tuple[str, ...] = ()) -> Stack:

@@ -68,6 +68,8 @@ def capabilities(
         pictures=card.pictures or _pictures(folder.name, family, processor, context_tokens, options),
         schema_bound=True,
         probabilities=True,
+        gathers=True,
+        volumes=family.volumes,
         text_only=not card.terse,
         context_tokens=context_tokens,
         languages=("en",) if card.terse else family.languages,
@@ -91,7 +93,7 @@ def _pictures(
 ) -> int:
     """Most pictures: what the family takes, as far as the context has room for them."""
     most = family.pictures * (2 if options.video else 1)
-    if context_tokens is None:
+    if context_tokens is None or family.volumes:
         return most
     side = family.plan_for(options).get("size", USUAL)
     try:

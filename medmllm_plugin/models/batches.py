@@ -9,6 +9,7 @@ torch and transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,8 @@ class Prepared:
     ask: Ask
     ids: torch.Tensor
     """Token ids, shape (tokens)."""
+    shown: tuple[NDArray[np.uint8], ...]
+    """What is shown, as the family's vision part takes it; as many as there are hashes."""
     along: dict[str, torch.Tensor]
     """What goes along with each token, such as its type, each of shape (tokens)."""
     positions: torch.Tensor
@@ -104,7 +107,15 @@ class Batches:
             ids = words["input_ids"]
             key = prompt_key(ids[0], place=-1, hashes=(), counts=())
             return Prepared(
-                ask=ask, ids=ids[0], along={}, positions=ids, key=key, hashes=(), counts=(), whole=words
+                ask=ask,
+                ids=ids[0],
+                shown=(),
+                along={},
+                positions=ids,
+                key=key,
+                hashes=(),
+                counts=(),
+                whole=words,
             )
         ids = words.pop("input_ids")
         shape = ids.shape
@@ -113,12 +124,14 @@ class Batches:
         positions = self._model._prepare_position_ids_for_generation(
             ids, {"input_ids": ids, "attention_mask": mask, **words}
         )
-        hashes = tuple(picture_hash(part.pixels) for part in ask.prompt.pictures)
+        shown = tuple(self._family.shown(ask.prompt))
+        hashes = tuple(map(picture_hash, shown))
         place = self._family.image_token(self._processor)
         counts = _counts(ids[0] == place, len(hashes))
         return Prepared(
             ask=ask,
             ids=ids[0],
+            shown=shown,
             along=along,
             positions=positions,
             key=prompt_key(ids[0], place=place, hashes=hashes, counts=counts),
@@ -211,9 +224,9 @@ class Batches:
         tokens: dict[bytes, int] = {}
         for row, start, stop in parts:
             shown = row.pictures(start, stop)
-            hashes, pictures = row.hashes[shown], row.ask.prompt.pictures[shown]
+            hashes, pictures = row.hashes[shown], row.shown[shown]
             wanted += hashes
-            pixels |= {one: part.pixels for one, part in zip(hashes, pictures, strict=True)}
+            pixels |= dict(zip(hashes, pictures, strict=True))
             tokens |= dict(zip(hashes, row.counts[shown], strict=True))
         if not wanted:
             return {}
@@ -326,7 +339,7 @@ def _chunks(hashes: Sequence[bytes], pixels: dict[bytes, NDArray[np.uint8]]) -> 
     chunks: list[list[bytes]] = []
     room = 0
     for one in hashes:
-        size = pixels[one].shape[0] * pixels[one].shape[1]
+        size = math.prod(pixels[one].shape[:-1])
         if not chunks or size > room:
             chunks.append([])
             room = CHUNK

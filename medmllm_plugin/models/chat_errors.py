@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medmllm_plugin.errors import ModelError, TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.errors import ModelError, TooManyPicturesError, TooManyTokensError, UnavailableError
 
 FOR_NOW = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses that may be another a moment later; what else is refused is refused for good."""
@@ -76,7 +76,8 @@ class Refusal:
                 found=None if prompt is None else prompt + reply_tokens,
                 limit=most,
             )
-        return ModelError(f"{self.host}: {self._means(model, key_env, has_key)}")
+        means = f"{self.host}: {self._means(model, key_env, has_key)}"
+        return UnavailableError(means) if self.status in FOR_NOW else ModelError(means)
 
     @property
     def picture_limit(self) -> int | None:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import httpx2
 
-from medmllm_plugin.errors import ModelError
+from medmllm_plugin.errors import ModelError, UnavailableError
 from medmllm_plugin.models import LEAST_TOKENS, Ask, Reply
 from medmllm_plugin.models.chat_endpoints import Endpoint, Endpoints
 from medmllm_plugin.models.chat_errors import FOR_NOW, Refusal, refusal
@@ -77,7 +77,9 @@ class Exchange:
             now = asyncio.get_running_loop().time()
             if endpoint is None:
                 if now + wait > (deadline or now + self._options.timeout):
-                    raise failure or ModelError(f"{self._served.name}: its servers rest for {wait:.0f} s")
+                    raise failure or UnavailableError(
+                        f"{self._served.name}: its servers rest for {wait:.0f} s"
+                    )
                 await asyncio.sleep(wait)
                 continue
             if deadline is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from medmllm_plugin.errors import ModelError, ReplyError
+from medmllm_plugin.errors import ModelError, ReplyError, UnavailableError
 from medmllm_plugin.models.chat_answers import Heard
 from medmllm_plugin.models.chat_errors import looks_like_html
 
@@ -100,10 +100,10 @@ def network_error(host: str, error: httpx2.HTTPError, *, read_timeout: float) ->
         )
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         found = f"can't be reached ({reason}); start the server, or correct its address"
-        return FailedForNowError(ModelError(f"{host}: {found}"))
+        return FailedForNowError(UnavailableError(f"{host}: {found}"))
     if isinstance(error, httpx2.ReadTimeout):
         found = f"sent nothing for {read_timeout:g} s; let it take longer (read_timeout), or see its log"
-        return FailedForNowError(ModelError(f"{host}: {found}"), slow=True)
+        return FailedForNowError(UnavailableError(f"{host}: {found}"), slow=True)
     if isinstance(error, httpx2.TransportError):
         return FailedForNowError(_broken_off(host, f" ({reason})"))
     return ModelError(f"{host}: its answer can't be read ({reason}); is this a chat-completions server?")
@@ -168,7 +168,7 @@ def _check(heard: Heard, host: str) -> None:
         ReplyError: If nothing was written, or it was withheld.
     """
     if heard.finish == "error":
-        raise FailedForNowError(ModelError(f"{host}: failed while it wrote its reply; see its log"))
+        raise FailedForNowError(UnavailableError(f"{host}: failed while it wrote its reply; see its log"))
     if heard.finish == "content_filter":
         raise _no_reply(host, "its filter withheld the reply", heard.text, "ask another model")
     if not heard.text.strip():
@@ -178,8 +178,8 @@ def _check(heard: Heard, host: str) -> None:
         raise _no_reply(host, "found an empty reply", heard.text)
 
 
-def _broken_off(host: str, reason: str = "") -> ModelError:
-    return ModelError(f"{host}: closed the connection before its answer was whole{reason}; see its log")
+def _broken_off(host: str, reason: str = "") -> UnavailableError:
+    return UnavailableError(f"{host}: closed the connection before its answer was whole{reason}; see its log")
 
 
 def _no_reply(host: str, found: str, raw: str, remedy: str = "see the server's log") -> ReplyError:

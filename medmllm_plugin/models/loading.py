@@ -28,7 +28,9 @@ ENGINE = ("torch", "torchvision", "transformers", "accelerate", "llguidance")
 FLOAT32_BYTES = 1 << 30
 """Weights up to this size are computed in float32 on a CPU: faster there, and they fit anywhere."""
 
-NOT_QUANTIZED = ("visual", "vision_tower", "multi_modal_projector", "embed_tokens", "lm_head")
+NOT_QUANTIZED = (
+    *("visual", "vision_tower", "multi_modal_projector", "embedding_layer", "embed_tokens", "lm_head"),
+)
 """Parts that keep their 16 bits: what sees, where few bits cost most and save least, and the vocabulary."""
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -73,7 +75,6 @@ def load(folder: ModelFolder, options: TransformersOptions = DEFAULTS) -> Loaded
     torchvision_shim.ensure()
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
 
     where = _device_map(options, folder)
     dtype = _dtype(options, folder, on_gpu=where is not None and where != {"": "cpu"})
@@ -81,8 +82,9 @@ def load(folder: ModelFolder, options: TransformersOptions = DEFAULTS) -> Loaded
     processor = load_processor(folder)
     try:
         with quiet():
-            model, info = AutoModelForImageTextToText.from_pretrained(
-                folder.path,
+            source = family.source(folder)
+            model, info = source.pop("model").from_pretrained(
+                **source,
                 dtype=dtype,
                 device_map=where,
                 attn_implementation=_attention(options, on_gpu=where not in (None, {"": "cpu"})),
@@ -127,15 +129,10 @@ def load_processor(folder: ModelFolder) -> Any:
         ModelError: If the folder lacks something for it.
     """
     torchvision_shim.ensure()
+    family = family_of(folder.model_type, where=folder.name)
     try:
         with quiet():
-            from transformers import AutoProcessor
-
-            processor = AutoProcessor.from_pretrained(folder.path, local_files_only=True)
-        # Some folders keep the template with the tokenizer.
-        processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
-        if not processor.chat_template:
-            raise ValueError("it has no chat template")
+            processor = family.load_processor(folder)
     except FAILURES as error:
         raise ModelError(
             f"{folder.name}: can't be loaded: {one_line(error)}; copy the model again"

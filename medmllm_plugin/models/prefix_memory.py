@@ -23,9 +23,9 @@ Key = NDArray[np.int64]
 
 
 def picture_hash(pixels: NDArray[np.uint8]) -> bytes:
-    """Hash over a picture, 16 bytes; of a grey one with three channels by a stride of 0 over one of them."""
-    grey = pixels.ndim == 3 and pixels.strides[2] == 0
-    plane = np.ascontiguousarray(pixels[:, :, 0] if grey else pixels)
+    """Hash over a picture or volume, 16 bytes; of a grey one, its channels one memory, over one of them."""
+    grey = pixels.ndim > 2 and pixels.strides[-1] == 0
+    plane = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
     digest = blake2b(repr((pixels.shape, grey)).encode(), digest_size=16)
     digest.update(plane.data)
     return digest.digest()

@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medmllm_plugin.errors import (
     CancelledError,
+    LostDeviceError,
     ModelError,
     SettingsError,
+    TooLittleMemoryError,
     TooManyPicturesError,
     TooManyTokensError,
 )
@@ -28,6 +31,7 @@ from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.models.loading import Loaded, check_engine, load, one_line
 from medmllm_plugin.models.options import TransformersOptions, split, typed
+from medmllm_plugin.models.radfm.published import is_published, published_folder
 from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
@@ -112,7 +116,9 @@ class TransformersModel:
         Raises:
             TooManyPicturesError: If a prompt shows more pictures than the model takes.
             TooManyTokensError: If a prompt leaves too little room for a reply of what the model takes.
-            ModelError: If a picture can't be shown, a schema can't bind, or the memory doesn't suffice.
+            TooLittleMemoryError: If the memory doesn't suffice for one of them alone.
+            LostDeviceError: If the device that it computes on failed.
+            ModelError: If a picture can't be shown, or a schema can't bind.
             CancelledError: If `cancel` said so.
         """
         if not asks:
@@ -154,10 +160,14 @@ class TransformersModel:
             self._lock.release()
 
     def _prepared(self, ask: Ask) -> Prepared:
-        found, limit = len(ask.prompt.pictures), self._capabilities.pictures
+        able = self._capabilities
+        volumes = able.volumes > 0
+        found = len(ask.prompt.images if volumes else ask.prompt.pictures)
+        limit = able.volumes if volumes else able.pictures
         if found > limit:
+            what = "images and volumes" if volumes else "pictures"
             raise TooManyPicturesError(
-                f"{self.name}: found {found} pictures, expected {limit} at most; show fewer", limit=limit
+                f"{self.name}: found {found} {what}, expected {limit} at most; show fewer", limit=limit
             )
         try:
             prepared = self._batches.prepare(ask)
@@ -179,6 +189,11 @@ class TransformersModel:
         try:
             return self._generated(rows, work)
         except RuntimeError as error:
+            if _is_lost_device(error):
+                raise LostDeviceError(
+                    f"{self.name}: the device {self._model.device} failed ({one_line(error)}); see whether "
+                    "it is well, and start the program again if it doesn't come back"
+                ) from error
             if not _is_lack_of_memory(error):
                 raise
         kept = self._batches.memory.held
@@ -189,7 +204,7 @@ class TransformersModel:
             return self._answered(rows[:half], work) + self._answered(rows[half:], work)
         if kept and again:
             return self._answered(rows, work, again=False)
-        raise ModelError(
+        raise TooLittleMemoryError(
             f"{self.name}: found too little memory for {len(rows[0].ask.prompt.pictures)} pictures "
             f"({len(rows[0])} tokens); show fewer or smaller pictures"
         )
@@ -270,10 +285,14 @@ class _Work:
             self._progress(tokens, self._most)
 
 
-def open_model(spec: str) -> TransformersModel:
+def open_model(spec: str, *, only: str | None = None) -> TransformersModel:
     """A local folder or a hub id, such as that of Lingshu-7B: `transformers:PLACE?key=value&key=value`.
 
     See `options.TransformersOptions` for the keys and `families.FAMILIES` for what can be opened.
+
+    Args:
+        spec: The place and its options.
+        only: The `model_type` that it must be of; None for any of ours.
 
     Raises:
         SettingsError: If the engine is not installed, an option is not one, or there is no such model of a
@@ -287,7 +306,15 @@ def open_model(spec: str) -> TransformersModel:
             "transformers: found no model, expected transformers:FOLDER or transformers:HUB_ID"
         )
     options = typed(TransformersOptions, settings, where=place)
-    folder = open_folder(place, adapter=options.adapter, local_files_only=options.local_files_only)
+    published = Path(place).expanduser()
+    if options.adapter is None and is_published(published):
+        folder = published_folder(published)
+    else:
+        folder = open_folder(place, adapter=options.adapter, local_files_only=options.local_files_only)
+    if only not in (None, folder.model_type):
+        raise SettingsError(
+            f"{place}: found a model of type {folder.model_type!r}, expected {only!r}; name it as it is"
+        )
     return TransformersModel(folder, load(folder, options), options)
 
 
@@ -312,6 +339,13 @@ def _is_lack_of_memory(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _is_lost_device(error: RuntimeError) -> bool:
+    """Whether the device itself failed; a lack of memory is none of that."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) and not _is_lack_of_memory(error)
 
 
 def _give_back() -> None:

@@ -18,6 +18,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 
+PICKLED = ".bin"
+"""Of files that `torch.save` wrote; only RadFM's are taken, and read without running them."""
+
 MAX_HEADER = 100_000_000
 """Bytes; the format allows no longer header."""
 
@@ -75,11 +78,17 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def tensors(path: Path) -> Iterator[Tensor]:
-    """The tensors of a safetensors file, of which only the header is read.
+    """The tensors of a safetensors file, or of RadFM's published checkpoint; only the header is read.
 
     Raises:
         ModelError: If the header is no such, or the file is shorter or longer than it says.
     """
+    if path.suffix == PICKLED:
+        from medmllm_plugin.models.radfm.pickled import stored_tensors
+
+        stored = stored_tensors(path).values()
+        yield from (Tensor(name=one.name, shape=one.shape, kind=one.kind) for one in stored)
+        return
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -20,12 +20,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from medmllm_plugin.capabilities import Capabilities
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
+from medmllm_plugin.phantoms.study import sample_study
 from medmllm_plugin.prompting import prompt_for
 from medmllm_plugin.request import Request
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
 from tools.training.examples import make_example
 from tools.training.lessons import LESSONS, RESERVED, WINDOW, shares
+from tools.training.questions import ask
 
 SPECIAL = [
     f"<|{word}|>"
@@ -84,7 +86,8 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
 def terse_messages(kind: str = "ct-chest") -> list[dict[str, object]]:
     """The chat of the report task as the transformers engine builds it for a terse model."""
     lesson = LESSONS[kind]
-    shown = SlicePlan(**lesson.plan).apply(lesson.study(0).volume())
+    study = sample_study(kind=kind, slices=None if lesson.count == 1 else lesson.count)
+    shown = SlicePlan(**lesson.plan).apply(study.volume())
     able = Capabilities(pictures=len(shown), boxes=True, schema_bound=True, terse=True)
     prompt = prompt_for(Request(task=TASKS["report"], slices=shown), able)
     content: list[dict[str, object]] = [
@@ -130,12 +133,15 @@ def build(
         for part in message["content"]  # type: ignore[attr-defined]
     )
     first = RESERVED[-1].start + 2**30
-    targets = [
-        make_example(LESSONS[kind].study(seed)).target
+    made = [
+        (kind, make_example(LESSONS[kind].study(seed)))
         for kind in kinds
         for seed in range(first, first + texts)
     ]
-    rust = train_tokenizer([*targets, *[f"system\n{words}\nuser\nassistant\n"] * max(1, texts // 10)])
+    targets = [one.target for _, one in made]
+    rng = np.random.default_rng(0)
+    asked = ["\n".join(ask(kind, one.target, one.long_axes, rng)) for kind, one in made[::4]]
+    rust = train_tokenizer([*targets, *asked, *[f"system\n{words}\nuser\nassistant\n"] * max(1, texts // 10)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=rust,
         unk_token=None,

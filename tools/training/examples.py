@@ -33,6 +33,13 @@ class Example:
     labels: NDArray[np.uint8]
     """Shape (pictures, side / 14, side / 14, findings): how much of a patch shows a finding of
     `lessons.FINDINGS`, 0 to 255."""
+    boxes: NDArray[np.float32]
+    """Shape (pictures, findings, 5): left, top, right and bottom edge of each finding in each picture, and
+    the root of its area, px; zeros where it isn't seen."""
+    sides: NDArray[np.float32]
+    """Shape (findings,): 1 for a finding on the left, else 0."""
+    long_axes: dict[str, float]
+    """By finding the longer side of its box, mm."""
 
 
 def random_study(seed: int, kind: str = "ct-chest") -> PhantomStudy:
@@ -48,7 +55,9 @@ def make_example(study: PhantomStudy) -> Example:
     masks = [study.masks(k) for k in evenly(study.slices, lesson.count)]
     cells = lesson.side // PATCH
     labels = np.zeros((len(masks), cells, cells, len(FINDINGS)), np.uint8)
-    findings, words = [], []
+    boxes = np.zeros((len(masks), len(FINDINGS), 5), np.float32)
+    sides = np.zeros(len(FINDINGS), np.float32)
+    findings, words, long_axes = [], [], {}
     abnormal: set[int] = set()
     for index, lesion in enumerate(study.lesions):
         areas = [np.count_nonzero(m[index]) * scale**2 if index in m else 0.0 for m in masks]
@@ -59,10 +68,14 @@ def make_example(study: PhantomStudy) -> Example:
             cover = _cover(masks[n][index], cells)
             one = labels[n, :, :, FINDINGS.index(lesion.finding)]
             np.maximum(one, cover, out=one)
+            edges = [edge * scale for edge in mask_box(masks[n][index])]
+            boxes[n, FINDINGS.index(lesion.finding)] = [*edges, areas[n] ** 0.5]
+        sides[FINDINGS.index(lesion.finding)] = lesion.side == "left"
         best = max(seen, key=lambda n: areas[n])
         start = min(max(0, seen.index(best) - MAX_CITED // 2), max(0, len(seen) - MAX_CITED))
         cited = [n + 1 for n in seen[start : start + MAX_CITED]]
         box = [round(edge * scale) for edge in mask_box(masks[best][index])]
+        long_axes[lesion.finding] = max(box[2] - box[0], box[3] - box[1]) / scale * study.pixel
         findings.append(
             {
                 "finding": lesion.finding,
@@ -86,6 +99,9 @@ def make_example(study: PhantomStudy) -> Example:
         pictures=np.stack([one.pixels for one in shown.slices]),
         target=json.dumps(reply, separators=(",", ":")),
         labels=labels,
+        boxes=boxes,
+        sides=sides,
+        long_axes=long_axes,
     )
 
 

@@ -62,10 +62,8 @@ def see(visual: Any, pictures: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return by_window.reshape(n, length // 4, -1)
 
 
-def answer_logits(
-    model: Any, ids: Tensor, positions: Tensor, seen: Tensor, image_token: int, *, keep: int
-) -> Tensor:
-    """Logits of the last `keep` positions.
+def hidden_states(model: Any, ids: Tensor, positions: Tensor, seen: Tensor, image_token: int) -> Tensor:
+    """The language model's last states, shape (batch, length, hidden).
 
     Args:
         model: A Qwen2_5_VLForConditionalGeneration.
@@ -73,16 +71,14 @@ def answer_logits(
         positions: Shape (3, length), the same for all.
         seen: Shape (batch, pictures x tokens, hidden): vision tokens of each prompt.
         image_token: The id of the placeholder.
-        keep: How many positions from the end.
     """
     embedded = model.model.language_model.embed_tokens(ids)
     where = (ids == image_token).unsqueeze(-1)
     embedded = embedded.masked_scatter(where, seen.to(embedded.dtype))
-    hidden = model.model.language_model(
+    hidden: Tensor = model.model.language_model(
         inputs_embeds=embedded, position_ids=positions[:, None].expand(-1, ids.shape[0], -1), use_cache=False
     ).last_hidden_state
-    logits: Tensor = model.lm_head(hidden[:, -keep:])
-    return logits
+    return hidden
 
 
 def _turned(x: Tensor) -> Tensor:

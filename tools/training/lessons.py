@@ -14,9 +14,6 @@ from medmllm_plugin.phantoms.study import KINDS, PhantomStudy, sample_study
 WINDOW = 112
 """Side of a window of the vision tower, px: pictures are one or a square of several."""
 
-TOKENS = 256
-"""Vision tokens of every study, so that studies of all kinds batch alike."""
-
 RESERVED = (range(500_000, 510_000), range(2**30, 10**16))
 """Seeds that are never trained on: those of demo and acceptance tests, and those of evaluations."""
 
@@ -27,13 +24,19 @@ SMALL = ("nodule", "fracture", "renal_stone")
 """Findings of which most pictures show little or nothing: those that do are drawn more often."""
 
 
+SHORT_SHARE = 0.3
+"""Share of the studies of a kind that have fewer slices than its plan shows, where the kind has such."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
     """One kind of phantom as it is taught."""
 
     kind: str
     plan: Mapping[str, Any]
-    """Settings of `transforms.slices.SlicePlan`; count x (size / 28)² is `TOKENS`."""
+    """Settings of `transforms.slices.SlicePlan`."""
+    short: tuple[int, ...]
+    """Numbers of slices of studies that have fewer than the plan shows: then it shows all of them."""
     modalities: tuple[str, ...]
     """Modality (0008,0060) of the studies that this plan suits; of a film also CR."""
     matrices: tuple[int, ...]
@@ -55,6 +58,11 @@ class Lesson:
         return int(self.plan["size"])
 
     @property
+    def tokens(self) -> int:
+        """Vision tokens of a picture."""
+        return (self.side // 28) ** 2
+
+    @property
     def windows(self) -> int:
         """Windows of a picture: what it costs, in pictures of one window."""
         return (self.side // WINDOW) ** 2
@@ -62,18 +70,23 @@ class Lesson:
     def study(self, seed: int) -> PhantomStudy:
         """A study of varied slice count and matrix."""
         rng = np.random.default_rng([seed, 11])
-        few, usual, _ = KINDS[self.kind].slices
-        slices = 1 if usual == 1 else int(rng.integers(max(few, usual // 2, self.count), usual * 7 // 5))
+        usual = KINDS[self.kind].slices[1]
+        slices = 1 if usual == 1 else int(rng.integers(max(usual // 2, self.count), usual * 7 // 5))
+        if self.short and rng.random() < SHORT_SHARE:
+            slices = int(rng.choice(np.array(self.short)))
         return sample_study(
             kind=self.kind, seed=seed, slices=slices, matrix=int(rng.choice(np.array(self.matrices)))
         )
 
 
-def _stack(kind: str, modality: str, window: str | None) -> Lesson:
-    plan = {"count": 16, "size": WINDOW, **({} if window is None else {"window": window})}
+def _stack(
+    kind: str, modality: str, window: str | None, *, count: int = 16, short: tuple[int, ...] = ()
+) -> Lesson:
+    plan = {"count": count, "size": WINDOW, **({} if window is None else {"window": window})}
     return Lesson(
         kind=kind,
         plan=plan,
+        short=short,
         modalities=(modality,),
         matrices=(112, 140, 168, 256, 112, 140, 168, 256, 256, 320),
     )
@@ -83,11 +96,12 @@ LESSONS: Mapping[str, Lesson] = MappingProxyType(
     {
         lesson.kind: lesson
         for lesson in (
-            _stack("ct-chest", "CT", "ct"),
-            _stack("ct-head", "CT", "ct-head"),
+            _stack("ct-chest", "CT", "ct", count=40, short=(16, 20, 24, 28, 32, 36)),
+            _stack("ct-head", "CT", "ct-head", count=20, short=(12, 14, 16, 18)),
             Lesson(
                 kind="xr-chest",
-                plan={"count": 1, "size": 4 * WINDOW},
+                plan={"count": 1, "size": 2 * WINDOW},
+                short=(),
                 modalities=("DX", "CR"),
                 matrices=(384, 448, 512, 512),
             ),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tools.training.stream import Met, studies
+from tools.training.stream import Look, Met, studies
 from tools.training.trainer import Trainer
 
 CHECKPOINT = "checkpoint.pt"
@@ -46,14 +46,21 @@ class Run:
         if (out / CHECKPOINT).exists():
             self.kept = torch.load(out / CHECKPOINT, map_location=trainer.device, weights_only=True)
             trainer.model.load_state_dict(self.kept["model"])
-            trainer.head.load_state_dict(self.kept["head"])
+            trainer.heads.load_state_dict(self.kept["heads"])
             self.stage, self.steps = self.kept["stage"], self.kept["steps"]
             self.seconds, self.next_seed = self.kept["seconds"], self.kept["next_seed"]
-        self.source = studies(self.next_seed, weights, workers=workers)
+        self.workers = workers
+        self.source: Iterator[Met] | None = None
         self.saved = time.time()
+
+    def draw(self, weights: Mapping[str, int], look: Look | None = None) -> None:
+        """From now on the studies are of kinds by these weights, and come as `look` shows them."""
+        self.source = studies(self.next_seed, weights, workers=self.workers, look=look)
 
     def take(self) -> Met:
         """The next study that was never seen before."""
+        if self.source is None:
+            raise RuntimeError("no studies were asked for; call draw first")
         one = next(self.source)
         self.next_seed = max(self.next_seed, one.seed + 1)
         return one
@@ -89,7 +96,7 @@ class Run:
         """Write the checkpoint, whole or not at all."""
         content = {
             "model": self.trainer.model.state_dict(),
-            "head": self.trainer.head.state_dict(),
+            "heads": self.trainer.heads.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "stage": self.stage,
             "steps": self.steps,

@@ -11,17 +11,18 @@ longer), and lines of OUT/log.txt; `tools.training.ship` makes the model folder 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tools.training.lessons import FINDINGS, LESSONS, SMALL, TOKENS, shares
+from tools.training.lessons import FINDINGS, LESSONS, SMALL, shares
+from tools.training.questions import ask
 from tools.training.run import Run
-from tools.training.stream import Met, Ring, held_out, stacked
-from tools.training.trainer import Trainer
+from tools.training.stream import Met, held_out
+from tools.training.trainer import Asked, Trainer
 
 WINDOWS = 80
 """Pictures of one window, or what costs as much, in a step of stage 1."""
@@ -29,109 +30,183 @@ WINDOWS = 80
 SMALL_SHARE = 0.375
 """Share of the pictures of stage 1 that show one of the findings `lessons.SMALL`, where the kind has one."""
 
-FIRST = 300
+FIRST = 60
 """Studies of each kind that a stage begins with."""
+
+FILMS = {"see": 6, "say": 2}
+"""Studies of a single picture are met so much more often in a stage: they cost less, and give less to see."""
+
+MOST = 8
+"""Most studies of a kind in a step of stage 2."""
+
+AROUND, AROUND_ALL = 4, 80
+"""Tokens that stand around a picture, and that a prompt and its reply have beside the pictures, about."""
+
+SEEN_SCALE, EDGE_SCALE, EXTRA_SCALE = 20.0, 0.3, 0.5
+"""Weights of the losses that patches, edges and the heads of stage 2 have; that of replies is 1."""
+
+
+class Pictures:
+    """The newest pictures of a kind with their labels."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.added = capacity, 0
+        self.rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.small: set[int] = set()
+
+    def add(self, study: Met) -> None:
+        """Put in a study's pictures, over the oldest if it is full."""
+        indices = [FINDINGS.index(key) for key in SMALL]
+        for row in zip(study.pictures, study.labels, study.boxes, strict=True):
+            place = self.added % self.capacity
+            if place < len(self.rows):
+                self.rows[place] = row
+            else:
+                self.rows.append(row)
+            self.small.discard(place)
+            if bool(row[2][indices, 4].any()):
+                self.small.add(place)
+            self.added += 1
+
+    def some(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """So many at random, of which `SMALL_SHARE` show something small."""
+        places = torch.randint(len(self.rows), (count,)).tolist()
+        small = list(self.small)
+        for k in range(min(round(SMALL_SHARE * count), len(small))):
+            places[k] = small[int(torch.randint(len(small), ()))]
+        pictures, labels, boxes = zip(*(self.rows[place] for place in places), strict=True)
+        return torch.stack(pictures), torch.stack(labels), torch.stack(boxes)
+
+
+class Store:
+    """The newest studies of a kind as vision tokens."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.added = capacity, 0
+        self.rows: list[Met] = []
+
+    def add(self, study: Met) -> None:
+        """Put in a study, over the oldest if it is full."""
+        kept = study._replace(labels=torch.empty(0))
+        if len(self.rows) < self.capacity:
+            self.rows.append(kept)
+        else:
+            self.rows[self.added % self.capacity] = kept
+        self.added += 1
+
+    def some(self, count: int) -> list[Met]:
+        """So many at random, or fewer, all of the same number of pictures."""
+        first = self.rows[int(torch.randint(len(self.rows), ()))]
+        alike = [one for one in self.rows if len(one.pictures) == len(first.pictures)]
+        return [alike[n] for n in torch.randperm(len(alike))[:count].tolist()]
 
 
 def learn_to_see(run: Run, held: Mapping[str, list[Met]], *, minutes: float, peak: float, pool: int) -> None:
-    """Stage 1: vision tower and dense head on single pictures."""
+    """Stage 1: vision tower and its heads on single pictures."""
     trainer, parts = run.trainer, _parts(run.weights)
-    rings: dict[str, Ring] = {}
-    small: dict[str, list[tuple[int, int]]] = {kind: [] for kind in run.weights}
-    indices = [FINDINGS.index(key) for key in SMALL]
-
-    def take() -> None:
+    stores = {kind: Pictures(pool // LESSONS[kind].windows) for kind in parts}
+    run.draw(_drawn(run.weights, "see"))
+    for _ in range(FIRST * len(parts)):
         one = run.take()
-        ring = rings.setdefault(one.kind, Ring(pool, pictures=one.pictures, labels=one.labels))
-        row = ring.add(pictures=one.pictures, labels=one.labels)
-        known = [place for place in small[one.kind] if place[0] != row]
-        shown = one.labels[..., indices].flatten(1).any(1).nonzero()[:, 0].tolist()
-        small[one.kind] = [*known, *((row, n) for n in shown)]
-
-    for _ in range(min(FIRST, pool) * len(parts)):
-        take()
-    losses: list[float] = []
-    parameters = [*trainer.model.model.visual.parameters(), *trainer.head.parameters()]
+        stores[one.kind].add(one)
+    losses: list[tuple[float, float]] = []
+    heads = [*trainer.heads["patches"].parameters(), *trainer.heads["edges"].parameters()]
+    parameters = [*trainer.model.model.visual.parameters(), *heads]
     for step in run.stage_of("see", parameters, minutes=minutes, peak=peak):
-        take()
-        total = 0.0
+        for _ in range(3):
+            one = run.take()
+            stores[one.kind].add(one)
+        total = np.zeros(2)
         for kind, part in parts.items():
-            ring, lesson = rings[kind], LESSONS[kind]
-            count = max(1, round(WINDOWS * part / lesson.windows))
-            rows, which = ring.some(count), torch.randint(0, lesson.count, (count,))
-            for k in range(min(round(SMALL_SHARE * count), len(small[kind]))):
-                rows[k], which[k] = torch.tensor(small[kind][int(torch.randint(0, len(small[kind]), ()))])
-            seen = trainer.see(kind, ring.parts["pictures"][rows, which])
-            loss = trainer.dense_loss(seen, ring.parts["labels"][rows, which])
-            step.add(loss, part)
-            total += part * loss.item()
+            count = max(1, round(WINDOWS * part / LESSONS[kind].windows))
+            pictures, labels, boxes = stores[kind].some(count)
+            patches, edges = trainer.seen_losses(trainer.see(kind, pictures), labels, boxes)
+            step.add(SEEN_SCALE * patches + EDGE_SCALE * edges, part)
+            total += part * np.array([patches.item(), edges.item()])
         step.end()
-        losses.append(total)
+        losses.append((float(total[0]), float(total[1])))
         if run.steps % 100 == 0:
-            unseen = {f"unseen {kind}": _seen_loss(trainer, kind, some) for kind, some in held.items()}
-            run.say(next_seed=run.next_seed, loss=float(np.mean(losses)), **unseen)
+            facts = {}
+            for kind, some in held.items():
+                with torch.no_grad():
+                    found = trainer.seen_losses(
+                        trainer.see(kind, torch.cat([one.pictures for one in some])),
+                        torch.cat([one.labels for one in some]),
+                        torch.cat([one.boxes for one in some]),
+                    )
+                facts[f"unseen {kind}"] = [round(float(one), 5) for one in found]
+            patches, edges = np.mean(losses, axis=0)
+            run.say(next_seed=run.next_seed, loss=float(patches), edges=float(edges), **facts)
             losses.clear()
-
-
-@torch.no_grad()
-def _seen_loss(trainer: Trainer, kind: str, some: list[Met]) -> float:
-    pictures, _, labels = stacked(some)
-    return float(trainer.dense_loss(trainer.see(kind, pictures.flatten(0, 1)), labels.flatten(0, 1)))
 
 
 def learn_to_say(
     run: Run,
-    held: Mapping[str, list[Met]],
+    held: int,
     *,
     minutes: float,
     peak: float,
     batch: int,
     fresh: int,
     pool: int,
+    questions: float,
 ) -> None:
     """Stage 2: the language model on the vision tokens of a tower that no longer changes."""
     trainer, parts = run.trainer, _parts(run.weights)
     trainer.model.model.visual.requires_grad_(False)
-    rings = {kind: Ring(pool, seen=torch.empty(TOKENS, trainer.width, dtype=torch.float16)) for kind in parts}
-    targets = {kind: [""] * pool for kind in parts}
-
-    @torch.no_grad()
-    def seen_of(one: Met) -> Tensor:
-        tokens: Tensor = trainer.see(one.kind, one.pictures)
-        return tokens.reshape(TOKENS, trainer.width)
-
-    def take() -> None:
-        one = run.take()
-        row = rings[one.kind].add(seen=seen_of(one).half().cpu())
-        targets[one.kind][row] = one.target
-
+    rng = np.random.default_rng(run.next_seed)
+    stores = {kind: Store(pool) for kind in parts}
+    unseen = held_out(tuple(parts), held, look=trainer.see)
+    run.draw(_drawn(run.weights, "say"), trainer.see)
     for _ in range(min(FIRST, pool) * len(parts)):
-        take()
-    unseen = {kind: torch.stack([seen_of(one) for one in some]) for kind, some in held.items()}
-    losses: list[tuple[float, float]] = []
-    parameters = [p for name, p in trainer.model.named_parameters() if ".visual." not in name]
-    for step in run.stage_of("say", parameters, minutes=minutes, peak=peak):
+        one = run.take()
+        stores[one.kind].add(one)
+    losses: list[tuple[float, ...]] = []
+    heads = [*trainer.heads["picture"].parameters(), *trainer.heads["study"].parameters()]
+    language = [p for name, p in trainer.model.named_parameters() if ".visual." not in name]
+    for step in run.stage_of("say", [*language, *heads], minutes=minutes, peak=peak):
         for _ in range(fresh):
-            take()
-        total = np.zeros(2)
+            one = run.take()
+            stores[one.kind].add(one)
+        total = np.zeros(3)
         for kind, part in parts.items():
-            rows = rings[kind].some(max(1, round(batch * part)))
-            seen = rings[kind].parts["seen"][rows].to(trainer.device).float()
-            loss, right = trainer.reply_loss(kind, seen, [targets[kind][row] for row in rows.tolist()])
-            step.add(loss, part)
-            total += part * np.array([loss.item(), right.item()])
+            cost = LESSONS[kind].count * (LESSONS[kind].tokens + AROUND) + AROUND_ALL
+            some = stores[kind].some(min(MOST, max(1, round(batch * part / cost))))
+            asked = [_asked(one, rng if rng.random() < questions else None) for one in some]
+            loss, extra, right = trainer.reply_losses(asked)
+            step.add(loss + EXTRA_SCALE * extra, part)
+            total += part * np.array([loss.item(), extra.item(), right.item()])
         step.end()
-        losses.append((float(total[0]), float(total[1])))
+        losses.append(tuple(total.tolist()))
         if run.steps % 100 == 0:
-            facts: dict[str, float] = {}
-            for kind, some in held.items():
-                with torch.no_grad():
-                    loss, right = trainer.reply_loss(kind, unseen[kind], [one.target for one in some])
-                facts |= {f"unseen {kind}": float(loss), f"unseen right {kind}": float(right)}
-            mean = np.mean(losses, axis=0)
-            run.say(next_seed=run.next_seed, loss=float(mean[0]), right=float(mean[1]), **facts)
+            facts = {}
+            for kind, met in unseen.items():
+                found = []
+                for some in _alike(met):
+                    with torch.no_grad():
+                        found += [trainer.reply_losses([_asked(one) for one in some])] * len(some)
+                facts[f"unseen {kind}"] = [round(float(sum(v) / len(v)), 4) for v in zip(*found, strict=True)]
+            loss, extra, right = np.mean(losses, axis=0).tolist()
+            run.say(next_seed=run.next_seed, loss=loss, extra=extra, right=right, **facts)
             losses.clear()
     trainer.model.model.visual.requires_grad_(True)
+
+
+def _drawn(weights: Mapping[str, int], stage: str) -> dict[str, int]:
+    """How often each kind is met."""
+    return {kind: n * (FILMS[stage] if LESSONS[kind].count == 1 else 1) for kind, n in weights.items()}
+
+
+def _asked(study: Met, rng: np.random.Generator | None = None) -> Asked:
+    """A report of a study, or a question about it if there is a generator to choose one."""
+    words, reply = ask(study.kind, study.target, study.long_axes, rng)
+    return Asked(study=study, words=words, reply=reply)
+
+
+def _alike(studies: list[Met]) -> Iterator[list[Met]]:
+    """Studies by their number of pictures."""
+    for count in {len(one.pictures) for one in studies}:
+        yield [one for one in studies if len(one.pictures) == count]
 
 
 def _parts(weights: Mapping[str, int]) -> dict[str, float]:
@@ -151,13 +226,14 @@ def main() -> None:
     parser.add_argument("--say", type=float, default=60, help="minutes of stage 2")
     parser.add_argument("--see-peak", type=float, default=2e-3, help="learning rate of stage 1")
     parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate of stage 2")
-    parser.add_argument("--batch", type=int, default=12, help="studies in a step of stage 2")
-    parser.add_argument("--fresh", type=int, default=4, help="of them never seen before, about")
+    parser.add_argument("--batch", type=int, default=4500, help="tokens in a step of stage 2")
+    parser.add_argument("--fresh", type=int, default=3, help="new studies in a step of stage 2")
+    parser.add_argument("--questions", type=float, default=0.15, help="share of stage 2 that is asked")
     parser.add_argument("--workers", type=int, default=0, help="processes that make studies ahead")
     parser.add_argument(
-        "--pool", type=int, default=1500, help="studies of a kind kept in stage 1; 0.6 MB each"
+        "--pool", type=int, default=16_000, help="windows of a kind kept in stage 1; 0.04 MB each"
     )
-    parser.add_argument("--kept", type=int, default=12_000, help="of stage 2; 0.07 MB each")
+    parser.add_argument("--kept", type=int, default=8_000, help="studies in stage 2; up to 0.2 MB each")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--held", type=int, default=24, help="unseen studies of a kind in the running check")
     options = parser.parse_args()
@@ -168,17 +244,18 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(options.init, device, tuple(weights))
     run = Run(trainer, options.out, weights, first_seed=options.first_seed, workers=options.workers)
-    held = held_out(tuple(weights), options.held)
     if options.see and run.stage == "see":
+        held = held_out(tuple(weights), options.held)
         learn_to_see(run, held, minutes=options.see, peak=options.see_peak, pool=options.pool)
     learn_to_say(
         run,
-        held,
+        options.held,
         minutes=options.say,
         peak=options.peak,
         batch=options.batch,
         fresh=options.fresh,
         pool=options.kept,
+        questions=options.questions,
     )
     run.say(done=True, next_seed=run.next_seed, kinds=weights)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,17 +12,39 @@ from torch import Tensor
 from torch.nn import functional
 
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
-from tools.training.forward import answer_logits, see
-from tools.training.lessons import FINDINGS
+from tools.training.forward import hidden_states, see
+from tools.training.lessons import FINDINGS, LESSONS
+from tools.training.stream import Met
+
+CELL = 28
+"""Side of what a vision token stands for, px."""
+
+EDGES = 5
+"""What is told of a finding in a picture: its four edges and the root of its area."""
+
+SUMMARY = 3 + EDGES - 1
+"""What is told of a finding in a study: present, left, the picture it is largest in, its edges there."""
+
+
+class Asked(NamedTuple):
+    """A study, what is asked of it, and what should be replied."""
+
+    study: Met
+    """With vision tokens for pictures."""
+    words: str
+    """What stands after the pictures."""
+    reply: str
 
 
 class Trainer:
-    """The model, its constant prompts, and a loss for each stage."""
+    """The model, its constant prompts, heads that are thrown away in the end, and a loss for each stage."""
 
     model: Any
     """A Qwen2_5_VLForConditionalGeneration."""
-    head: torch.nn.Linear
-    """Tells what each patch shows of a vision token; thrown away in the end."""
+    heads: torch.nn.ModuleDict
+    """`patches` and `edges` tell of a vision token what its patches show, and where the finding in it ends;
+    `picture` tells of the state after a picture which findings it shows, `study` of the state before the
+    reply which findings there are, and where."""
 
     def __init__(self, init: Path, device: torch.device, kinds: tuple[str, ...]) -> None:
         ensure_torchvision()
@@ -41,12 +64,19 @@ class Trainer:
         ).to(device)
         width = self.model.config.text_config.hidden_size
         torch.manual_seed(0)
-        self.head = torch.nn.Linear(width, 4 * len(FINDINGS)).to(device)
+        self.heads = torch.nn.ModuleDict(
+            {
+                "patches": torch.nn.Linear(width, 4 * len(FINDINGS)),
+                "edges": torch.nn.Linear(width, EDGES),
+                "picture": torch.nn.Linear(width, len(FINDINGS)),
+                "study": torch.nn.Linear(width, SUMMARY * len(FINDINGS)),
+            }
+        ).to(device)
 
     @property
     def width(self) -> int:
         """Of a vision token."""
-        return int(self.head.in_features)
+        return int(self.model.config.text_config.hidden_size)
 
     def see(self, kind: str, pictures: Tensor) -> Tensor:
         """Vision tokens (n, tokens, width) of pictures (n, side, side, 3) of a kind."""
@@ -59,34 +89,86 @@ class Trainer:
                 prompt["sin"].float(),
             )
 
-    def dense_loss(self, seen: Tensor, labels: Tensor) -> Tensor:
-        """How well the vision tokens tell what each patch shows; rare lesions weigh more."""
+    def seen_losses(self, seen: Tensor, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """How well vision tokens tell what each patch shows, and where what they show ends.
+
+        Args:
+            seen: Shape (pictures, tokens, width).
+            labels: Shape (pictures, cells, cells, findings), uint8, see `examples.Example`.
+            boxes: Shape (pictures, findings, 5).
+
+        Returns:
+            Cross entropy, where rare lesions weigh more; mean error of edges in units of a token's side.
+        """
         truth = dense_labels(labels.to(self.device))
+        patches = functional.binary_cross_entropy_with_logits(
+            self.heads["patches"](seen).float(), truth, pos_weight=torch.tensor(3.0, device=self.device)
+        )
+        there, where = edge_labels(truth, boxes.to(self.device))
+        if not there.any():
+            return patches, patches.new_zeros(())
+        edges = functional.smooth_l1_loss(self.heads["edges"](seen).float()[there], where[there], beta=0.1)
+        return patches, edges
+
+    def reply_losses(self, asked: Sequence[Asked]) -> tuple[Tensor, Tensor, Tensor]:
+        """How wrong replies are on studies of one kind and number of pictures.
+
+        Returns:
+            Cross entropy of the replies; what the heads `picture` and `study` miss; share of right tokens.
+        """
+        kind, count = asked[0].study.kind, len(asked[0].study.pictures)
+        prompt = self.prompts[kind]
+        ends = (prompt["ids"] == self.tokenizer.token_to_id("<|vision_end|>")).nonzero()[:count, 0]
+        before = int(ends[-1]) + 1
+        rows, starts = [], []
+        for one in asked:
+            words = self._encode(f"{one.words}<|im_end|>\n<|im_start|>assistant\n")
+            starts.append(len(words))
+            rows.append([*words, *self._encode(one.reply), int(prompt["end_token"])])
+        longest = (max(map(len, rows)) + 7) // 8 * 8
+        tail, answer = torch.zeros(2, len(rows), longest, dtype=torch.long)
+        answer -= 100
+        for row, (tokens, start) in enumerate(zip(rows, starts, strict=True)):
+            tail[row, : len(tokens)] = torch.tensor(tokens)
+            answer[row, start : len(tokens)] = tail[row, start : len(tokens)]
+        tail, answer = tail.to(self.device), answer.to(self.device)
+        ids = torch.cat([prompt["ids"][:before].expand(len(rows), -1), tail], dim=1)
+        positions = prompt["positions"][:, :before]
+        after = int(positions.max()) + 1 + torch.arange(longest, device=self.device)
+        positions = torch.cat([positions, after.expand(3, -1)], dim=1)
+        seen = torch.stack([one.study.pictures for one in asked]).to(self.device).float()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            hidden = hidden_states(self.model, ids, positions, seen, int(prompt["image_token"]))
+            logits = self.model.lm_head(hidden[:, before - 1 : -1]).float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), ignore_index=-100)
+        right = (logits.detach().argmax(-1) == answer)[answer != -100].float().mean()
+        boxes = torch.stack([one.study.boxes for one in asked]).to(self.device)
+        sides = torch.stack([one.study.sides for one in asked]).to(self.device)
+        last = hidden[torch.arange(len(rows)), before - 1 + torch.tensor(starts)]
+        extra = self._picture_loss(hidden[:, ends], boxes) + self._study_loss(last, boxes, sides, kind)
+        return loss, extra, right
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _picture_loss(self, states: Tensor, boxes: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(
-            self.head(seen).float(), truth, pos_weight=torch.tensor(3.0, device=self.device)
+            self.heads["picture"](states).float(), (boxes[..., 4] > 0).float()
         )
 
-    def reply_loss(self, kind: str, seen: Tensor, targets: list[str]) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the replies and share of right tokens; `seen` is (batch, tokens, width)."""
-        prompt, batch = self.prompts[kind], len(targets)
-        end = int(prompt["end_token"])
-        replies = [[*self.tokenizer.encode(text, add_special_tokens=False).ids, end] for text in targets]
-        longest = (max(map(len, replies)) + 7) // 8 * 8
-        answer = torch.full((batch, longest), -100)
-        for row, reply in enumerate(replies):
-            answer[row, : len(reply)] = torch.tensor(reply)
-        answer = answer.to(self.device)
-        ids = torch.cat([prompt["ids"].expand(batch, -1), answer.clamp(min=0)], dim=1)
-        after = int(prompt["positions"].max()) + 1 + torch.arange(longest, device=self.device)
-        positions = torch.cat([prompt["positions"], after.expand(3, -1)], dim=1)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = answer_logits(
-                self.model, ids, positions, seen, int(prompt["image_token"]), keep=longest + 1
-            )
-        logits = logits[:, :-1].float()
-        loss = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), ignore_index=-100)
-        right = (logits.argmax(-1) == answer)[answer != -100].float().mean()
-        return loss, right
+    def _study_loss(self, states: Tensor, boxes: Tensor, sides: Tensor, kind: str) -> Tensor:
+        told = self.heads["study"](states).float().reshape(len(states), len(FINDINGS), SUMMARY)
+        area, best = boxes[..., 4].max(dim=1)
+        there = area > 0
+        loss = functional.binary_cross_entropy_with_logits(told[..., 0], there.float())
+        if not there.any():
+            return loss
+        picture = best.float() / boxes.shape[1]
+        edges = boxes.gather(1, best[:, None, :, None].expand(-1, 1, -1, EDGES))[:, 0, :, :4]
+        where = torch.cat([picture[..., None], edges / LESSONS[kind].side], dim=-1)[there]
+        side = functional.binary_cross_entropy_with_logits(told[..., 1][there], sides[there])
+        return loss + 0.2 * side + functional.smooth_l1_loss(told[..., 2:][there], where, beta=0.02)
 
 
 def dense_labels(labels: Tensor) -> Tensor:
@@ -97,3 +179,23 @@ def dense_labels(labels: Tensor) -> Tensor:
     n, g, _, kinds = labels.shape
     x = labels.reshape(n, g // 2, 2, g // 2, 2, kinds).permute(0, 1, 3, 2, 4, 5)
     return (x.reshape(n, g * g // 4, 4 * kinds).float() / 255).sqrt()
+
+
+def edge_labels(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """For each token whether it shows a finding, and how far that one's edges lie from the token's middle.
+
+    Args:
+        truth: Of `dense_labels`.
+        boxes: Shape (pictures, findings, 5).
+
+    Returns:
+        Shape (pictures, tokens), bool; and (pictures, tokens, 5) in units of a token's side, outwards.
+    """
+    n, tokens, _ = truth.shape
+    across = round(tokens**0.5)
+    cover, most = truth.reshape(n, tokens, 4, -1).sum(dim=2).max(dim=-1)
+    box = boxes.gather(1, most[..., None].expand(-1, -1, EDGES)) / CELL
+    at = torch.arange(tokens, device=truth.device)
+    x, y = (at % across + 0.5), (at // across + 0.5)
+    away = torch.stack([x - box[..., 0], y - box[..., 1], box[..., 2] - x, box[..., 3] - y], dim=-1)
+    return cover > 0, torch.cat([away, box[..., 4:]], dim=-1)

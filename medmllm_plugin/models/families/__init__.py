@@ -9,10 +9,11 @@ from medmllm_plugin.models.families.internvl import InternVL
 from medmllm_plugin.models.families.llava import Llava
 from medmllm_plugin.models.families.qwen2_5_vl import Qwen25VL
 from medmllm_plugin.models.families.qwen3_vl import Qwen3VL
+from medmllm_plugin.models.families.radfm import RadFM
 
 FAMILIES: dict[str, Family] = {
     model_type: family
-    for family in (Qwen25VL(), Qwen3VL(), Gemma3(), InternVL(), Llava())
+    for family in (Qwen25VL(), Qwen3VL(), Gemma3(), InternVL(), Llava(), RadFM())
     for model_type in family.model_types
 }
 """By each `model_type`."""

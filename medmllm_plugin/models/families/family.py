@@ -39,6 +39,8 @@ class Family(ABC):
     box_words: ClassVar[str]
     """How a box is to be given, as the prompt tells it."""
     languages: ClassVar[tuple[str, ...]] = ("en",)
+    volumes: ClassVar[int] = 0
+    """Most images and volumes in one prompt, for a family that sees volumes as such."""
     free_text: ClassVar[bool] = False
     """True if such models can't be expected to write JSON."""
     plan: ClassVar[dict[str, Any]] = {}
@@ -119,6 +121,14 @@ class Family(ABC):
         marks = {self.image_token(processor): 1}
         return self.tokenized(processor, text, marks=marks, counts=counts)
 
+    def shown(self, prompt: Prompt) -> list[NDArray[np.uint8]]:
+        """What `pixels` takes of each image of a prompt, its last axis the three channels.
+
+        Raises:
+            ValueError: If an image can't be shown so.
+        """
+        return [part.pixels for part in prompt.pictures]
+
     def pixels(
         self,
         processor: Any,
@@ -182,6 +192,30 @@ class Family(ABC):
         if self.type_ids is not None:
             found[self.type_ids] = sum(number * (ids == mark) for mark, number in marks.items())
         return found
+
+    def load_processor(self, folder: Any) -> Any:
+        """What makes the inputs of the model in a folder, with its chat template.
+
+        Args:
+            folder: As `models.folder.ModelFolder`.
+
+        Raises:
+            ValueError: If it has no chat template.
+        """
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(folder.path, local_files_only=True)
+        # Some folders keep the template with the tokenizer.
+        processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
+        if not processor.chat_template:
+            raise ValueError("it has no chat template")
+        return processor
+
+    def source(self, folder: Any) -> dict[str, Any]:
+        """What `from_pretrained` is told of where the model is, and under `model` what it is called on."""
+        from transformers import AutoModelForImageTextToText
+
+        return {"pretrained_model_name_or_path": folder.path, "model": AutoModelForImageTextToText}
 
     def by_picture(self, options: TransformersOptions = DEFAULTS) -> bool:
         """Whether `pixels` are those of each picture by itself; if not, `words` has them all."""

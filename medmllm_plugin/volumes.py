@@ -1,0 +1,87 @@
+"""How a request becomes a prompt for a model that sees whole volumes: slices of one stack as one volume.
+
+Such models were taught by images and a short question. So nothing is told of the series, and no instruction
+stands before the images; what a user says of the patient comes quoted, as for other models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from medmllm_plugin.codes import site
+from medmllm_plugin.described import earlier
+from medmllm_plugin.geometry import plane_name
+from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart, Turn, VolumePart
+from medmllm_plugin.quoting import QUESTION_LENGTH, plain
+from medmllm_plugin.request import Request
+from medmllm_plugin.slice import Montage, Slice
+from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.tasks import common_words
+
+
+def volume_prompt(request: Request, context: Sequence[str] = ()) -> Prompt:
+    """The prompt of a request that shows pictures.
+
+    Args:
+        request: What is asked.
+        context: What is known of the patient, quoted, as lines.
+    """
+    words = common_words(request.language)
+    parts: list[Part] = [TextPart(text=words["current"])] if request.priors else []
+    number = volumes = 0
+    for k, slices in enumerate((request.slices, *request.priors)):
+        if k:
+            parts.append(TextPart(text=earlier(slices, words)))
+        for group in stacks(slices):
+            shown = [slices.picture(one).pixels for one in group]
+            if len(group) == 1:
+                parts.append(PicturePart(number=number + group[0], pixels=shown[0]))
+                continue
+            volumes += 1
+            numbers = tuple(number + one for one in group)
+            parts.append(VolumePart(number=volumes, pictures=numbers, planes=tuple(shown)))
+        number += len(slices)
+    said = request.task.said_in(request.language)
+    lines = [said.volume or said.prose, *_focus(request), *context]
+    asked = [one.question for one in request.history] + [request.question or ""]
+    turns: list[Turn] = []
+    parts.append(TextPart(text="\n".join([*lines, *_asked(asked[0], request if len(asked) == 1 else None)])))
+    for position, (one, question) in enumerate(zip(request.history, asked[1:], strict=True), 2):
+        turns.append(Turn(role="assistant", text=plain(one.answer, longest=QUESTION_LENGTH)))
+        last = request if position == len(asked) else None
+        turns.append(Turn(role="user", text="\n".join(_asked(question, last))))
+    return Prompt(system="", parts=tuple(parts), turns=tuple(turns))
+
+
+def stacks(slices: SliceSet) -> list[tuple[int, ...]]:
+    """The numbers of the pictures that are one volume together, in the order that they are shown first.
+
+    Pictures of one series, plane, window and size are a volume, if they have places in the patient; all
+    others stand by themselves, as do montages.
+    """
+    found: dict[object, list[int]] = {}
+    ends = [part.pictures for part in slices.parts]
+    series = [k for k, count in enumerate(ends) for _ in range(count)] or [0] * len(slices)
+    for number, one in enumerate(slices.slices, 1):
+        found.setdefault(_stack_of(one, series[number - 1], number), []).append(number)
+    return [tuple(numbers) for numbers in found.values()]
+
+
+def _stack_of(one: Slice, series: int, number: int) -> object:
+    if isinstance(one.source, Montage) or one.to_patient is None:
+        return number
+    return series, one.window, plane_name(one.to_patient), one.pixels.shape
+
+
+def _focus(request: Request) -> Iterator[str]:
+    if request.focus:
+        words = common_words(request.language)
+        yield words["focus"].format(sites=words["comma"].join(site(key).words for key in request.focus))
+
+
+def _asked(question: str, request: Request | None) -> Iterator[str]:
+    """A question, with its choices where it is the one that is asked now."""
+    if question:
+        yield plain(question, longest=QUESTION_LENGTH)
+    if request is not None and request.choices:
+        yield "; ".join(plain(one, longest=QUESTION_LENGTH) for one in request.choices) + "?"
