@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
+SLICER_VENV ?= .venv-slicer
 PIP_FLAGS ?=
 SEED ?= 500000
 WORKERS ?= 2
@@ -10,11 +11,11 @@ PYTEST_FLAGS ?=
 
 RUN := $(VENV)/bin/python -m
 SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-dicomweb postgresql chromium \
-  gcc libc6-dev python3-dev cmake
+  gcc libc6-dev python3-dev cmake libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri
 IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-vllm crash check lint bench clean system-packages ohif
+.PHONY: help demo install test test-vllm slicer slicer-screenshots crash check lint bench clean system-packages ohif
 
 help:  ## Show these lines
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -36,6 +37,15 @@ install: $(VENV)/dev.stamp  ## Set up .venv with everything that developing need
 
 test: system-packages $(VENV)/dev.stamp ohif  ## Set up what the tests need and run them all
 	OMP_NUM_THREADS=1 $(RUN) pytest -n $(WORKERS) -rs $(PYTEST_FLAGS)
+	@$(MAKE) --no-print-directory slicer
+
+slicer: system-packages $(VENV)/dev.stamp  ## The 3D Slicer extension in Slicer's own libraries, against the real engine
+	@$(PYTHON) tools/slicer_environment.py $(SLICER_VENV) -- $(PIP_FLAGS)
+	OMP_NUM_THREADS=1 MEDMLLM_PYTHON=$(abspath $(VENV))/bin/python $(SLICER_VENV)/bin/python -m pytest -rs tests/slicer
+
+slicer-screenshots: slicer  ## The same, and the pictures of the extension's page anew
+	OMP_NUM_THREADS=1 MEDMLLM_PYTHON=$(abspath $(VENV))/bin/python MEDMLLM_SCREENSHOTS=slicer_module/Screenshots \
+	  $(SLICER_VENV)/bin/python -m pytest -q tests/slicer/test_screenshots.py
 
 test-vllm:  ## The tests of vLLM with the real one, on the CPU, in an environment of its own
 	@$(PYTHON) tools/vllm_environment.py $(VLLM_VENV) -- $(PIP_FLAGS)
@@ -89,6 +99,7 @@ system-packages:
 	@if command -v dsrdump >/dev/null && command -v javac >/dev/null && [ -e /usr/share/java/pixelmed.jar ] \
 	  && PATH=$$PATH:/usr/sbin command -v Orthanc >/dev/null && [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] \
 	  && [ -d /usr/lib/postgresql ] && command -v chromium >/dev/null && command -v gcc >/dev/null \
+	  && ls /usr/lib/*/libEGL_mesa.so.0 /usr/lib/*/libGL.so.1 >/dev/null 2>&1 \
 	  && [ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $(SYSTEM_PACKAGES); \

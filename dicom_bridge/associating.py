@@ -18,9 +18,9 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context, build_role
-from pynetdicom.transport import AssociationSocket
 
 from medmllm_plugin.dicom_bridge.commands import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from medmllm_plugin.dicom_bridge.mends import mend
 from medmllm_plugin.dicom_bridge.negotiation import MAXIMUM_LENGTH
 from medmllm_plugin.dicom_bridge.node_settings import Peer, Tls
 from medmllm_plugin.errors import DeliveryError, RetrieveError, SettingsError
@@ -28,16 +28,7 @@ from medmllm_plugin.errors import DeliveryError, RetrieveError, SettingsError
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
 _config.STORE_SEND_CHUNKED_DATASET = True
 """Files go out as they are, and are never held whole."""
-
-
-def _close(self: AssociationSocket) -> None:
-    """Close a socket also where there is no connection to shut down, which pynetdicom 3.0 leaves open."""
-    with suppress(OSError):
-        self.socket.shutdown(socket.SHUT_RDWR)
-    self.socket.close()
-
-
-AssociationSocket._shutdown_socket = _close
+mend()
 
 Failure = type[DeliveryError] | type[RetrieveError]
 

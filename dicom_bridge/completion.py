@@ -1,8 +1,9 @@
 """When a study is complete: by evidence first, by silence last, and always with the reason.
 
 Nothing in DICOM says that a study is whole. What can be known: how many instances a PACS has of it, or its
-own headers say; whether the associations on which it came were released or broke off; whether a slice is
-missing between others. Where nothing speaks for completeness, only silence does.
+own headers say; what a modality lists as made when its procedure step ends, or an archive as available;
+whether the associations on which it came were released or broke off; whether a slice is missing between
+others. Where nothing speaks for completeness, only silence does.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class Evidence:
     """How many there are, as a PACS or the study's own headers say."""
     missing: int | None = None
     """Slices that seem to be missing between others; None where that can't be told."""
+    in_progress: bool = False
+    """Whether a modality says that it still makes some (MPPS)."""
+    listed: int | None = None
+    """How many a modality made, or an archive has, as they list them; None if nobody listed any."""
+    lacking: int = 0
+    """How many of these aren't here."""
     released: bool = False
     """Whether every sender of it has ended its association in order, after the last instance came."""
     silent_s: float = 0.0
@@ -88,6 +95,10 @@ def judge(evidence: Evidence, *, quiet_s: float, evidence_quiet_s: float) -> Ver
 
 
 def _speaks_for(evidence: Evidence) -> str | None:
+    if evidence.in_progress or evidence.lacking:
+        return None
+    if evidence.listed is not None and (evidence.counted or 0) <= evidence.instances:
+        return f"all {evidence.listed} instances that were listed as made are here"
     if evidence.counted is not None:
         if evidence.instances < evidence.counted:
             return None
@@ -98,6 +109,10 @@ def _speaks_for(evidence: Evidence) -> str | None:
 
 
 def _speaks_against(evidence: Evidence) -> str:
+    if evidence.in_progress:
+        return ", though a modality says that it isn't done"
+    if evidence.lacking:
+        return f", without {evidence.lacking} of {evidence.listed} instances that were listed as made"
     if evidence.counted is not None:
         return f", with {evidence.instances} of {evidence.counted} instances that were counted"
     if evidence.missing:

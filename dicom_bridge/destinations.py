@@ -6,20 +6,25 @@ from collections.abc import Mapping
 
 from medmllm_plugin.dicom_bridge.commitment import Commitments
 from medmllm_plugin.dicom_bridge.delivery import Destination, destination
+from medmllm_plugin.dicom_bridge.forwarding import Forwarded
 from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 from medmllm_plugin.dicom_bridge.parts import Part, Parts
 from medmllm_plugin.dicom_bridge.sending import Sender
+from medmllm_plugin.dicom_bridge.store import Store
 
 
 class Destinations:
     """The outputs of the settings."""
 
-    def __init__(self, settings: NodeSettings, jobs: Jobs, commitments: Commitments, parts: Parts) -> None:
+    def __init__(
+        self, settings: NodeSettings, store: Store, jobs: Jobs, commitments: Commitments, parts: Parts
+    ) -> None:
         """Open them; nothing is sent before `start`.
 
         Args:
             settings: Of the node.
+            store: Of the studies.
             jobs: Of the node.
             commitments: Where answers to storage commitment come in.
             parts: The node's threads.
@@ -27,7 +32,8 @@ class Destinations:
         Raises:
             SettingsError: If one can't be, such as for want of its token.
         """
-        self._settings, self._jobs, self._commitments, self._parts = settings, jobs, commitments, parts
+        self._settings, self._commitments = settings, commitments
+        self._store, self._jobs, self._parts = store, jobs, parts
         self._open = {name: destination(one, settings, commitments) for name, one in settings.outputs.items()}
         self._senders: dict[str, tuple[Sender, Part]] = {}
 
@@ -73,7 +79,14 @@ class Destinations:
             after = self._senders[name][1]
             after.end()
         settings = self._settings
-        sender = Sender(name, one, self._jobs, settings.folder, retry_max_s=settings.retry_max_s)
+        sender = Sender(
+            name,
+            one,
+            self._jobs,
+            settings.folder,
+            forwarded=Forwarded(self._store, settings.folder, node=settings.node, destination=name),
+            retry_max_s=settings.retry_max_s,
+        )
         part = self._parts.begin("send", sender.send_next, after=after, at_end=one.close)
         self._senders[name] = sender, part
 

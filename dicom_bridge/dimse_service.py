@@ -43,6 +43,7 @@ from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.receiving import Limits
 from medmllm_plugin.dicom_bridge.segments import Facts, Record
 from medmllm_plugin.dicom_bridge.spool import Spool
+from medmllm_plugin.dicom_bridge.steps_scp import AVAILABILITY, STEP, StepsProvider
 from medmllm_plugin.errors import OutputError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class DimseService:
         admit: Callable[[], bool] = lambda: True,
         ended: Callable[[str, int], None] | None = None,
         commitments: Commitments | None = None,
+        steps: StepsProvider | None = None,
         peers: Iterable[Peer] = (),
         limits: Limits | None = None,
         associations: int = 64,
@@ -90,6 +92,7 @@ class DimseService:
             admit: Whether instances are taken now.
             ended: Told of the calling AE and the number of instances when an association was released.
             commitments: Where answers to our own questions go.
+            steps: Takes procedure steps and what is available; None offers neither.
             peers: Whom we know; the answers to their questions go to them on associations of their own.
             limits: What a sender may ask of us.
             associations: Most at a time, of this service.
@@ -118,9 +121,11 @@ class DimseService:
             (evt.EVT_N_EVENT_REPORT, (commitments or Commitments()).on_event),
             (evt.EVT_RELEASED, self._on_released),
         ]
+        if steps is not None:
+            handlers += [(evt.EVT_N_CREATE, steps.on_create), (evt.EVT_N_SET, steps.on_set)]
         # It serves what it is given and listens to nothing itself: its own socket is closed at once.
         self._server = ThreadedAssociationServer(
-            ae, ("127.0.0.1", 0), admission.ae_title, _contexts(), None, handlers
+            ae, ("127.0.0.1", 0), admission.ae_title, _contexts(steps is not None), None, handlers
         )
         self._server.socket.close()
         self._tls = tls
@@ -247,10 +252,11 @@ class DimseService:
             self._ended(titled(event.assoc.requestor.ae_title), count)
 
 
-def _contexts() -> list[Any]:
-    """All storage, verification, and storage commitment from both sides."""
+def _contexts(steps: bool) -> list[Any]:
+    """All storage, verification, storage commitment from both sides, and procedure steps."""
     uids = sorted({VERIFICATION, *(str(one.abstract_syntax) for one in AllStoragePresentationContexts)})
     contexts = [build_context(uid, ALL_TRANSFER_SYNTAXES) for uid in uids]
     push = build_context(commitment.SOP_CLASS)
     push.scu_role = push.scp_role = True
-    return [*contexts, push]
+    said = [build_context(uid) for uid in (STEP, AVAILABILITY)] if steps else []
+    return [*contexts, push, *said]

@@ -54,7 +54,7 @@ def explain_study(
     series = [{**values_of(one), **by} for one in _first_headers(folder, node)]
     asked = [key for key in sorted({*keywords(node.rules), *by}) if not _names_somebody(key)]
     fires = choose(node.rules, series)
-    action, why = _done(fires, node.unmatched)
+    action, why = _done(fires, node)
     return Explained(
         series=tuple({key: one[key] for key in asked if one.get(key)} for one in series),
         rules=tuple(explain(node.rules, series)),
@@ -74,10 +74,11 @@ def _names_somebody(keyword: str) -> bool:
     return keyword.startswith(("Patient", "OtherPatient")) or (tag is not None and dictionary_VR(tag) == "PN")
 
 
-def _done(rule: Rule | None, unmatched: Unmatched) -> tuple[Action, str]:
+def _done(rule: Rule | None, node: NodeSettings) -> tuple[Action, str]:
     if rule is None:
-        action = Action.READ if unmatched is Unmatched.READ else Action.KEEP
-        return action, f"no rule fits it, and node.unmatched says {unmatched.value}"
+        said = {Unmatched.READ.value: Action.READ, Unmatched.KEEP.value: Action.KEEP}
+        action = said.get(node.unmatched, Action.FORWARD)
+        return action, f"no rule fits it, and node.unmatched says {node.unmatched}"
     return rule.action, f"the rule {rule.name!r} is the first that fits"
 
 

@@ -95,6 +95,7 @@ def _about(node: Node, desk: Desk, ending: threading.Event) -> APIRouter:
             "ae_title": settings.ae_title,
             "port": node.port,
             "model": settings.model,
+            "measured": node.models.measured(),
             "models": steering.model_names(settings, node.config),
             "tasks": [{"name": name, "summary": summary} for name, summary in tasks.all_tasks()],
             "states": [one.value for one in State],

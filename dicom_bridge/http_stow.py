@@ -44,17 +44,27 @@ def router(node: Node) -> APIRouter:
             raise HTTPException(503, f"{AT_ONCE} senders send already; try again", {"Retry-After": "2"})
 
         def work() -> list[Stored]:
-            stored = store(
-                parts_of(pieces(request.stream()), boundary),
-                node.spool,
-                called=node.settings.ae_title,
-                most_bytes=node.settings.instance_bytes,
-                admit=node.room,
-                received=node.indexer,
-                study_uid=study_uid,
-            )
-            node.indexer.settle(INDEXED_S)
-            return stored
+            begun: list[str] = []
+
+            def sending(study: str) -> None:
+                begun.append(study)
+                node.watch.sending(study)
+
+            try:
+                stored = store(
+                    parts_of(pieces(request.stream()), boundary),
+                    node.spool,
+                    called=node.settings.ae_title,
+                    most_bytes=node.settings.instance_bytes,
+                    admit=node.room,
+                    received=node.indexer,
+                    sending=sending,
+                    study_uid=study_uid,
+                )
+                node.indexer.settle(INDEXED_S)
+                return stored
+            finally:
+                node.sent_by_web(begun)
 
         try:
             stored = await anyio.to_thread.run_sync(work, limiter=limiter)

@@ -31,6 +31,14 @@ class Wishes(BaseModel):
     outputs: list[str] | None = Field(None, max_length=64, description="names of destinations")
 
 
+class Named(BaseModel):
+    """A study by its UID."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    study: str = Field(max_length=64, description="its Study Instance UID")
+
+
 class Urgency(BaseModel):
     """How urgent a study is."""
 
@@ -68,6 +76,14 @@ def router(node: Node) -> APIRouter:
         except (ValueError, OverflowError) as error:
             raise HTTPException(400, "found another `after` than a page gave; leave it out") from error
         return {**found, "counts": listing.counts(store)}
+
+    @routes.post("/find", summary="The key of a study by its UID, which no address shall hold")
+    def find(asked: Named) -> dict[str, str]:
+        """`key`, by which all else is asked; 404 if there is no such study here."""
+        found = store.study(asked.study)
+        if found is None:
+            raise HTTPException(404, "found no such study here")
+        return {"key": found.key}
 
     @routes.get("/{key}", summary="A study: reports, deliveries, findings, and all that happened to it")
     def study(key: str) -> dict[str, Any]:

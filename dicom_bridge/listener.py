@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 PEEKED = 48 << 10
 """Bytes of an A-ASSOCIATE-RQ that surely fit into a socket's buffer; a longer one goes to pynetdicom."""
 
+LONGEST_REQUEST = 1 << 20
+"""Bytes of an A-ASSOCIATE-RQ; with 128 contexts of 60 transfer syntaxes each it has some 250,000."""
+
+GIVES_WAY_S = 10.0
+"""Where there are as many associations as there may be, one on which nothing came for so long makes room."""
+
 _REQUEST = 1
 _ABORT_HEAD = b"\x07\0\0\0\0\x04\0\0"
 
@@ -55,8 +61,37 @@ class Port:
     limits: Limits = field(default_factory=Limits)
 
 
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Connection:
+    """Somebody who connected."""
+
+    socket: socket.socket
+    since: float
+    """By a clock that never jumps, seconds."""
+    agreed: bool = False
+    """Whether it has an association, or is about to."""
+    receiver: Receiver | None = None
+    leaving: bool = False
+    """Whether it was sent away, and so counts no more."""
+
+    @property
+    def heard(self) -> float:
+        """When something came last."""
+        return self.since if self.receiver is None else self.receiver.heard
+
+    def send_away(self) -> None:
+        """Cut it; its thread will find that out."""
+        self.leaving = True
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
 class Listener:
-    """Listens until it is closed."""
+    """Listens until it is closed.
+
+    Who connects and says nothing, or has an association and is idle, takes nobody's place for long: when there
+    are as many as there may be, it makes room for who comes.
+    """
 
     def __init__(
         self,
@@ -89,7 +124,7 @@ class Listener:
         self._received, self._admit, self._hand_over, self._ended = received, admit, hand_over, ended
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, _Connection] = {}
         self._threads: set[threading.Thread] = set()
         family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
@@ -111,7 +146,7 @@ class Listener:
     def associations(self) -> int:
         """How many there are now."""
         with self._lock:
-            return len(self._connections)
+            return len(self._here(agreed=True))
 
     def close(self, *, grace_s: float = 5.0) -> None:
         """Take no new association, let those there are end, and cut what is left after `grace_s`."""
@@ -147,15 +182,39 @@ class Listener:
             thread = threading.Thread(
                 target=self._serve, args=(connection, address[:2]), name="medmllm-association", daemon=True
             )
-            with self._lock:
-                crowded = len(self._connections) >= 2 * self._port.associations
-                if not crowded:
-                    self._connections.add(connection)
+            if self._has_room(connection):
+                with self._lock:
                     self._threads.add(thread)
-            if crowded:
-                connection.close()
-            else:
                 thread.start()
+            else:
+                connection.close()
+
+    def _here(self, *, agreed: bool) -> list[_Connection]:
+        """Those with an association, or those who haven't said what they want; the lock is held."""
+        return [one for one in self._connections.values() if one.agreed is agreed and not one.leaving]
+
+    def _has_room(self, connection: socket.socket) -> bool:
+        """Whether one more may connect; who has said nothing for longest leaves for it."""
+        with self._lock:
+            silent = self._here(agreed=False)
+            if len(silent) + len(self._here(agreed=True)) >= 2 * self._port.associations:
+                if not silent:
+                    return False
+                min(silent, key=lambda one: one.since).send_away()
+            self._connections[connection] = _Connection(socket=connection, since=time.monotonic())
+            return True
+
+    def _has_turn(self, connection: socket.socket) -> bool:
+        """Whether one more may have an association; one that has been idle for long leaves for it."""
+        with self._lock:
+            others = self._here(agreed=True)
+            if len(others) >= self._port.associations:
+                longest = min(others, key=lambda one: one.heard)
+                if time.monotonic() - longest.heard < GIVES_WAY_S:
+                    return False
+                longest.send_away()
+            self._connections[connection].agreed = True
+            return True
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         kept = False
@@ -173,7 +232,7 @@ class Listener:
             if not kept:
                 connection.close()
             with self._lock:
-                self._connections.discard(connection)
+                self._connections.pop(connection, None)
                 self._threads.discard(threading.current_thread())
 
     def _answer(self, connection: socket.socket, address: tuple[str, int]) -> bool:
@@ -181,15 +240,17 @@ class Listener:
         if not self.admission.knows(address[0]):
             return False
         length = self._peeked(connection)
+        if length > LONGEST_REQUEST:
+            raise ValueError(f"found an A-ASSOCIATE-RQ of {length} bytes")
         if length > PEEKED:
             return self._handed_over(connection, address)
         request = read_request(connection.recv(length, socket.MSG_PEEK))
         calling, called = titled(request.calling_ae_title), titled(request.called_ae_title)
         refusal = self.admission.refused(calling=calling, called=called, address=address[0])
-        if refusal is None and self.associations > self._port.associations:
-            refusal = LOCAL_LIMIT_EXCEEDED
         if refusal is None and not is_plain(request) and self._hand_over is not None:
             return self._handed_over(connection, address)
+        if refusal is None and not self._has_turn(connection):
+            refusal = LOCAL_LIMIT_EXCEEDED
         _read_exactly(connection, length)
         if refusal is not None:
             connection.sendall(rejection(refusal))
@@ -204,6 +265,8 @@ class Listener:
             admit=self._admit,
             received=self._received,
         )
+        with self._lock:
+            self._connections[connection].receiver = receiver
         receiver.serve()
         if self._ended is not None:
             self._ended(agreed.calling, receiver.instances)
@@ -245,7 +308,10 @@ class Listener:
 
 def _read_exactly(connection: socket.socket, count: int) -> None:
     while count:
-        count -= len(connection.recv(count))
+        part = connection.recv(count)
+        if not part:
+            raise ConnectionError("the connection was closed")
+        count -= len(part)
 
 
 def _abort(connection: socket.socket, error: AbortError) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from medmllm_plugin.dicom_bridge.jobs import OPEN, Object, ReportRow
+from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, study_of
 from medmllm_plugin.dicom_bridge.tables import deliveries, events, instances, reports, studies
@@ -105,7 +106,8 @@ def whole(store: Store, study: StudyRow) -> dict[str, Any]:
 
 def report_rows(store: Store, study_uid: str) -> list[ReportRow]:
     """The reports of a study, the newest first."""
-    query = select(reports).where(reports.c.study_uid == study_uid).order_by(reports.c.version.desc())
+    of_it = (reports.c.study_uid == study_uid) & (reports.c.version != AS_IT_CAME)
+    query = select(reports).where(of_it).order_by(reports.c.version.desc())
     with store.reader.connect() as connection:
         rows = connection.execute(query).all()
     return [

@@ -23,13 +23,17 @@ class Object:
     sop_instance_uid: str
 
 
+AS_IT_CAME = 0
+"""The version of what is delivered where a study is passed on unread: its own instances, and no report."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportRow:
     """A report that was made."""
 
     study_uid: str
     version: int
-    """From 1."""
+    """From 1; `AS_IT_CAME` for the study itself."""
     digest: str
     folder: str
     """From the node's folder."""

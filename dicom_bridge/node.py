@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from medmllm_plugin.config import Settings, load
 from medmllm_plugin.dicom_bridge import reloading
 from medmllm_plugin.dicom_bridge.associating import server_context
-from medmllm_plugin.dicom_bridge.cleaning import clean
+from medmllm_plugin.dicom_bridge.cleaning import clean, forget
 from medmllm_plugin.dicom_bridge.commitment import Commitments
 from medmllm_plugin.dicom_bridge.destinations import Destinations
 from medmllm_plugin.dicom_bridge.dimse_service import DimseService, TlsPort
@@ -38,6 +38,8 @@ from medmllm_plugin.dicom_bridge.salt import salt_of
 from medmllm_plugin.dicom_bridge.spool import Spool
 from medmllm_plugin.dicom_bridge.sr_profile import profile
 from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.steps import drop
+from medmllm_plugin.dicom_bridge.steps_scp import StepsProvider
 from medmllm_plugin.dicom_bridge.store import Store
 from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.dicom_bridge.watching import Watch
@@ -116,6 +118,7 @@ class Node:
             settings,
             count=self.fetcher.count,
             completed=lambda: self._parts.wake("read"),
+            forwarded=lambda: self._parts.wake("send"),
         )
         self.readers = [
             Reader(
@@ -140,7 +143,7 @@ class Node:
         opened.callback(self.spool.close)
         self._take_up()
         self._commitments = Commitments()
-        self._destinations = Destinations(settings, self.jobs, self._commitments, self._parts)
+        self._destinations = Destinations(settings, self.store, self.jobs, self._commitments, self._parts)
         opened.callback(self._destinations.close)
         self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
         opened.callback(self.indexer.close)
@@ -168,6 +171,7 @@ class Node:
             admit=self.room,
             ended=self._released,
             commitments=self._commitments,
+            steps=StepsProvider(self.store, changed=lambda: self._parts.wake("watch")),
             peers=settings.peers.values(),
             limits=limits,
             associations=settings.associations,
@@ -289,6 +293,11 @@ class Node:
             reader.changed(studies)
         self._parts.wake("watch")
 
+    def sent_by_web(self, studies: Sequence[str]) -> None:
+        """A request of STOW-RS that brought instances of these studies is over."""
+        self.watch.sent(studies)
+        self._parts.wake("watch")
+
     def _released(self, calling_ae: str, instances: int) -> None:
         self.watch.released(calling_ae)
         self._parts.wake("watch")
@@ -323,6 +332,9 @@ class Node:
             keep_s=self.settings.keep_days * 86_400,
             in_use=lambda: self.spool.in_use,
         )
+        drop(self.store, keep_s=self.settings.keep_days * 86_400)
+        if self.settings.keep_reports_days:
+            forget(self.store, self.settings.folder, keep_s=self.settings.keep_reports_days * 86_400)
         return CLEAN_S
 
     def _take_up(self) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from ipaddress import ip_network
@@ -34,7 +34,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from medmllm_plugin.config import Settings
-from medmllm_plugin.dicom_bridge.rules import Rule, parse_rules
+from medmllm_plugin.dicom_bridge.rules import Action, Rule, parse_rules
 from medmllm_plugin.dicom_bridge.spool import Durability
 from medmllm_plugin.errors import SettingsError
 
@@ -42,10 +42,14 @@ _SYSLOG = re.compile(r"(udp|tls)://(\[[0-9A-Fa-f:]+\]|[\w.-]+):[0-9]{1,5}")
 
 
 class Unmatched(StrEnum):
-    """What is done with a study that no rule fits."""
+    """What is done with a study that no rule fits, if it isn't forwarded."""
 
     KEEP = "keep"
     READ = "read"
+
+
+FORWARD = "forward:"
+"""What `unmatched` begins with where such a study is passed on; the name of an output follows."""
 
 
 class LogForm(StrEnum):
@@ -106,6 +110,8 @@ class Output:
     """Whether a peer is asked to commit, and waited for; only then is a report delivered."""
     token_env: str | None = None
     """The environment variable that holds the bearer token of `url`."""
+    deidentify: bool = False
+    """Whether reports go there without anything that says who the patient is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +159,8 @@ class NodeSettings:
     """Longest wait between two tries, whatever failed."""
     sr: str = "default"
     """Which objects are made, as `medmllm read --sr`."""
-    unmatched: Unmatched = Unmatched.KEEP
+    unmatched: str = Unmatched.KEEP
+    """What is done with a study that no rule fits: `keep`, `read`, or `forward:` and an output's name."""
     keep_days: float = 7.0
     """How long the images of a study that is done stay in the spool."""
     keep_reports_days: float = 0.0
@@ -185,6 +192,11 @@ class NodeSettings:
     def database_url(self) -> str:
         """What `tables.open_database` takes."""
         return self.database or str(self.folder / "node.sqlite")
+
+    @property
+    def forward_to(self) -> str | None:
+        """The output that gets studies that no rule fits, unread; None if none does."""
+        return self.unmatched.removeprefix(FORWARD) if self.unmatched.startswith(FORWARD) else None
 
     @property
     def spool(self) -> Path:
@@ -241,9 +253,16 @@ def _check(node: NodeSettings, where: str) -> None:
         if output.commitment and (output.peer is None or not node.peers[output.peer].commitment):
             raise _wrong(f"{here}.commitment", True, "false, or a peer that says commitment = true")
     for number, rule in enumerate(node.rules):
+        here = f"{where}rules[{number}].outputs"
         for output_name in rule.outputs or ():
             if output_name not in node.outputs:
-                raise _wrong(f"{where}rules[{number}].outputs", output_name, _one_of(node.outputs, "outputs"))
+                raise _wrong(here, output_name, _one_of(node.outputs, "outputs"))
+        if rule.action is Action.FORWARD:
+            _check_forward(node, rule.outputs or (), here)
+    if node.forward_to is not None:
+        _check_forward(node, [node.forward_to], f"{where}node.unmatched")
+    elif node.unmatched not in [one.value for one in Unmatched]:
+        raise _wrong(f"{where}node.unmatched", node.unmatched, "keep, read, or forward:NAME")
     for number, network in enumerate(node.networks):
         try:
             ip_network(network, strict=False)
@@ -272,6 +291,17 @@ def _check(node: NodeSettings, where: str) -> None:
     for title in (node.ae_title, *(peer.ae_title for peer in node.peers.values())):
         if not 1 <= len(title.strip()) <= 16 or not title.isascii() or "\\" in title:
             raise _wrong(f"{where}ae_title", title, "1 to 16 ASCII characters without a backslash")
+
+
+def _check_forward(node: NodeSettings, names: Sequence[str], where: str) -> None:
+    """That there is somewhere to pass studies on to, as they came."""
+    if not names:
+        raise _wrong(where, None, "the outputs that get the study")
+    for name in names:
+        if name not in node.outputs:
+            raise _wrong(where, name, _one_of(node.outputs, "outputs"))
+        if node.outputs[name].deidentify:
+            raise _wrong(where, name, "an output without deidentify: studies are passed on as they came")
 
 
 def _tables(content: object, kind: type[Any], where: str, beside: Path) -> Mapping[str, Any]:

@@ -25,8 +25,9 @@ from medmllm_plugin import pipeline
 from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.layout import lay_out
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.picturing import KIND
 from medmllm_plugin.dicom_bridge.store import Store
-from medmllm_plugin.dicom_bridge.worker import KIND, Models, objects_of
+from medmllm_plugin.dicom_bridge.worker import Models, objects_of
 from medmllm_plugin.errors import CancelledError, MedMLLMError, SettingsError, StudyError
 from medmllm_plugin.opening import open_study
 from medmllm_plugin.outputs import printable, whole_folder

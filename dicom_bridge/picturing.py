@@ -7,6 +7,7 @@ are made after its next start, by the same reading, without the model; and only 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections import deque
@@ -53,6 +54,8 @@ class Shown:
     priors: tuple[SliceSet, ...]
     replies: Path
     """Where the replies are kept that it was read from."""
+    rubbish: tuple[Path, ...] = ()
+    """Folders that can be deleted."""
     since: float = field(default_factory=time.monotonic)
     """When it was written, by a clock that never jumps."""
 
@@ -124,6 +127,8 @@ class Pictures:
             self._make(self._waiting.popleft())
 
     def _make(self, shown: Shown) -> None:
+        for one in shown.rubbish:
+            shutil.rmtree(one, ignore_errors=True)
         try:
             with more_files(shown.folder, kind=KIND) as part:
                 write_pictures(shown.report, shown.slices, part, priors=shown.priors)

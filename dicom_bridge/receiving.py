@@ -105,6 +105,8 @@ class Receiver:
         self._refusal = Status.SUCCESS
         self.instances = 0
         """Acknowledged so far."""
+        self.heard = time.monotonic()
+        """When something came last, by a clock that never jumps."""
 
     def serve(self) -> None:
         """Answer until the sender releases the association.
@@ -280,5 +282,6 @@ class Receiver:
             if not got:
                 raise AbortError("the sender closed the connection", reason=None)
             self._filled += got
-            if until is not None and time.monotonic() > until:
+            self.heard = time.monotonic()
+            if until is not None and self.heard > until:
                 raise AbortError("a PDU took too long to come", reason=_UNEXPECTED_PDU)

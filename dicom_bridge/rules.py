@@ -37,6 +37,8 @@ class Action(StrEnum):
     """What is done with a study."""
 
     READ = "read"
+    FORWARD = "forward"
+    """Its instances go to the rule's outputs as they came, unread."""
     KEEP = "keep"
     """It stays in the spool until it is removed by age, and nothing else is done."""
 

@@ -1,4 +1,4 @@
-"""Takes reports to one destination, in order, for as long as it takes."""
+"""Takes reports, and studies that are passed on, to one destination, for as long as it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Destination
+from medmllm_plugin.dicom_bridge.forwarding import Forwarded
 from medmllm_plugin.dicom_bridge.jobs import Delivery, Jobs, backoff
+from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME
 from medmllm_plugin.dicom_bridge.states import Sent
 from medmllm_plugin.errors import DeliveryError, MedMLLMError
 from medmllm_plugin.outputs import printable
@@ -29,7 +31,14 @@ class Sender:
     """Takes one node's reports to one destination."""
 
     def __init__(
-        self, name: str, destination: Destination, jobs: Jobs, folder: Path, *, retry_max_s: float = 300.0
+        self,
+        name: str,
+        destination: Destination,
+        jobs: Jobs,
+        folder: Path,
+        *,
+        forwarded: Forwarded,
+        retry_max_s: float = 300.0,
     ) -> None:
         """Take what is needed.
 
@@ -38,9 +47,11 @@ class Sender:
             destination: Where to.
             jobs: Of this node.
             folder: Of this node.
+            forwarded: The instances of studies that are passed on as they came.
             retry_max_s: Longest wait between two tries of a report.
         """
         self._name, self._destination, self._jobs, self._folder = name, destination, jobs, folder
+        self._forwarded = forwarded
         self.retry_max_s = retry_max_s
         self._failures = 0
 
@@ -67,6 +78,11 @@ class Sender:
 
     def _done(self, delivery: Delivery) -> Delivered:
         report = delivery.report
+        if report.version == AS_IT_CAME:
+            if delivery.state is Sent.ASKED:
+                return self._destination.confirm(self._forwarded.references(report.study_uid))
+            with self._forwarded.files(report.study_uid) as paths:
+                return self._destination.deliver(paths, ours=False)
         if delivery.state is Sent.ASKED:
             return self._destination.confirm(
                 [(one.sop_class_uid, one.sop_instance_uid) for one in report.objects]
@@ -78,7 +94,7 @@ class Sender:
         reason = _line(
             str(error) if isinstance(error, MedMLLMError) else f"a defect of ours: {type(error).__name__}"
         )
-        log.warning("%s: a report was not delivered: %s", self._name, reason)
+        log.warning("%s: %s was not delivered: %s", self._name, _what(delivery), reason)
         if not again:
             self._jobs.sent(delivery, Sent.REFUSED, reason)
             return 0.0
@@ -86,6 +102,10 @@ class Sender:
         wait = backoff(delivery.attempts + 1, most_s=self.retry_max_s)
         self._jobs.sent(delivery, Sent.WAITING, reason, wait_s=wait)
         return min(backoff(self._failures, first_s=0.5), LONGEST_REST_S)
+
+
+def _what(delivery: Delivery) -> str:
+    return "a study" if delivery.report.version == AS_IT_CAME else "a report"
 
 
 def _line(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -117,7 +118,7 @@ def references_in(item: Dataset) -> list[tuple[str, str]] | None:
         None where one is not as `encoded_reference` makes it, such as with a frame, or where they were parsed
         by pydicom already: then it is to be asked.
     """
-    raw = item.get_item(REFERENCES) if REFERENCES in item else None
+    raw: Any = item.get_item(REFERENCES) if REFERENCES in item else None
     if not isinstance(raw, RawDataElement) or raw.is_implicit_VR or not raw.is_little_endian:
         return None
     return _references(raw.value or b"")

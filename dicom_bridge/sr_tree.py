@@ -13,7 +13,7 @@ from typing import Any
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import clean
@@ -239,12 +239,20 @@ def told(what: str, problems: list[str]) -> Iterator[None]:
     problems += dict.fromkeys(f"{what}: {clean(one).split(': ')[0].rstrip('.')}" for one in said)
 
 
+_NOTHING = SrItem(relationship="", value_type="", name=None, value=None)
+_NAME, _CODE = Tag("ConceptNameCodeSequence"), Tag("ConceptCodeSequence")
+_PATTERN = (Tag("RelationshipType"), Tag("ValueType"), _NAME)
+_Said = tuple[bytes, str]
+"""A value's bytes and their character set."""
+
+
 class _Reader:
     """Reads the items of one document."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._alike: dict[tuple[bytes | str, ...], SrItem] = {}
+        self._codes: dict[_Said, Code | None] = {}
 
     def item(self, source: Dataset, place: str) -> SrItem:
         """An item and all below it."""
@@ -259,8 +267,20 @@ class _Reader:
             self._alike[pattern] = item
         return item
 
+    def _code(self, source: Dataset, tag: BaseTag, read: dict[_Said, Code | None]) -> Code | None:
+        """The first code of a code sequence; one that was read without a problem is not parsed again."""
+        raw: Any = source.get_item(tag) if tag in source else None
+        if not isinstance(raw, RawDataElement) or not raw.value:
+            return None if raw is None else read_code(source[tag].value)
+        said = bytes(raw.value), str(source.original_character_set)
+        if said not in self._codes:
+            read[said] = read_code(source[tag].value)
+            return read[said]
+        return self._codes[said]
+
     def _read(self, source: Dataset, place: str) -> SrItem:
-        item, problems = replace(_NOTHING, place=place), self.problems
+        item, problems, told_before = replace(_NOTHING, place=place), self.problems, len(self.problems)
+        codes: dict[_Said, Code | None] = {}
         with told(f"item {place}", problems):
             try:
                 item = replace(
@@ -269,11 +289,15 @@ class _Reader:
                     character_set="\\".join(map(str, _many(source.get("SpecificCharacterSet")))),
                     relationship=str(source.get("RelationshipType") or ""),
                     value_type=str(source.get("ValueType") or ""),
-                    name=read_code(source.get("ConceptNameCodeSequence")),
+                    name=self._code(source, _NAME, codes),
                 )
-                item = replace(item, value=_value(source, item.value_type))
+                is_code = item.value_type == "CODE"
+                value = self._code(source, _CODE, codes) if is_code else _value(source, item.value_type)
+                item = replace(item, value=value)
             except UNREADABLE as error:
                 problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
+        if len(problems) == told_before:
+            self._codes |= codes
         with told(f"content of item {place}", problems):
             try:
                 content = list(source.get("ContentSequence") or ())
@@ -287,15 +311,11 @@ class _Reader:
         return replace(item, children=children)
 
 
-_NOTHING = SrItem(relationship="", value_type="", name=None, value=None)
-_PATTERN = tuple(map(Tag, ("RelationshipType", "ValueType", "ConceptNameCodeSequence")))
-
-
 def _pattern(source: Dataset) -> tuple[bytes | str, ...]:
     """The bytes of an item that says nothing but these and which image it means; else nothing."""
     if len(source) != len(_PATTERN) + 1 or REFERENCES not in source:
         return ()
-    found = [source.get_item(tag) if tag in source else None for tag in _PATTERN]
+    found: list[Any] = [source.get_item(tag) if tag in source else None for tag in _PATTERN]
     values = [one.value for one in found if isinstance(one, RawDataElement) and one.value]
     return (*values, str(source.original_character_set)) if len(values) == len(found) else ()
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from medmllm_plugin import codes, tasks
 from medmllm_plugin.config import Settings
+from medmllm_plugin.dicom_bridge.cleaning import FORGOTTEN
 from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 from medmllm_plugin.dicom_bridge.rules import Priority
@@ -107,7 +108,7 @@ def read_again(store: Store, study: StudyRow, wishes: Mapping[str, Any]) -> bool
                 not_before=0.0,
                 priority=0,
                 digest=digest_of(images),
-                plan={**study.plan, **chosen},
+                plan={**{name: said for name, said in study.plan.items() if name != FORGOTTEN}, **chosen},
             )
             if moved:
                 store.record(connection, study.study_uid, "asked", {"read": chosen})

@@ -47,6 +47,7 @@ def store(
     most_bytes: int,
     admit: Callable[[], bool],
     received: Callable[[Record], None],
+    sending: Callable[[str], None] = lambda study_uid: None,
     study_uid: str | None = None,
 ) -> list[Stored]:
     """Keep instances as they come.
@@ -58,6 +59,7 @@ def store(
         most_bytes: Of one instance.
         admit: Whether instances are taken now.
         received: Told of each once it is durable.
+        sending: Told of each study of which something is about to be kept, once.
         study_uid: The only study whose instances are taken; None for any.
 
     Returns:
@@ -68,6 +70,7 @@ def store(
             whole before it is kept all the same.
     """
     done: list[Stored | Future[Stored]] = []
+    begun: set[str] = set()
     waiting: deque[Future[Stored]] = deque()
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="medmllm-stow") as threads:
         for part in parts:
@@ -75,6 +78,9 @@ def store(
             if isinstance(taken, Stored):
                 done.append(taken)
                 continue
+            if (study := taken[0].study_uid) not in begun:
+                begun.add(study)
+                sending(study)
             if len(waiting) == _AT_ONCE:
                 waiting.popleft().result()
             waiting.append(threads.submit(_kept, *taken, received))

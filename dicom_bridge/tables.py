@@ -106,6 +106,16 @@ deliveries = Table(
     Column("note", Text, nullable=False, doc="what the destination said last"),
 )
 
+steps = Table(
+    "medmllm_steps",
+    metadata,
+    Column("uid", String(64), primary_key=True, doc="SOP Instance UID of a performed procedure step"),
+    Column("study_uid", String(64), primary_key=True, index=True),
+    Column("state", String(16), nullable=False, doc="a value of steps.StepState"),
+    Column("instances", Text, nullable=False, doc="JSON: SOP Instance UIDs that it lists"),
+    Column("said", Float, nullable=False, doc="seconds since 1970"),
+)
+
 events = Table(
     "medmllm_events",
     metadata,

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medmllm_plugin.dicom_bridge import completion
+from medmllm_plugin.dicom_bridge.cleaning import FORGOTTEN
 from medmllm_plugin.dicom_bridge.completion import Evidence
 from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.layout import lay_out
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, Unmatched
 from medmllm_plugin.dicom_bridge.rules import Action, Priority, Rule, Series, choose, keywords
 from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.steps import StepState, steps_of
 from medmllm_plugin.dicom_bridge.store import Instance, Store, StudyRow, digest_of
+from medmllm_plugin.dicom_bridge.stowing import CALLING
 from medmllm_plugin.errors import MedMLLMError
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,9 @@ ALWAYS = Rule(name="", when={}, unless={})
 
 REMOVED = "images of it were removed by age; send the whole study again, then: medmllm retry"
 """Why a study is parked to which more came after its spool was cleaned."""
+
+_MOST_ENDED = 10_000
+"""Studies of which it is known when the last request that brought some of them was over."""
 
 Count = Callable[[str], int | None]
 """How many instances a PACS has of a study; None if it doesn't say."""
@@ -53,6 +60,7 @@ class Watch:
         *,
         count: Count | None = None,
         completed: Callable[[], None] = lambda: None,
+        forwarded: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what is needed.
@@ -63,12 +71,16 @@ class Watch:
             settings: Of this node.
             count: Asks a PACS how many instances a study has; it may raise what it likes of ours.
             completed: Called when a study is to be read.
+            forwarded: Called when a study is to be sent on as it came.
             clock: Seconds, never back.
         """
         self._store, self._jobs, self._settings = store, jobs, settings
-        self._count, self._completed, self._clock = count, completed, clock
+        self._count, self._clock = count, clock
+        self._completed, self._forwarded = completed, forwarded
         self._seen: dict[str, _Seen] = {}
         self._released: dict[str, float] = {}
+        self._on_the_web: Counter[str] = Counter()
+        self._ended: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def take(self, settings: NodeSettings) -> None:
@@ -79,6 +91,23 @@ class Watch:
         """A sender ended its association in order."""
         with self._lock:
             self._released[calling_ae] = time.time()
+
+    def sending(self, study_uid: str) -> None:
+        """A request of STOW-RS begins to bring instances of a study."""
+        with self._lock:
+            self._on_the_web[study_uid] += 1
+
+    def sent(self, studies: Iterable[str]) -> None:
+        """Requests of STOW-RS that brought instances of these studies are over."""
+        with self._lock:
+            for one in studies:
+                self._on_the_web[one] -= 1
+                if self._on_the_web[one] <= 0:
+                    del self._on_the_web[one]
+                self._ended[one] = time.time()
+                self._ended.move_to_end(one)
+            while len(self._ended) > _MOST_ENDED:
+                self._ended.popitem(last=False)
 
     def look(self) -> float:
         """Move on what is complete.
@@ -109,7 +138,9 @@ class Watch:
                 study, f"it has more than {self._settings.study_instances} instances", silent
             )
         if not images:
-            return self._left_alone(study, "there is no image in it", silent, State.KEPT)
+            return self._without_images(study, silent)
+        if study.plan.get(FORGOTTEN):
+            return self._left_alone(study, REMOVED, silent)
         if self._is_known(study, images):
             return 0.0
         if not all((self._settings.folder / "spool" / one.node / one.segment).exists() for one in images):
@@ -127,6 +158,14 @@ class Watch:
         if wait > 0:
             return wait
         self._store.move(study.study_uid, state, reason, at=State.ARRIVING, by=self._settings.node)
+        return 0.0
+
+    def _without_images(self, study: StudyRow, silent: float) -> float:
+        """Go on with a study that there is nothing to read of: no rule is about it."""
+        to = self._settings.forward_to
+        if to is None or silent < self._settings.quiet_s:
+            return self._left_alone(study, "there is no image in it", silent, State.KEPT)
+        self._forward(study, [to], "there is no image in it, and it is forwarded")
         return 0.0
 
     def _is_known(self, study: StudyRow, images: list[Instance]) -> bool:
@@ -153,8 +192,9 @@ class Watch:
                 instances=seen.evidence.instances,
                 counted=seen.evidence.counted,
                 missing=seen.evidence.missing,
-                released=self._are_done(images, study.last_received),
+                released=self._are_done(study, images),
                 silent_s=silent,
+                **self._listed(study.study_uid, instances),
             ),
             quiet_s=settings.quiet_s,
             evidence_quiet_s=settings.evidence_quiet_s,
@@ -176,13 +216,37 @@ class Watch:
             log.warning("study %s can't be counted: %s", study.key, error)
             return None
 
-    def _are_done(self, images: Iterable[Instance], last_received: float) -> bool:
+    def _listed(self, study_uid: str, instances: Iterable[Instance]) -> dict[str, Any]:
+        """What modalities and archives say of a study, as evidence."""
+        said = steps_of(self._store, study_uid)
+        here = {one.sop_instance_uid for one in instances}
+        listed = {uid for one in said for uid in one.instances}
+        return {
+            "in_progress": any(one.state is StepState.IN_PROGRESS for one in said),
+            "listed": len(listed) if listed else None,
+            "lacking": len(listed - here),
+        }
+
+    def _are_done(self, study: StudyRow, images: Iterable[Instance]) -> bool:
         with self._lock:
-            return all(self._released.get(one.calling_ae, 0.0) >= last_received for one in images)
+            web = 0.0 if self._on_the_web[study.study_uid] else self._ended.get(study.study_uid, 0.0)
+            return all(
+                (web if one.calling_ae == CALLING else self._released.get(one.calling_ae, 0.0))
+                >= study.last_received
+                for one in images
+            )
 
     def _complete(self, study: StudyRow, images: list[Instance], series: list[Series], reason: str) -> None:
         rule = choose(self._settings.rules, series)
-        if rule is None and self._settings.unmatched is Unmatched.READ:
+        if rule is None and self._settings.forward_to is not None:
+            self._forward(
+                study, [self._settings.forward_to], f"no rule fits it, and it is forwarded; {reason}"
+            )
+            return
+        if rule is not None and rule.action is Action.FORWARD:
+            self._forward(study, rule.outputs or (), f"the rule {rule.name!r} forwards it; {reason}", rule)
+            return
+        if rule is None and self._settings.unmatched == Unmatched.READ:
             rule = ALWAYS
         if rule is None or rule.action is Action.KEEP:
             why = "no rule fits it" if rule is None else f"the rule {rule.name!r} keeps it"
@@ -202,6 +266,13 @@ class Watch:
         )
         if moved and to is State.COMPLETE:
             self._completed()
+
+    def _forward(
+        self, study: StudyRow, destinations: Sequence[str], reason: str, rule: Rule | None = None
+    ) -> None:
+        plan = {"completed": reason, **({} if rule is None else {"rule": rule.name}), "forward": True}
+        if self._jobs.forward(study, destinations, reason, plan=plan):
+            self._forwarded()
 
 
 def plan_of(rule: Rule) -> dict[str, Any]:

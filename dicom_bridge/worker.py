@@ -177,7 +177,6 @@ class Reader:
         if self._jobs.reported(study, report):
             begin_deliveries(self._jobs, self._store, settings, study.study_uid)
             self._reported()
-            _remove(folder, prior)
             self._shown(
                 Shown(
                     study_uid=study.study_uid,
@@ -186,6 +185,7 @@ class Reader:
                     slices=reading.slices,
                     priors=reading.priors,
                     replies=self._replies(study, digest),
+                    rubbish=tuple(map(_aside, _folders(folder, prior))),
                 )
             )
         else:
@@ -351,6 +351,14 @@ class Models:
         with self._lock:
             self._opened.pop(name, None)
 
+    def measured(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Of each model that is open what it reached on phantoms, by kind and measure."""
+        opened = dict(self._opened)
+        return {
+            name: {kind: dict(values) for kind, values in one.capabilities.measured.items()}
+            for name, one in opened.items()
+        }
+
     def is_open(self, name: str) -> bool:
         """Whether the model of a name was opened."""
         return name in self._opened
@@ -365,9 +373,23 @@ def begin_deliveries(jobs: Jobs, store: Store, settings: NodeSettings, study_uid
         jobs.close_deliveries(study_uid)
 
 
+def _folders(folder: Path, prior: Prior | None) -> tuple[Path, ...]:
+    """Where the images lie that a study was read from."""
+    return (folder,) if prior is None else (folder, prior.folder)
+
+
+def _aside(folder: Path) -> Path:
+    """Have a folder out of the way, to be deleted when there is time."""
+    place = folder.with_name(f"done-{secrets.token_hex(8)}")
+    try:
+        folder.rename(place)
+    except OSError:
+        return folder
+    return place
+
+
 def _remove(folder: Path, prior: Prior | None) -> None:
-    """Delete the images that a study was read from."""
-    for done in (folder, *([] if prior is None else [prior.folder])):
+    for done in _folders(folder, prior):
         shutil.rmtree(done, ignore_errors=True)
 
 

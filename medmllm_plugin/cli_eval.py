@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from medmllm_plugin.cli_common import counted, print_json, print_lines, seed_option
-from medmllm_plugin.cli_common import json_option as json_option
+from medmllm_plugin.cli_common import counted, json_option, print_json, print_lines, seed_option
+from medmllm_plugin.cli_eval_clinical import clinical_command
 from medmllm_plugin.errors import SettingsError
 
 EVERY = 20.0
@@ -43,6 +43,9 @@ def eval_group() -> None:
     """  # noqa: D301
 
 
+eval_group.add_command(clinical_command)
+
+
 @eval_group.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
@@ -70,7 +73,8 @@ def list_command(as_json: bool) -> None:
         print_lines([f"{one.name:<{width}}  {one.summary}"])
         print_lines(f"{'':<{width}}    {line}" for line in one.files or ("needs no file",))
         if one.source:
-            print_lines([f"{'':<{width}}    from {one.source}; {one.licence or 'ask its publishers'}"])
+            asked = f"; {one.licence}" if one.licence else ""
+            print_lines([f"{'':<{width}}    from {one.source}{asked}"])
 
 
 @eval_group.command("run")
@@ -80,6 +84,12 @@ def list_command(as_json: bool) -> None:
 @click.option("--model", metavar="NAME", default="embedded", show_default=True, help="See medmllm models.")
 @click.option(
     "-n", "most", type=click.IntRange(min=1), metavar="N", help="The first N items; all if left out."
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="GROUP=VALUE",
+    help="Only items of this group, such as kind=ct-chest; repeat.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Items asked together."
@@ -98,6 +108,7 @@ def run_command(
     sample: bool,
     model: str,
     most: int | None,
+    only: tuple[str, ...],
     batch: int,
     jobs: int,
     shard: str | None,
@@ -126,14 +137,15 @@ def run_command(
     if most is None and not one.needs_folder:
         most = USUAL
     share = _share(shard)
-    items = run.items_of(one, folder, most=most)
+    groups = _groups(only)
+    items = run.items_of(one, folder, most=most, only=groups)
     place = out or Path("eval") / one.name / _slug(model)
     with _Progress(hidden=as_json) as told:
         opened = registry.open_model(model)
-        plan = run.plan_of(one, items, opened, name=model, folder=folder, seed=seed)
+        plan = run.plan_of(one, items, opened, name=model, folder=folder, seed=seed, only=groups)
         run.begin(place, plan)
         if jobs > 1 and share == (1, 1):
-            shards.run(items, model, out=place, seed=seed, batch=batch, jobs=jobs, progress=told)
+            shards.run(items, model, out=place, batch=batch, jobs=jobs, progress=told)
         else:
             run.run(items, opened, out=place, seed=seed, shard=share, batch=batch, progress=told)
         if judge is not None:
@@ -224,6 +236,21 @@ def _folder(name: str, data: Path | None, sample: bool, *, needed: bool, samples
             "--sample tries five synthetic items"
         )
     return data or Path()
+
+
+def _groups(only: tuple[str, ...]) -> dict[str, str]:
+    """Groups and their values, of `GROUP=VALUE`.
+
+    Raises:
+        SettingsError: If one is no such thing.
+    """
+    found = {}
+    for one in only:
+        name, mark, value = one.partition("=")
+        if not (name and mark and value):
+            raise SettingsError(f"--only: found {one!r}, expected GROUP=VALUE such as kind=ct-chest")
+        found[name] = value
+    return found
 
 
 def _share(shard: str | None) -> tuple[int, int]:

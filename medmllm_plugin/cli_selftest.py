@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,6 +35,12 @@ from medmllm_plugin.outputs import check, whole_folder
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes."
 )
+@click.option("--node", metavar="AE@HOST:PORT", help="Test a node that runs: phantoms are sent to it.")
+@click.option("--http", "url", metavar="URL", help="With --node: its HTTP API; port 8042 there if left out.")
+@click.option("--token-env", metavar="NAME", help="With --node: environment variable with its HTTP token.")
+@click.option(
+    "--ae-title", metavar="AE", default="SELFTEST", show_default=True, help="With --node: who sends."
+)
 @click.option("--strict", is_flag=True, help="Hold the model to the bars of one that reads phantoms well.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
 @json_option
@@ -42,6 +50,10 @@ def selftest_command(
     studies: int,
     seed: int | None,
     jobs: int,
+    node: str | None,
+    url: str | None,
+    token_env: str | None,
+    ae_title: str,
     strict: bool,
     out: Path | None,
     as_json: bool,
@@ -54,11 +66,15 @@ def selftest_command(
     gets selftest.json and selftest.html with pictures of the misses. Exit code 1 if a measure is below its
     bar.
 
+    With --node phantoms go by C-STORE to a node that runs, whose rules must read them; the SRs are fetched
+    back by its HTTP API. Its model is judged, and what lies between; --model and --jobs don't count then.
+
     \b
     Examples:
       medmllm selftest
       medmllm selftest -n 50 --jobs 2 -o selftest
       medmllm selftest --model truth --kind ct-head --kind xr-chest
+      medmllm selftest --node MEDMLLM@127.0.0.1:11112 -n 5
     """  # noqa: D301
     from medmllm_plugin import selftest
     from medmllm_plugin.console import shown_progress
@@ -67,15 +83,21 @@ def selftest_command(
         check(out, kind="selftest")
     with shown_progress(hidden=as_json) as progress:
         progress("selftest", 0, studies)
-        result = selftest.run(
-            model=model,
-            kinds=kinds,
-            studies=studies,
-            seed=selftest.FIRST_SEED if seed is None else seed,
-            jobs=jobs,
-            strict=strict,
-            progress=lambda done, total: progress("selftest", done, total),
-        )
+        how: dict[str, Any] = {
+            "kinds": kinds,
+            "studies": studies,
+            "seed": selftest.FIRST_SEED if seed is None else seed,
+            "strict": strict,
+            "progress": lambda done, total: progress("selftest", done, total),
+        }
+        if node is None:
+            result = selftest.run(model=model, jobs=jobs, **how)
+        else:
+            from medmllm_plugin import selftest_node
+
+            tested = selftest_node.NodeUnderTest(node, url=url, token_env=token_env, calling_ae=ae_title)
+            with closing(tested):
+                result = selftest_node.run(tested, **how)
     content = result.to_json()
     if out is not None:
         from medmllm_plugin import selftest_page

@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -92,6 +92,10 @@ class SelfTest:
     verdicts: tuple[Verdict, ...]
     outcomes: tuple[Outcome, ...]
     seconds: float
+    where: str = ""
+    """Where it was read, if not in this process."""
+    notes: tuple[str, ...] = ()
+    """What whoever tests must know."""
 
     @property
     def passed(self) -> bool:
@@ -107,6 +111,7 @@ class SelfTest:
             ", ".join(self.kinds),
             f"seeds {first} to {last}",
             f"model {self.model} {self.model_version}".rstrip(),
+            *([self.where] if self.where else []),
             f"{self.seconds:.0f} s",
         )
         return "; ".join(facts)
@@ -135,6 +140,9 @@ class SelfTest:
             yield from found[:LINES]
             if len(found) > LINES:
                 yield f"  and {len(found) - LINES} more; -o writes them all"
+        if self.notes:
+            yield ""
+            yield from self.notes
         yield ""
 
     def to_json(self) -> dict[str, Any]:
@@ -148,6 +156,8 @@ class SelfTest:
             "studies": self.studies,
             "seeds": list(self.seeds),
             "seconds": round(self.seconds, 1),
+            "where": self.where,
+            "notes": list(self.notes),
             "verdicts": [one.to_json() for one in self.verdicts],
             "failures": [
                 {"kind": one.case.kind, "seed": one.case.seed, "reader": one.reader, "why": why}
@@ -209,19 +219,11 @@ def run(
         ModelError: If the model can't be loaded.
     """
     started = time.perf_counter()
-    if studies < 1 or not 0 <= seed <= MAX_SEED - studies:
-        raise SettingsError(
-            f"{studies} phantoms from seed {seed} can't be made; expected 1 or more, seeds below {MAX_SEED}"
-        )
+    _check(studies, seed)
     opened = registry.open_model(model) if isinstance(model, str) and model != TRUTH else model
     reader = None if isinstance(opened, str) else opened
     chosen = kinds_for(reader, tuple(dict.fromkeys(kinds)))
-    cases = [
-        _case(
-            chosen[n % len(chosen)], seed + n, whole=n // len(chosen) % 2 == 1, slices=slices, matrix=matrix
-        )
-        for n in range(studies)
-    ]
+    cases = cases_for(chosen, studies=studies, seed=seed, slices=slices, matrix=matrix)
     if jobs > 1 and isinstance(model, str):
         results = _in_processes(cases, model, read, jobs)
     else:
@@ -231,14 +233,14 @@ def run(
         outcomes += found
         if progress is not None:
             progress(n, studies)
-    verdicts = list(chain_verdicts(**_told([one for one in outcomes if one.reader == TRUTH])))
+    verdicts = list(chain_verdicts(**told([one for one in outcomes if one.reader == TRUTH])))
     for kind in chosen if reader is not None else ():
         assert reader is not None
         own = [one for one in outcomes if one.reader != TRUTH and one.case.kind == kind]
         if own:
             reached = reader.capabilities.measured.get(kind, {})
             verdicts += model_verdicts(
-                reader=reader.name, kind=kind, reached=reached, strict=strict, **_told(own)
+                reader=reader.name, kind=kind, reached=reached, strict=strict, **told(own)
             )
     return SelfTest(
         model=TRUTH if reader is None else reader.name,
@@ -297,6 +299,28 @@ def _told_of(outcome: Outcome) -> list[str]:
     return [*outcome.differing, *(f"{one.finding} {what}" for one, what in misses(outcome))]
 
 
+def cases_for(
+    kinds: Sequence[str], *, studies: int, seed: int, slices: int | None = None, matrix: int | None = None
+) -> list[Case]:
+    """The phantoms of a self-test: kinds in turn, every other one of a kind as one multi-frame object.
+
+    Raises:
+        SettingsError: If the seeds are too large.
+    """
+    _check(studies, seed)
+    return [
+        _case(kinds[n % len(kinds)], seed + n, whole=n // len(kinds) % 2 == 1, slices=slices, matrix=matrix)
+        for n in range(studies)
+    ]
+
+
+def _check(studies: int, seed: int) -> None:
+    if studies < 1 or not 0 <= seed <= MAX_SEED - studies:
+        raise SettingsError(
+            f"{studies} phantoms from seed {seed} can't be made; expected 1 or more, seeds below {MAX_SEED}"
+        )
+
+
 def _case(kind: str, seed: int, *, whole: bool, slices: int | None, matrix: int | None) -> Case:
     """A phantom, as one multi-frame object if `whole` and its kind can be one."""
     projection = KINDS[kind].slices[2] == 1
@@ -336,7 +360,7 @@ def _refusal(model: Model, kind: str) -> str | None:
     return why
 
 
-def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the verdicts on these outcomes rest on."""
     return {
         "comparisons": [one.comparison for one in outcomes],
@@ -351,22 +375,44 @@ def _outcome(case: Case, study: PhantomStudy, model: Model, folder: Path, out: P
         reading = read(folder, model)
         out.mkdir()
         files = pipeline.write(reading, out)
-        seconds = time.perf_counter() - started
+    except Exception as error:  # a defect of the chain is what a self-test is there to tell
+        return _failed(case, study, model.name, error, time.perf_counter() - started)
+    return judged(case, study, model.name, files, folder, time.perf_counter() - started)
+
+
+def judged(
+    case: Case, study: PhantomStudy, reader: str, files: Mapping[str, Path], folder: Path, seconds: float
+) -> Outcome:
+    """What a report on a phantom says, compared with its truth.
+
+    Args:
+        case: The phantom.
+        study: It in the form that was read.
+        reader: Who read it.
+        files: `report` and `findings_sr`, as `pipeline.write` calls them.
+        folder: The images.
+        seconds: How long it took.
+    """
+    try:
         said = findings_of_sr(files["findings_sr"], folder, study=study.study)
         report = Report.from_json(json.loads(files["report"].read_text("utf-8")))
-    except Exception as error:  # a defect of the chain is what a self-test is there to tell
-        return Outcome(
-            case=case,
-            reader=model.name,
-            comparison=compare(study, ()),
-            failure=f"{type(error).__name__}: {' '.join(str(error).split())}",
-            seconds=time.perf_counter() - started,
-        )
+    except Exception as error:  # as above
+        return _failed(case, study, reader, error, seconds)
     return Outcome(
         case=case,
-        reader=model.name,
+        reader=reader,
         comparison=compare(study, _as_claimed(said, report)),
         differing=tuple(differences(report.findings, said)),
+        seconds=seconds,
+    )
+
+
+def _failed(case: Case, study: PhantomStudy, reader: str, error: Exception, seconds: float) -> Outcome:
+    return Outcome(
+        case=case,
+        reader=reader,
+        comparison=compare(study, ()),
+        failure=f"{type(error).__name__}: {' '.join(str(error).split())}",
         seconds=seconds,
     )
 

@@ -28,7 +28,7 @@ class BadNetwork:
 
         Args:
             target: The port behind it.
-            cut_after: Asked for each connection: after how many bytes of its client it is cut; None for never.
+            cut_after: Asked for each connection: after how many bytes it is cut; None for never.
             bytes_per_s: How fast a client's bytes go through; None for at once.
         """
         self._target, self._cut_after, self._bytes_per_s = target, cut_after, bytes_per_s

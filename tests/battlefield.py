@@ -1,4 +1,4 @@
-"""What every siege has: nodes, a PACS, an engine, scanners that send until all is taken, and the reckoning."""
+"""What every siege has: nodes, a PACS, an engine, scanners that send until it is taken, the reckoning."""
 
 from __future__ import annotations
 
@@ -147,9 +147,10 @@ def battlefield(
             )
             for number, port in enumerate(ports)
         ]
-        running.callback(lambda: [one.kill() for one in fleet if one.is_running()])
+        running.callback(lambda: [one.kill() for one in fleet])
         for one in fleet:
             one.start()
+            assert one.port, one.config.with_suffix(".log").read_text()[-1000:]
         database_engine, store = open_store(url)
         running.callback(database_engine.dispose)
         senders = Senders(folder, [one.port for one in fleet])

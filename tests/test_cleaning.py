@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from medmllm_plugin.dicom_bridge.cleaning import clean
+from medmllm_plugin.dicom_bridge.cleaning import clean, forget
+from medmllm_plugin.dicom_bridge.jobs import Jobs, ReportRow
 from medmllm_plugin.dicom_bridge.segments import Facts
 from medmllm_plugin.dicom_bridge.spool import Spool
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store
 from medmllm_plugin.dicom_bridge.tables import open_database
+from medmllm_plugin.dicom_bridge.watching import REMOVED, Watch
+from tests.node_runner import settings_for
 from tests.test_store import an_instance
 
 DAY = 86_400.0
@@ -101,3 +104,93 @@ def test_an_instance_that_was_never_indexed_is_never_removed(
 
     assert removed
     assert unknown not in removed
+
+
+def a_report(store: Store, folder: Path) -> Path:
+    """A study that is delivered, and whose images are gone; the folder of its report."""
+    store.add([an_instance(1), an_instance(2)])
+    jobs = Jobs(store, node="one", reachable=lambda: ["one"])
+    store.move("1.2.3", State.COMPLETE, "all here", plan={"task": "report"}, owner="")
+    study = jobs.next_study(most_attempts=3)
+    assert study is not None
+    place = Path("reports") / study.key / "1-aa"
+    (folder / place).mkdir(parents=True)
+    (folder / place / "report.json").write_text("{}")
+    (folder / "spool" / "one").mkdir(parents=True, exist_ok=True)
+    row = ReportRow(study_uid="1.2.3", version=1, digest="d", folder=str(place), objects=())
+    assert jobs.reported(study, row)
+    made = store.study("1.2.3")
+    assert made is not None
+    jobs.begin_deliveries(made, [])
+    jobs.close_deliveries("1.2.3")
+    return folder / place
+
+
+def test_reports_and_events_of_studies_long_done_go_and_the_study_stays_known(
+    store: Store, now: list[float], tmp_path: Path
+) -> None:
+    place = a_report(store, tmp_path)
+
+    early = forget(store, tmp_path, keep_s=30 * DAY)
+    now[0] += 31 * DAY
+    late = forget(store, tmp_path, keep_s=30 * DAY)
+    again = forget(store, tmp_path, keep_s=30 * DAY)
+
+    study = store.study("1.2.3")
+    assert study is not None
+    assert (early, late, again) == (0, 1, 0)
+    assert not place.parent.exists()
+    assert (study.state, study.version, study.plan) == (
+        State.DELIVERED,
+        1,
+        {"task": "report", "forgotten": True},
+    )
+    assert store.instances("1.2.3") == []
+    assert store.events("1.2.3")[-1]["event"] == "forgotten"
+    assert len(store.events("1.2.3")) == 2
+
+
+def test_reports_stay_while_an_image_does(store: Store, now: list[float], tmp_path: Path) -> None:
+    place = a_report(store, tmp_path)
+    (tmp_path / "spool" / "one" / "00000001.segment").touch()
+    now[0] += 31 * DAY
+
+    removed = forget(store, tmp_path, keep_s=30 * DAY)
+
+    assert removed == 0
+    assert place.exists()
+
+
+def test_reports_of_a_study_that_lies_with_another_node_stay(
+    store: Store, now: list[float], tmp_path: Path
+) -> None:
+    place = a_report(store, tmp_path)
+    (tmp_path / "spool" / "one").rmdir()
+    now[0] += 31 * DAY
+
+    assert forget(store, tmp_path, keep_s=30 * DAY) == 0
+    assert place.exists()
+
+
+def test_more_of_a_study_that_was_forgotten_is_left_to_a_person(
+    store: Store, now: list[float], tmp_path: Path
+) -> None:
+    a_report(store, tmp_path)
+    now[0] += 31 * DAY
+    forget(store, tmp_path, keep_s=30 * DAY)
+    clock = [0.0]
+    jobs = Jobs(store, node="one", reachable=lambda: ["one"])
+    watch = Watch(store, jobs, settings_for(tmp_path), clock=lambda: clock[0])
+
+    store.add([an_instance(3)])
+    watch.look()
+    clock[0] += 60
+    watch.look()
+
+    parked = store.study("1.2.3")
+    assert parked is not None
+    assert (parked.state, parked.reason) == (State.PARKED, REMOVED)
+    assert jobs.retry(parked) == "it is read again"
+    asked = store.study("1.2.3")
+    assert asked is not None
+    assert (asked.state, asked.plan) == (State.COMPLETE, {"task": "report"})

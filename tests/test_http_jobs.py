@@ -262,9 +262,9 @@ def test_an_old_job_goes_when_a_new_one_ends(running: HttpNode, files: list[byte
     old.finished -= 8 * 86400
 
     new = desk.submit(wish)
+    wait_for(lambda: new.state is JobState.DONE)
     wait_for(lambda: desk.job(old.id) is None)
     desk.close()
 
-    assert new.state is JobState.DONE
     assert not desk.result(old).exists()
     assert desk.result(new).exists()

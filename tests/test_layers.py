@@ -79,11 +79,12 @@ LAYERS = (
         "writing",
         "pipeline",
     },
-    {"selftest", "selftest_page", "calibrating", "calibrating_page"},
+    {"selftest", "selftest_node", "selftest_page", "calibrating", "calibrating_page"},
+    {"evaluation"},
     {
         f"dicom_bridge.{name}"
         for name in (
-            *("worker", "node", "checking", "on_request", "health", "metrics"),
+            *("worker", "picturing", "node", "checking", "on_request", "health", "metrics", "http_files"),
             *("http_api", "http_jobs", "http_server", "http_stow", "http_studies"),
         )
     },
@@ -92,6 +93,8 @@ LAYERS = (
         "console",
         "cli_ask",
         "cli_calibrate",
+        "cli_eval",
+        "cli_eval_clinical",
         "cli_common",
         "cli_models",
         "cli_pictures",

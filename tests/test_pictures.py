@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -33,7 +34,26 @@ def test_a_grey_picture_is_stored_with_one_channel_and_a_coloured_one_with_three
     assert modes == ["L", "RGB"]
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_pictures_cut_out_of_others_are_stored_right() -> None:
+    whole = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+
+    for cut in (whole[::2, 3:20], whole[:, ::-1], whole.transpose(1, 0, 2)):
+        with Image.open(io.BytesIO(png_bytes(cut))) as image:
+            assert np.array_equal(np.asarray(image), cut)
+
+
+def test_without_isal_the_picture_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    monkeypatch.setitem(sys.modules, "isal", None)
+
+    with Image.open(io.BytesIO(png_bytes(pixels))) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)],
+)
 def test_what_is_not_a_picture_is_refused(pixels: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r"uint8 \(rows, columns, 3\)"):
         png_bytes(pixels)

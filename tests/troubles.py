@@ -2,8 +2,8 @@
 
 python -m tests.troubles
 
-Studies come in all the while, and a real Orthanc commits to the reports. Afterwards nothing is lost, said twice
-or stuck, or the trouble has won.
+Studies come in all the while, and a real Orthanc commits to the reports. Afterwards nothing is lost, said
+twice or stuck, or the trouble has won.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def cut_network(folder: Path, *, long: bool) -> Outcome:
 
 
 def slow_sender(folder: Path, *, long: bool) -> Outcome:
-    """A scanner whose images trickle in: its study is read once, when it is whole; others don't wait for it."""
+    """A scanner whose images trickle in: its study is read once and whole; others don't wait for it."""
     trickle_s = 60 if long else 8
     with battlefield(folder) as field:
         slow = field.senders.made()
@@ -125,7 +125,7 @@ def pacs_down(folder: Path, *, long: bool) -> Outcome:
 
 
 def engine_down(folder: Path, *, long: bool) -> Outcome:
-    """The engine is gone for a while, comes back, and breaks off; so often is asked that a study might be parked."""
+    """The engine is gone for a while, comes back, and breaks off answers; no study is parked by it."""
     with battlefield(folder, retry_max_s=2.0 if long else 0.2) as field:
         field.senders.one_more()
         field.engine.stop()
@@ -142,7 +142,7 @@ def engine_down(folder: Path, *, long: bool) -> Outcome:
 
 
 def twice_and_late(folder: Path, *, long: bool) -> Outcome:
-    """Two scanners send one study at once, again later, and more of it once it was delivered; reports come back."""
+    """Two scanners send one study at once and once more, then more of it; reports come back to us."""
     with battlefield(folder) as field:
         for number in range(8 if long else 1):
             files = field.senders.made()

@@ -67,9 +67,9 @@ class DimseDestination:
         self._commitments = commitments or Commitments()
         self._patience = patience
 
-    def deliver(self, paths: Sequence[Path]) -> Delivered:
+    def deliver(self, paths: Sequence[Path], *, ours: bool = True) -> Delivered:
         """See `Destination.deliver`."""
-        objects = objects_of(paths)
+        objects = objects_of(paths, ours=ours)
         references = tuple(one.reference for one in objects)
         with self._associated(_contexts(objects, self._commitment)) as association:
             notes = [note for one in objects if (note := self._store(association, one))]

@@ -24,9 +24,9 @@ class FolderDestination:
         """Take the folder; it is made when something comes."""
         self._folder = folder
 
-    def deliver(self, paths: Sequence[Path]) -> Delivered:
+    def deliver(self, paths: Sequence[Path], *, ours: bool = True) -> Delivered:
         """See `Destination.deliver`."""
-        objects = objects_of(paths)
+        objects = objects_of(paths, ours=ours)
         try:
             for one in objects:
                 self._put(one)

@@ -43,17 +43,21 @@ class DicomObject:
         return f"{UID(self.sop_class_uid).name} ({self.path.name})"
 
 
-def objects_of(paths: Sequence[Path]) -> tuple[DicomObject, ...]:
-    """The objects in these files, each Structured Report checked by our own rules.
+def objects_of(paths: Sequence[Path], *, ours: bool = True) -> tuple[DicomObject, ...]:
+    """The objects in these files, each Structured Report of ours checked by our own rules.
+
+    Args:
+        paths: The files.
+        ours: Whether we made them.
 
     Raises:
         DeliveryError: If a file is not there, is no whole DICOM object, or is a Structured Report with an
             error; it must not leave, and no further try changes that.
     """
-    return tuple(map(_object, paths))
+    return tuple(_object(path, ours=ours) for path in paths)
 
 
-def _object(path: Path) -> DicomObject:
+def _object(path: Path, *, ours: bool) -> DicomObject:
     try:
         with quiet():
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=_WANTED)
@@ -71,7 +75,7 @@ def _object(path: Path) -> DicomObject:
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
     )
-    if one.sop_class_uid.startswith(_REPORTS):
+    if ours and one.sop_class_uid.startswith(_REPORTS):
         _check(one)
     return one
 

@@ -37,9 +37,9 @@ class StowDestination:
         self._url = url.rstrip("/")
         self._client = web.client(url, token_env=token_env, timeout_s=timeout_s)
 
-    def deliver(self, paths: Sequence[Path]) -> Delivered:
+    def deliver(self, paths: Sequence[Path], *, ours: bool = True) -> Delivered:
         """See `Destination.deliver`."""
-        objects = objects_of(paths)
+        objects = objects_of(paths, ours=ours)
         notes = self._stored(objects)
         found = all(self._has(one) for one in objects)
         return Delivered(

@@ -38,8 +38,13 @@ class Delivered:
 class Destination(Protocol):
     """Takes objects; each method may be called from any thread, one at a time."""
 
-    def deliver(self, paths: Sequence[Path]) -> Delivered:
+    def deliver(self, paths: Sequence[Path], *, ours: bool = True) -> Delivered:
         """Have the destination take these DICOM files, and commit to them where that was asked for.
+
+        Args:
+            paths: The files.
+            ours: Whether they are reports of ours, which are checked before they leave, and not what others
+                made.
 
         Raises:
             DeliveryError: If it doesn't take one. What it took before that is there.

@@ -155,7 +155,7 @@ class Benchmark:
     source: str = ""
     """Where its publishers give it away."""
     licence: str = ""
-    """What its publishers ask, as far as it is known."""
+    """What its publishers ask, where it is known; else see there."""
     text_only: bool = False
     """Whether nothing is shown."""
     sample: str = ""

@@ -1,44 +1,23 @@
 """The clinical metric: what a report got right of another, each point traced to two places in the texts.
 
-Both reports are read as facts (`facts.py`), and these are held against each other one to one. A finding counts by
-what an error about it may cost. The score is signed: 1 is all right, 0 no better than a normal report sent out
-unread, below 0 worse than that. What is denied earns nothing, so nothing is gained by denying much; it costs
-where it is wrong. No weights, no network, and no rule looks at one report to read the other.
+Both reports are read as facts (`facts.py`), and these are held against each other one to one. A finding
+counts by what an error about it may cost. The score is signed: 1 is all right, 0 no better than a normal
+report sent out unread, below 0 worse than that. What is denied earns nothing, so nothing is gained by denying
+much; it costs where it is wrong. No weights, no network, and no rule looks at one report to read the other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from medmllm_plugin.evaluation.facts import Fact, facts, facts_of_report
-from medmllm_plugin.evaluation.vocabulary import Kin, Weight, around, canonical, concepts, kin, same_place
-from medmllm_plugin.findings import Change, Severity, Side, Status
+from medmllm_plugin.evaluation.likeness import Judgement, agree, comparable, credit, denies, in_words
+from medmllm_plugin.evaluation.vocabulary import Kin, Weight, around, kin
+from medmllm_plugin.findings import Side, Status
 from medmllm_plugin.report import Report
-
-
-class Judgement(StrEnum):
-    """What became of a fact."""
-
-    MATCHED = "matched"
-    IMPLIED = "implied"
-    """Said in other words beside another fact that holds it, such as the opacity of a pneumonia."""
-    WRONG_STATUS = "wrong-status"
-    """One report states what the other denies, or is sure of what the other leaves open."""
-    WRONG_SIDE = "wrong-side"
-    WRONG_SITE = "wrong-site"
-    WRONG_SEVERITY = "wrong-severity"
-    WRONG_SIZE = "wrong-size"
-    WRONG_CHANGE = "wrong-change"
-    WRONG_POSITION = "wrong-position"
-    LESS_EXACT = "less-exact"
-    """The finding is called by a wider or a narrower name, or a detail is left out."""
-    MISSED = "missed"
-    INVENTED = "invented"
-
 
 ERRORS = tuple(
     one for one in Judgement if one not in (Judgement.MATCHED, Judgement.IMPLIED, Judgement.LESS_EXACT)
@@ -135,12 +114,12 @@ def compare(
     said = [_facts(one, language=language, modality=modality) for one in (reference, candidate)]
     right, given = map(_distinct, said)
     points = [*_points(_there(right), _there(given), right, given)]
-    return Comparison(score=_score(points, right, given), points=tuple(points), reference=right, candidate=given)
+    return Comparison(
+        score=_score(points, right, given), points=tuple(points), reference=right, candidate=given
+    )
 
 
-def _facts(
-    report: str | Report | Sequence[Fact], *, language: str, modality: str | None
-) -> Sequence[Fact]:
+def _facts(report: str | Report | Sequence[Fact], *, language: str, modality: str | None) -> Sequence[Fact]:
     if isinstance(report, str):
         return facts(report, language=language, modality=modality)
     return facts_of_report(report) if isinstance(report, Report) else report
@@ -174,7 +153,9 @@ def _says_again(one: Fact, other: Fact) -> bool:
     """Whether a fact adds nothing to another."""
     same = one.finding == other.finding and one.status is other.status
     same = same and one.side in (Side.NONE, other.side)
-    same = same and (one.site in (None, other.site) or (other.site is not None and one.site in around(other.site)))
+    same = same and (
+        one.site in (None, other.site) or (other.site is not None and one.site in around(other.site))
+    )
     details = ("severity", "size_mm", "change", "position")
     return same and all(getattr(one, name) in (None, getattr(other, name)) for name in details)
 
@@ -193,25 +174,48 @@ def _points(
     right: Sequence[Fact], given: Sequence[Fact], all_right: Sequence[Fact], all_given: Sequence[Fact]
 ) -> Iterable[Point]:
     pairs = _pairs(right, given)
-    of_right = {i: j for i, j in pairs}
+    of_right = dict(pairs)
     of_given = {j: i for i, j in pairs}
     for i, one in enumerate(right):
         if i in of_right:
             yield _judged(one, given[of_right[i]], right, given)
         else:
-            yield _lacking(one, given, all_given)
+            lacking = [other for k, other in enumerate(right) if k not in of_right]
+            yield _once(_lacking(one, given, all_given), lacking)
     for j, one in enumerate(given):
         if j not in of_given:
-            yield _added(one, right, all_right)
+            added = [other for k, other in enumerate(given) if k not in of_given]
+            yield _once(_added(one, right, all_right), added)
+
+
+def _once(point: Point, others: Sequence[Fact]) -> Point:
+    """An error counted with the one that holds it: a consolidation and its pneumonia are one error."""
+    one = point.candidate if point.gain < 0 else point.reference
+    if not point.wrong or one is None:
+        return point
+    for other in others:
+        if (
+            kin(other.finding, one.finding) is Kin.NARROWER
+            and agree(one, other)
+            and _weighed(other) >= point.weight
+        ):
+            return replace(
+                point,
+                judgements=(Judgement.IMPLIED,),
+                weight=0.0,
+                gain=0.0,
+                why=f"{in_words(one)}: counts with {in_words(other)}",
+            )
+    return point
 
 
 def _pairs(right: Sequence[Fact], given: Sequence[Fact]) -> list[tuple[int, int]]:
     """Which facts are held against each other: the best pair first, each fact once."""
     worth = [
-        (-_credit(one, other, right, given)[0], i, j)
+        (-credit(one, other, right, given)[0], i, j)
         for i, one in enumerate(right)
         for j, other in enumerate(given)
-        if _comparable(one, other)
+        if comparable(one, other)
     ]
     found: list[tuple[int, int]] = []
     for _, i, j in sorted(worth):
@@ -220,139 +224,60 @@ def _pairs(right: Sequence[Fact], given: Sequence[Fact]) -> list[tuple[int, int]
     return found
 
 
-_BROAD = frozenset(("chest", "abdomen", "head", "bone", "pelvis", "mediastinum"))
-
-
-def _comparable(one: Fact, other: Fact) -> bool:
-    """Whether two facts can be of one finding; a nodule of the lung is none of the thyroid."""
-    if kin(one.finding, other.finding) is Kin.NONE:
-        return False
-    if same_place(one.site, other.site):
-        return True
-    shared = {one.site, *around(str(one.site))} & {other.site, *around(str(other.site))}
-    return bool(shared - _BROAD)
-
-
-_Details = list[tuple[Judgement, float, str]]
-"""Judgement, by what it lessens the credit, and why."""
-
-
-def _credit(
-    one: Fact, other: Fact, right: Sequence[Fact], given: Sequence[Fact]
-) -> tuple[float, _Details]:
-    """How much of a fact another says, 0 to 1, and what is wrong with it."""
-    found: _Details = []
-    relation = kin(other.finding, one.finding)
-    if relation is not Kin.SAME:
-        wide = relation is Kin.WIDER
-        words = f"said as {concepts()[other.finding].words}, a {'wider' if wide else 'narrower'} word"
-        found.append((Judgement.LESS_EXACT, 0.5 if wide else 0.75, words))
-    if one.status is not other.status:
-        found.append((Judgement.WRONG_STATUS, 0.5, f"{one.status} against {other.status}"))
-    found += _place(one, other, right, given)
-    found += _details(one, other)
-    credit = 1.0
-    for _, factor, _ in found:
-        credit *= factor
-    return credit, found
-
-
-def _place(one: Fact, other: Fact, right: Sequence[Fact], given: Sequence[Fact]) -> _Details:
-    found: _Details = []
-    sides = (one.side, other.side)
-    if one.side is not other.side and Side.NONE not in sides:
-        both = Side.BILATERAL in sides
-        if not (both and (_both_sides(one, right) and _both_sides(other, given))):
-            found.append((Judgement.WRONG_SIDE, 0.5 if both else 0.25, f"{one.side} against {other.side}"))
-    elif one.side is not Side.NONE and other.side is Side.NONE:
-        found.append((Judgement.LESS_EXACT, 0.75, f"side left out, {one.side}"))
-    if not same_place(one.site, other.site):
-        found.append((Judgement.WRONG_SITE, 0.5, f"{_name(one.site)} against {_name(other.site)}"))
-    elif one.site is not None and one.site not in (other.site, canonical(one.finding)[1]):
-        if other.site is None or other.site in around(one.site):
-            found.append((Judgement.LESS_EXACT, 0.9, f"site left out, {_name(one.site)}"))
-    return found
-
-
-def _both_sides(one: Fact, said: Sequence[Fact]) -> bool:
-    """Whether the report of a fact has the finding on both sides, in one fact or two."""
-    sides = {other.side for other in said if other.finding == one.finding}
-    return Side.BILATERAL in sides or {Side.LEFT, Side.RIGHT} <= sides
-
-
-_SEVERITIES = (Severity.MILD, Severity.MODERATE, Severity.SEVERE)
-
-
-def _details(one: Fact, other: Fact) -> _Details:
-    found: _Details = []
-    if one.severity is not None and other.severity is not None and one.severity is not other.severity:
-        steps = abs(_SEVERITIES.index(one.severity) - _SEVERITIES.index(other.severity))
-        found.append((Judgement.WRONG_SEVERITY, 1 - steps / 4, f"{one.severity} against {other.severity}"))
-    if one.size_mm and other.size_mm:
-        ratio = max(one.size_mm, other.size_mm) / min(one.size_mm, other.size_mm)
-        if ratio > SAME_SIZE and abs(one.size_mm - other.size_mm) > SAME_SIZE_MM:
-            words = f"{one.size_mm:g} mm against {other.size_mm:g} mm"
-            found.append((Judgement.WRONG_SIZE, max(0.5, 1.0 - 0.5 * (ratio - 1)), words))
-    if one.change is not None and other.change is not None and one.change is not other.change:
-        grew = {one.change, other.change} == {Change.NEW, Change.INCREASED}
-        found.append((Judgement.WRONG_CHANGE, 0.75 if grew else 0.5, f"{one.change} against {other.change}"))
-    if one.position is not None and other.position is not None and one.position != other.position:
-        found.append((Judgement.WRONG_POSITION, 0.1, f"{one.position} against {other.position} position"))
-    for name in ("severity", "size_mm", "change", "position"):
-        if getattr(one, name) is not None and getattr(other, name) is None:
-            found.append((Judgement.LESS_EXACT, 0.95, f"{name.removesuffix('_mm')} left out"))
-    return found
-
-
-SAME_SIZE, SAME_SIZE_MM = 1.25, 2.0
-"""Two lengths are the same within this factor or so many millimetres, as two readers measure."""
-
-
 def _judged(one: Fact, other: Fact, right: Sequence[Fact], given: Sequence[Fact]) -> Point:
-    credit, found = _credit(one, other, right, given)
+    share, found = credit(one, other, right, given)
     found.sort(key=lambda each: each[1])
     return Point(
         judgements=tuple(dict.fromkeys(each for each, _, _ in found)) or (Judgement.MATCHED,),
         weight=_weighed(one),
-        gain=_weighed(one) * credit,
+        gain=_weighed(one) * share,
         reference=one,
         candidate=other,
-        why=f"{_words(one)}: {'; '.join(why for *_, why in found)}" if found else f"{_words(one)}: the same",
+        why=f"{in_words(one)}: {'; '.join(why for *_, why in found)}"
+        if found
+        else f"{in_words(one)}: the same",
     )
 
 
 def _lacking(one: Fact, given: Sequence[Fact], all_given: Sequence[Fact]) -> Point:
     """A finding of the reference that no fact of the candidate was left for."""
     weight = _weighed(one)
-    for other in given:
+    denial = _denial(one, all_given)
+    plainly = denial is not None and denial.finding == one.finding
+    for other in () if plainly else given:
         relation = kin(other.finding, one.finding)
-        if relation in (Kin.NARROWER, Kin.WIDER) and _agree(one, other):
+        if relation in (Kin.NARROWER, Kin.WIDER) and agree(one, other):
             share = 1.0 if relation is Kin.NARROWER else 0.5
-            words = f"{_words(one)}: said with {_words(other)}"
+            words = f"{in_words(one)}: said with {in_words(other)}"
             return Point(
                 judgements=(Judgement.IMPLIED if share == 1.0 else Judgement.LESS_EXACT,),
                 weight=weight, gain=weight * share, reference=one, candidate=other, why=words,
             )  # fmt: skip
-    denial = next((other for other in all_given if _denies(other, one)), None)
     return Point(
         judgements=(Judgement.MISSED if denial is None else Judgement.WRONG_STATUS,),
         weight=weight,
         gain=0.0,
         reference=one,
         candidate=denial,
-        why=f"{_words(one)}: {'not said' if denial is None else 'denied'}",
+        why=f"{in_words(one)}: {'not said' if denial is None else 'denied'}",
     )
 
 
 def _added(one: Fact, right: Sequence[Fact], all_right: Sequence[Fact]) -> Point:
     """A finding of the candidate that no fact of the reference was left for."""
-    for other in right:
-        if kin(one.finding, other.finding) is not Kin.NONE and _agree(other, one):
-            words = f"{_words(one)}: said with {_words(other)}"
+    denial = _denial(one, all_right)
+    plainly = denial is not None and denial.finding == one.finding
+    for other in () if plainly else right:
+        if kin(one.finding, other.finding) is not Kin.NONE and agree(other, one):
+            words = f"{in_words(one)}: said with {in_words(other)}"
             return Point(
-                judgements=(Judgement.IMPLIED,), weight=0.0, gain=0.0, reference=other, candidate=one, why=words
+                judgements=(Judgement.IMPLIED,),
+                weight=0.0,
+                gain=0.0,
+                reference=other,
+                candidate=one,
+                why=words,
             )
-    denial = next((other for other in all_right if _denies(other, one)), None)
     weight = _weighed(one)
     return Point(
         judgements=(Judgement.INVENTED if denial is None else Judgement.WRONG_STATUS,),
@@ -360,35 +285,11 @@ def _added(one: Fact, right: Sequence[Fact], all_right: Sequence[Fact]) -> Point
         gain=-weight,
         reference=denial,
         candidate=one,
-        why=f"{_words(one)}: {'not in the reference' if denial is None else 'denied by the reference'}",
+        why=f"{in_words(one)}: {'not in the reference' if denial is None else 'denied by the reference'}",
     )
 
 
-def _agree(one: Fact, other: Fact) -> bool:
-    """Whether nothing that two facts say of their place contradicts."""
-    sides = {one.side, other.side} - {Side.NONE, Side.BILATERAL}
-    return len(sides) < 2 and same_place(one.site, other.site)
-
-
-def _denies(denial: Fact, one: Fact) -> bool:
-    """Whether a fact denies another: it, what it is a kind of, or any abnormality at its place."""
-    if denial.status is not Status.ABSENT or not _agree(denial, one):
-        return False
-    if denial.finding == "abnormality":
-        return denial.site is None or one.site is not None
-    return kin(one.finding, denial.finding) in (Kin.SAME, Kin.NARROWER)
-
-
-def _name(site: str | None) -> str:
-    return "no site" if site is None else site.replace("_", " ")
-
-
-def _words(one: Fact) -> str:
-    """A fact in a few words.
-
-    >>> _words(Fact(finding="nodule", status=Status.PRESENT, side=Side.LEFT, site="lung"))
-    'nodule, left lung'
-    """
-    place = " ".join(filter(None, (one.side.value if one.side is not Side.NONE else "", (one.site or "").replace("_", " "))))
-    name = concepts()[one.finding].words
-    return ", ".join(filter(None, (f"possible {name}" if one.status is Status.INDETERMINATE else name, place)))
+def _denial(one: Fact, said: Sequence[Fact]) -> Fact | None:
+    """What denies a fact in a report, best by its own name."""
+    found = [other for other in said if denies(other, one)]
+    return min(found, key=lambda other: other.finding != one.finding, default=None)

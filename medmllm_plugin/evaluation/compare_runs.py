@@ -155,7 +155,7 @@ def mcnemar(gained: int, lost: int) -> float:
     (0.0215, 1.0)
     """
     both, few = gained + lost, min(gained, lost)
-    return min(1.0, 2 * sum(comb(both, k) for k in range(few + 1)) / 2**both)
+    return min(1.0, 2.0 * sum(comb(both, k) for k in range(few + 1)) / 2.0**both)
 
 
 def _right(one: Record) -> bool:

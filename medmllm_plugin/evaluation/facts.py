@@ -1,7 +1,8 @@
 """The facts that a report states: each finding with its status, side, site, severity, size and change.
 
-From free text by rules (no weights, milliseconds on a CPU), from a `Report` by its codes. What can't be told is
-left open. The words are data beside this file; `docs/clinical-metric.md` says what is understood and what isn't.
+From free text by rules (no weights, milliseconds on a CPU), from a `Report` by its codes. What can't be told
+is left open. The words are data beside this file; `docs/clinical-metric.md` says what is understood and what
+isn't.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medmllm_plugin.evaluation import facts_zh
+from medmllm_plugin.evaluation.phrases import scan, tokens
 from medmllm_plugin.evaluation.scopes import Certainty, mentions
 from medmllm_plugin.evaluation.sentences import Piece, pieces
 from medmllm_plugin.evaluation.traits import Span, Traits, fits, traits
-from medmllm_plugin.evaluation.vocabulary import Kind, Weight, around, canonical, concepts, meant, scan, tokens
+from medmllm_plugin.evaluation.vocabulary import Weight, around, canonical, concepts, meant
 from medmllm_plugin.findings import Change, Finding, Severity, Side, Status
 from medmllm_plugin.report import Outcome, Report
 
@@ -24,8 +26,8 @@ class Fact:
     """One thing that a report states of the images."""
 
     finding: str
-    """A key of the findings of `codes.toml`, or of `concepts.toml` where it has no code; never a case of another
-    at a site: a renal stone is a `calculus` of the `kidney`."""
+    """A key of the findings of `codes.toml`, or of `concepts.toml` where it has no code; never a case of
+    another at a site: a renal stone is a `calculus` of the `kidney`."""
     status: Status
     certainty: Certainty = Certainty.CERTAIN
     side: Side = Side.NONE
@@ -51,9 +53,10 @@ def facts(text: str, *, language: str = "en", modality: str | None = None) -> tu
     """What a report in prose states, in its order.
 
     Args:
-        text: The whole report or part of it; indication, history, technique and comparison are left aside.
+        text: The report or a part of it; indication, history, technique and comparison are left aside.
         language: `en` or `zh`.
-        modality: Modality (0008,0060), if known: on a radiograph (CR, DX) an edema without a site is of the lung.
+        modality: Modality (0008,0060), if known: on a radiograph (CR, DX) an edema without a site is
+            of the lung.
 
     Raises:
         ValueError: If the language is another.
@@ -83,28 +86,60 @@ def facts(text: str, *, language: str = "en", modality: str | None = None) -> tu
     return tuple(found)
 
 
+def unread(text: str, *, language: str = "en", modality: str | None = None) -> tuple[Span, ...]:
+    """Where the sentences stand that state nothing which is understood; a metric on facts is blind to them.
+
+    >>> unread("Small effusion. Patient rotated.")
+    ((16, 31),)
+    """
+    spans = [one.span for one in facts(text, language=language, modality=modality) if one.span is not None]
+    return tuple(
+        (piece.start, piece.start + len(piece.text))
+        for piece in pieces(text, language=language)
+        if len(piece.text) > 2
+        and not any(piece.start <= low < piece.start + len(piece.text) for low, _ in spans)
+    )
+
+
 def facts_of_report(report: Report) -> tuple[Fact, ...]:
-    """What a structured report states: its findings, or where it has none and says so, that there is nothing."""
+    """What a structured report states: its findings, or where it has none and says so, that there is nothing.
+
+    Their places are those of their sentences in `text_of(report)`.
+    """
     found = facts_of_findings(report.findings)
     if not found and report.outcome is Outcome.NO_FINDINGS:
-        return (Fact(finding="abnormality", status=Status.ABSENT, sentence="No findings."),)
+        text = text_of(report)
+        return (Fact(finding="abnormality", status=Status.ABSENT, sentence=text, span=(0, len(text))),)
     return found
+
+
+def text_of(report: Report) -> str:
+    """The sentences of a structured report's findings, one a line."""
+    if not report.findings and report.outcome is Outcome.NO_FINDINGS:
+        return "No findings."
+    return "\n".join(one.sentence for one in report.findings)
 
 
 def facts_of_findings(findings: Iterable[Finding]) -> tuple[Fact, ...]:
     """The facts of coded findings, such as those of a phantom's truth."""
-    return tuple(
-        _of(
-            one.finding,
-            one.status,
-            Certainty.POSSIBLE if one.status is Status.INDETERMINATE else Certainty.CERTAIN,
-            Traits(
-                side=one.side, site=one.site, severity=one.severity, size_mm=one.size_mm, change=one.change
-            ),
-            sentence=one.sentence,
+    found, at = [], 0
+    for one in findings:
+        possible = one.status is Status.INDETERMINATE
+        said = Traits(
+            side=one.side, site=one.site, severity=one.severity, size_mm=one.size_mm, change=one.change
         )
-        for one in findings
-    )
+        found.append(
+            _of(
+                one.finding,
+                one.status,
+                Certainty.POSSIBLE if possible else Certainty.CERTAIN,
+                said,
+                sentence=one.sentence,
+                span=(at, at + len(one.sentence)),
+            )
+        )
+        at += len(one.sentence) + 1
+    return tuple(found)
 
 
 def _fact(

@@ -16,7 +16,9 @@ Read = tuple[str, Status, Certainty, Traits, Span, list[Span]]
 """Finding, status, certainty, what else is said, where it stands in the sentence, and where its cues do."""
 
 _CLAUSES = re.compile(r"[，,：:]|但")
-_DENIED = re.compile(r"未见|没有|未发现|未显示|未示|不伴|排除|无(?!症状|殊|变化|明显变化|显著变化|改变)|未(?=有)")
+_DENIED = re.compile(
+    r"未见|没有|未发现|未显示|未示|不伴|排除|无(?!症状|殊|变化|明显变化|显著变化|改变)|未(?=有)"
+)
 _DENIED_AFTER = re.compile(r"(?:未见|未显示|阴性|已?消失|不明显|未发现)\s*$")
 _RESOLVED = re.compile(r"消失|完全吸收|已?吸收完全|拔除|已?取出|移除")
 _POSSIBLE = re.compile(r"不除外|不能除外|不能排除|可能(?!性小)|疑似|怀疑|待排|待除外|可疑|？|\?|或许")
@@ -24,14 +26,23 @@ _PROBABLE = re.compile(r"考虑|符合|提示|倾向")
 _UNLIKELY = re.compile(r"可能性小")
 _NORMAL = re.compile(r"正常|清晰|清楚|完整|未见异常|未见明显异常|居中|光滑|通畅")
 _ENDS_DENIAL = re.compile(r"见(?=[^、及和或]{0,12}(?:影|灶|结节|肿|积液|骨折))|伴有|可见|示")
-_SIDES = (("bilateral", re.compile(r"双侧|两侧|双肺|两肺|双|两(?=侧|肺|肾|叶)")), ("left", re.compile(r"左")), ("right", re.compile(r"右")))
+_SIDES = (
+    ("bilateral", re.compile(r"双侧|两侧|双肺|两肺|双|两(?=侧|肺|肾|叶)")),
+    ("left", re.compile(r"左")),
+    ("right", re.compile(r"右")),
+)
 _SEVERITIES = (
     (Severity.MILD, re.compile(r"轻度|少量|轻微|稍|略|少许|微量|小量|轻")),
     (Severity.MODERATE, re.compile(r"中度|中等量|中量")),
     (Severity.SEVERE, re.compile(r"重度|大量|显著|严重|广泛|明显(?!变化|异常|改变)")),
 )
 _CHANGES = (
-    (Change.UNCHANGED, re.compile(r"无(?:明显|显著)?(?:变化|改变)|相仿|稳定|同前|未见(?:明显)?变化|变化不(?:明显|大)|大致相同")),
+    (
+        Change.UNCHANGED,
+        re.compile(
+            r"无(?:明显|显著)?(?:变化|改变)|相仿|稳定|同前|未见(?:明显)?变化|变化不(?:明显|大)|大致相同"
+        ),
+    ),
     (Change.INCREASED, re.compile(r"增多|较前增大|较前明显增|较前扩大|进展|加重|较前增|扩大(?!。)|增加")),
     (Change.DECREASED, re.compile(r"减少|缩小|吸收|好转|减轻|变小|较前改善|消退")),
     (Change.NEW, re.compile(r"新发|新出现|新增|较前新")),
@@ -44,7 +55,7 @@ _STATES = (
 
 
 def read(sentence: str) -> Iterator[Read]:
-    """The facts of a sentence, in its order; a side or site said in a clause counts on to the next that has none.
+    """The facts of a sentence, in its order; a side counts on to the next clause that has none.
 
     >>> [(key, status.value, said.side.value) for key, status, _, said, *_ in read("左侧胸腔积液，未见气胸")]
     [('pleural_effusion', 'present', 'left'), ('pneumothorax', 'absent', 'left')]
@@ -98,9 +109,9 @@ def _clause(clause: str, at: int, before: Traits) -> Iterator[Read]:
 
 
 def _named(clause: str) -> Iterator[tuple[Kind, str, int, int]]:
-    """Findings and sites by their longest names, none inside another; a site may lie inside a finding's name."""
+    """Findings and sites by their longest names; no finding inside another, but a site may be."""
     taken = [False] * len(clause)
-    found = []
+    found: list[tuple[Kind, str, int, int]] = []
     for kind, key, pattern in _patterns():
         for match in pattern.finditer(clause):
             low, high = match.span()
@@ -147,7 +158,7 @@ def _said(
     part = " " * low + clause[low:end]
     false = false_sides(clause)
     spans: list[Span] = []
-    sides: set[str | None] = set()
+    sides: set[str] = set()
     for side, pattern in _SIDES:
         for match in pattern.finditer(part):
             if not any(one <= match.start() < other for one, other in false):

@@ -49,6 +49,6 @@ def _named(head: Mapping[str, Any]) -> dict[str, Any]:
 def _items(head: Mapping[str, Any]) -> list[Item]:
     try:
         one = benchmark(str(head["benchmark"]))
-        return items_of(one, Path(str(head["data"])), most=int(head["items"]))
+        return items_of(one, Path(str(head["data"])), most=int(head["items"]), only=head.get("only"))
     except MedMLLMError:
         return []

@@ -39,17 +39,17 @@ VERDICT_WORDS = {
     Verdict.FAILED: "failed",
 }
 
-GROUP_MEASURES = (
-    "accuracy",
-    "answered",
-    "commonest",
-    "clinical",
-    "finding_f1",
-    "token_f1",
-    "rougeL",
-    "pointing",
-)
-"""What tables by group show, as far as there is any."""
+GROUP_MEASURES = {
+    "accuracy": "right",
+    "answered": "answered",
+    "commonest": "commonest answer",
+    "clinical": "clinical score",
+    "finding_f1": "findings, F1",
+    "token_f1": "words, F1",
+    "rougeL": "ROUGE-L",
+    "pointing": "centre inside",
+}
+"""What tables by group show, as far as there is any, in short."""
 
 _STYLE = """
 .part-right, .part-scored { fill: var(--no-findings); }
@@ -194,7 +194,7 @@ def _groups(groups: Mapping[str, Mapping[str, Figures]]) -> Iterator[str]:
             ]
             for value, figures in parts.items()
         ]
-        names = [name, "Items", *(MEASURES[key].words for key in keys)]
+        names = [name, "items", *(GROUP_MEASURES[key] for key in keys)]
         yield f"<h2>By {text(name)}</h2>{table(names, rows)}"
 
 
@@ -202,8 +202,10 @@ def _cell(key: str, figures: Figures) -> str:
     one = figures.get(key)
     if one is None or "value" not in one:
         return ""
-    measure = MEASURES[key]
-    return f"{measure.shown(one['value'])} ({measure.shown(one['low'])} to {measure.shown(one['high'])})"
+    if MEASURES[key].unit == "%":
+        value, low, high = (f"{100 * one[name]:.1f}" for name in ("value", "low", "high"))
+        return f"{value} % ({low} to {high})"
+    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
 
 
 def _plots(summary: Mapping[str, Any], records: Sequence[Record]) -> str:

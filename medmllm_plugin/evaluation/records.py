@@ -120,7 +120,16 @@ def read_lines(path: Path) -> list[Record]:
 def mend(path: Path, records: Sequence[Record]) -> None:
     """Cut off a last line that was written in part, so that the next one begins a line of its own."""
     if path.exists() and not path.read_bytes().endswith(b"\n"):
-        write_whole(path, "".join(_line(one) for one in records))
+        write_lines(path, records)
+
+
+def write_lines(path: Path, records: Iterable[Record]) -> None:
+    """A file of records, whole or not at all.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    write_whole(path, "".join(_line(one) for one in records))
 
 
 def append(path: Path, records: Iterable[Record]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Plan:
     items_sha256: str
     """Over the items with what is right: another file, another run."""
     seed: int
+    only: Mapping[str, str] = field(default_factory=dict)
+    """As of `items_of`."""
     data: str = ""
     """The folder, for who looks at the pictures again."""
     code_version: str = __version__
@@ -69,22 +71,34 @@ class Plan:
             "items": self.items,
             "items_sha256": self.items_sha256,
             "seed": self.seed,
+            "only": dict(self.only),
             "data": self.data,
             "code_version": self.code_version,
         }
 
 
-def items_of(benchmark: Benchmark, folder: Path, *, most: int | None = None) -> list[Item]:
+def items_of(
+    benchmark: Benchmark, folder: Path, *, most: int | None = None, only: Mapping[str, str] | None = None
+) -> list[Item]:
     """The first items of a benchmark, all if `most` is None.
+
+    Args:
+        benchmark: Whose.
+        folder: Where its files lie.
+        most: How many.
+        only: Values of groups that items must have, such as a modality.
 
     Raises:
         SettingsError: If a file is missing or broken, there is no item, or two have one name.
     """
-    found = list(islice(benchmark.read(folder), most))
+    wanted = (only or {}).items()
+    held = (one for one in benchmark.read(folder) if wanted <= one.groups.items())
+    found = list(islice(held, most))
     names = [one.name for one in found]
     if not found:
+        which = "".join(f" with {name}={value}" for name, value in wanted)
         raise SettingsError(
-            f"{folder}: found no item of {benchmark.name}, expected some; see medmllm eval list"
+            f"{folder}: found no item of {benchmark.name}{which}, expected some; see medmllm eval list"
         )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -95,9 +109,16 @@ def items_of(benchmark: Benchmark, folder: Path, *, most: int | None = None) -> 
 
 
 def plan_of(
-    benchmark: Benchmark, items: Sequence[Item], model: Model, *, name: str, folder: Path, seed: int
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    model: Model,
+    *,
+    name: str,
+    folder: Path,
+    seed: int,
+    only: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What is about to be run."""
+    """What is about to be run: items as `items_of` gave them, and the model by its name."""
     digest = hashlib.sha256()
     for one in items:
         line = [one.name, one.kind, one.task, one.question, one.choices, one.gold]
@@ -109,6 +130,7 @@ def plan_of(
         items=len(items),
         items_sha256=digest.hexdigest(),
         seed=seed,
+        only=dict(only or {}),
         data=str(folder.resolve()) if benchmark.needs_folder else "",
     )
 

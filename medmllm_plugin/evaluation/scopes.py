@@ -1,4 +1,4 @@
-"""Which findings a sentence names, and whether it says them to be there: the reach of "no", "may" and the like.
+"""Which findings a sentence names, and whether as there or not: the reach of "no", "may" and the like.
 
 In the way of NegEx (Chapman 2001) and ConText (Harkema 2009): a cue reaches forwards or backwards as far as
 nothing ends it. The rules are our own; the cues are data, see `cues.toml`.
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from medmllm_plugin.evaluation.vocabulary import Item, Kind, Token, state_findings
+from medmllm_plugin.evaluation.phrases import Item, Token
+from medmllm_plugin.evaluation.vocabulary import Kind, state_findings
 from medmllm_plugin.findings import Status
 
 
@@ -69,13 +70,16 @@ def mentions(words: Sequence[Token], items: Sequence[Item]) -> list[Mention]:
 _PLACES = (Kind.SITE, Kind.STRUCTURE)
 _JOINS = frozenset(("and", "or", "nor", "/", "&", ",", "plus"))
 _VERBS = frozenset(
-    "is are was were has have had appear appears show shows demonstrate demonstrates remain seem".split()
+    (
+        *("is", "are", "was", "were", "has", "have", "had", "appear", "appears", "show", "shows", "remain"),
+        *("demonstrate", "demonstrates", "seem"),
+    )
 )
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
 def _states(words: Sequence[Token], items: Sequence[Item]) -> Iterator[Mention]:
-    """Findings named by a structure and its state, "the heart is enlarged", and denied by "the heart is normal"."""
+    """Findings of a structure and its state: named by "the heart is enlarged", denied by "is normal"."""
     stops = {one.first for one in items if one.kind in (Kind.STOP, Kind.FINDING)}
     places = [one for one in items if one.kind in _PLACES]
     states: dict[tuple[int, ...], list[Item]] = {}
@@ -154,7 +158,7 @@ _RANK = (
 """Cues from the weakest to the strongest where several reach one finding."""
 _AFTER = (Kind.DENIED_AFTER, Kind.RESOLVED_AFTER, Kind.POSSIBLE_AFTER)
 _TURNS = (Kind.DENIED, Kind.POSSIBLE, Kind.PROBABLE, Kind.POSSIBLE_AFTER)
-"""What may as well speak of what stands before, if nothing that it could speak of follows."""
+"""What may as well speak of what stands before, if nothing follows."""
 
 
 def _judge(found: Sequence[Mention], words: Sequence[Token], items: Sequence[Item]) -> None:
@@ -171,10 +175,22 @@ def _judge(found: Sequence[Mention], words: Sequence[Token], items: Sequence[Ite
         reached += [(_RANK.index(cue.kind), cue, one) for one in hit]
     for _, cue, one in sorted(reached, key=lambda each: each[0]):
         _say(one, cue)
+    for item in items:
+        if item.kind is Kind.NORMAL and words[item.first].text == "within":
+            _within_limits(item, found, words)
+
+
+def _within_limits(normal: Item, found: Sequence[Mention], words: Sequence[Token]) -> None:
+    """Deny what is itself said to be within normal limits: "vascular engorgement within normal limits"."""
+    for one in found:
+        between = range(one.last + 1, normal.first)
+        if not one.fixed and one.last < normal.first and all(words[k].text in _VERBS for k in between):
+            one.status = Status.ABSENT
+            one.cues.append(normal)
 
 
 def _may_turn(cue: Item, words: Sequence[Token], cues: Sequence[Item]) -> bool:
-    """Whether a cue that reaches nothing ends its sentence, as in "effusion: none" and "pneumonia is possible"."""
+    """Whether a cue that reaches nothing speaks of what stands before, as in "effusion: none"."""
     if cue.kind is not Kind.DENIED:
         return True
     return words[cue.last].text in ("none", "absent", "negative") and not any(
@@ -220,9 +236,7 @@ def _reach(
                 _hinted(words, items, index, stops) or (text in (",", "with") and not denies)
             ):
                 return index
-        if text == "," and not covered and denies and _hinted(words, items, index, stops):
-            return index
-        if text == "," and cue.kind is Kind.ASIDE and _hinted(words, items, index, stops):
+        if text == "," and not covered and index > cue.last + 2 and _speaks(words, index, stops):
             return index
     return len(words)
 
@@ -233,7 +247,7 @@ def _chained(words: Sequence[Token], comma: int, stops: set[int]) -> bool:
         text = words[index].text
         if index in stops or text in _VERBS or text in ("with", ";"):
             return False
-        if text in ("or", "nor"):
+        if text in ("or", "nor", "/"):
             return True
     return False
 
@@ -242,15 +256,26 @@ _HINTS = (Kind.SEVERITY, Kind.SIDE, Kind.CHANGE, Kind.STATE, Kind.NORMAL, Kind.P
 
 
 def _hinted(words: Sequence[Token], items: Sequence[Item], at: int, stops: set[int]) -> bool:
-    """Whether what follows a comma or "and" speaks for itself: it has a degree, a side, a number or a verb."""
+    """Whether what follows a comma or "and" stands alone: it has a degree, a side, a number or a verb."""
+    if _speaks(words, at, stops):
+        return True
+    end = _part_end(words, at, stops)
+    return any(one.kind in _HINTS and at < one.first < end for one in items)
+
+
+def _speaks(words: Sequence[Token], at: int, stops: set[int]) -> bool:
+    """Whether what follows a comma is a statement: it has a verb, a number, or begins with an article."""
+    after = range(at + 1, _part_end(words, at, stops))
+    if any(words[index].text in _VERBS or words[index].text[0].isdigit() for index in after):
+        return True
+    return at + 1 < len(words) and words[at + 1].text in _ARTICLES
+
+
+def _part_end(words: Sequence[Token], at: int, stops: set[int]) -> int:
     end = at + 1
     while end < len(words) and words[end].text not in (",", "and", "or", ";") and end not in stops:
         end += 1
-    if any(words[index].text in _VERBS or words[index].text[0].isdigit() for index in range(at + 1, end)):
-        return True
-    if at + 1 < len(words) and words[at + 1].text in _ARTICLES:
-        return True
-    return any(one.kind in _HINTS and at < one.first < end for one in items)
+    return end
 
 
 def _before(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from medmllm_plugin import lookup
 from medmllm_plugin.evaluation.answers import (
@@ -63,7 +64,9 @@ def of_answer(item: Item, answer: Answer) -> Marks:
     text = answer.text
     if answer.choice in ("yes", "no") and yes_or_no(text) is None:
         text = f"{answer.choice}, {text}"
-    return of_open(text, item.gold, certainty=answer.certainty)
+    marks = of_open(text, item.gold, certainty=answer.certainty)
+    # what a rubric judges has many right answers; words tell no right from wrong
+    return replace(marks, verdict=Verdict.SCORED, details={}) if item.rubric else marks
 
 
 def of_open(text: str, gold: Sequence[str], *, certainty: float | None = None) -> Marks:

@@ -21,10 +21,32 @@ _TOLD = (
     *("report", "result", "results", "interpretation", "observations", "diagnosis"),
 )
 _ASIDE = (
-    *("clinical indication", "clinical indications", "clinical history", "clinical information", "indications"),
+    *(
+        "clinical indication",
+        "clinical indications",
+        "clinical history",
+        "clinical information",
+        "indications",
+    ),
     *("indication", "history", "clinical data", "clinical details", "clinical question", "reason for exam"),
-    *("reason for examination", "reason for study", "reason", "comparison", "comparisons", "technique", "exam"),
-    *("examination", "procedure", "protocol", "contrast", "radiation dose reduction", "radiation dose", "dose"),
+    *(
+        "reason for examination",
+        "reason for study",
+        "reason",
+        "comparison",
+        "comparisons",
+        "technique",
+        "exam",
+    ),
+    *(
+        "examination",
+        "procedure",
+        "protocol",
+        "contrast",
+        "radiation dose reduction",
+        "radiation dose",
+        "dose",
+    ),
     *("study", "exam type", "patient history", "comparison study", "prior studies", "type of examination"),
     *("recommendation", "recommendations", "notification", "attestation", "provisional findings impression"),
 )

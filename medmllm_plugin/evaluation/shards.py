@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from medmllm_plugin.evaluation.benchmark import Item
 from medmllm_plugin.evaluation.records import file_of
@@ -19,7 +20,6 @@ def run(
     model: str,
     *,
     out: Path,
-    seed: int,
     batch: int,
     jobs: int,
     progress: Callable[[int, int, float], None],
@@ -30,7 +30,6 @@ def run(
         items: All items of the run.
         model: A name that `registry.open_model` knows.
         out: The run's folder, see `run.begin`.
-        seed: As `run.run`.
         batch: As `run.run`.
         jobs: How many processes.
         progress: As `run.run`, without the seconds.
@@ -43,10 +42,7 @@ def run(
     head = head_of(out)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
-        pending = {
-            pool.submit(_one, head["benchmark"], head["data"], len(items), model, out, seed, (k, jobs), batch)
-            for k in range(1, jobs + 1)
-        }
+        pending = {pool.submit(_one, head, model, out, (k, jobs), batch) for k in range(1, jobs + 1)}
         futures = list(pending)
         while pending:
             _, pending = wait(pending, timeout=LOOK)
@@ -55,24 +51,16 @@ def run(
         future.result()
 
 
-def _one(
-    name: str,
-    data: str,
-    most: int,
-    model: str,
-    out: Path,
-    seed: int,
-    shard: tuple[int, int],
-    batch: int,
-) -> None:
+def _one(head: dict[str, Any], model: str, out: Path, shard: tuple[int, int], batch: int) -> None:
     """What one process does."""
     from medmllm_plugin import registry
     from medmllm_plugin.evaluation.benchmarks import benchmark
     from medmllm_plugin.evaluation.run import items_of
     from medmllm_plugin.evaluation.run import run as run_shard
 
-    items = items_of(benchmark(name), Path(data), most=most)
-    run_shard(items, registry.open_model(model), out=out, seed=seed, shard=shard, batch=batch)
+    one = benchmark(head["benchmark"])
+    items = items_of(one, Path(head["data"]), most=head["items"], only=head["only"])
+    run_shard(items, registry.open_model(model), out=out, seed=head["seed"], shard=shard, batch=batch)
 
 
 def _lines(path: Path) -> int:

@@ -92,7 +92,8 @@ def _json(path: Path) -> Iterator[dict[str, Any]]:
     except RecursionError as error:
         raise SettingsError(f"{path}: found JSON nested too deeply, expected rows; fetch it again") from error
     if isinstance(content, dict):
-        content = [{"_key": key, **row} for key, row in content.items() if isinstance(row, dict)]
+        keyed = content and all(isinstance(row, dict) for row in content.values())
+        content = [{"_key": key, **row} for key, row in content.items()] if keyed else [content]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise SettingsError(f"{path}: found JSON without rows, expected a list of objects; fetch it again")
     yield from content

@@ -1,18 +1,19 @@
 """What a sentence says of each finding in it: side, site, severity, size, change, place of a device.
 
-A word belongs to the finding it stands with: to the one after it, unless something parts them, else to the one
-before. "Left effusion and atelectasis" and "effusion and atelectasis on the left" say their side of both.
+A word belongs to the finding it stands with: to the one after it, unless something parts them, else to the
+one before. "Left effusion and atelectasis" and "effusion and atelectasis on the left" say their side of both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from medmllm_plugin import codes
+from medmllm_plugin.evaluation.phrases import Item, Token
 from medmllm_plugin.evaluation.scopes import Mention
-from medmllm_plugin.evaluation.vocabulary import Item, Kind, Token, around, canonical, concepts, same_place
+from medmllm_plugin.evaluation.vocabulary import Kind, around, canonical, concepts, part_of, same_place
 from medmllm_plugin.findings import Change, Severity, Side, Status
 from medmllm_plugin.statements import Length, false_sides, lengths
 
@@ -54,14 +55,26 @@ _KINDS = {
     Kind.CHANGE: "changes",
     Kind.POSITION: "positions",
 }
-_PARTS = frozenset(("and", "or", "nor", "with", "without", "/", "&", ",", ";", ":", "plus", "from", "versus", "vs"))
+_PARTS = frozenset(
+    ("and", "or", "nor", "with", "without", "/", "&", ",", ";", ":", "plus", "from", "versus", "vs")
+)
 _CUTS = (Kind.DENIED, Kind.POSSIBLE, Kind.PROBABLE, Kind.LINK, Kind.STOP, Kind.ASIDE, Kind.RESOLVED)
-_PREPOSITIONS = frozenset("in at on of within along over involving overlying throughout to near is are was".split())
+_PREPOSITIONS = frozenset(
+    (
+        *("in", "at", "on", "of", "within", "along", "over", "involving", "overlying", "throughout"),
+        *("to", "near", "is", "are", "was"),
+    )
+)
 _SHIFTS = frozenset(("midline_shift", "mediastinal_shift"))
 _COMPANIONS = frozenset(
-    "adjacent associated overlying underlying compressive accompanying subjacent surrounding".split()
+    (
+        *("adjacent", "associated", "overlying", "underlying", "compressive", "accompanying"),
+        *("subjacent", "surrounding"),
+    )
 )
-_ABOVE_CARINA = re.compile(r"(\d+(?:\.\d+)?)\s*(mm|cm)\s+(above|below|proximal|cephalad|superior|from)\b[^.;]*\bcarina", re.I)
+_ABOVE_CARINA = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(mm|cm)\s+(above|below|proximal|cephalad|superior|from)\b[^.;]*\bcarina", re.I
+)
 _ETT_MM = (15.0, 75.0)
 """How far above the carina the tip of an endotracheal tube may lie."""
 
@@ -78,23 +91,28 @@ def traits(
         found: Its findings.
     """
     given = [_Given() for _ in found]
-    cuts = {index for index, one in enumerate(words) if one.text in _PARTS}
-    cuts |= {one.first for one in items if one.kind in _CUTS}
-    walls = {one.first for one in items if one.kind is Kind.STOP}
+    parts = {index for index, one in enumerate(words) if one.text in _PARTS}
+    said = _Sentence(
+        words=words,
+        found=found,
+        cuts=frozenset(parts | {one.first for one in items if one.kind in _CUTS}),
+        walls=frozenset(one.first for one in items if one.kind is Kind.STOP),
+        told=frozenset(index for one in items if one.kind in _KINDS for index in one.tokens),
+    )
     false = false_sides(text)
     for item in items:
         name = _KINDS.get(item.kind)
-        owner = None if name is None else _owner(item.first, item.last, words, found, cuts, walls)
+        owner = None if name is None else _owner(item.first, item.last, said)
         if name is None or owner is None:
             continue
         start = words[item.first].start
-        if item.kind is Kind.SIDE and found[owner].finding not in _SHIFTS:
-            if any(low <= start < high for low, high in false):
-                continue
+        pushed = item.kind is Kind.SIDE and any(low <= start < high for low, high in false)
+        if pushed and found[owner].finding not in _SHIFTS:
+            continue
         getattr(given[owner], name).append(item)
     for length in _current(text):
         first = next((k for k, one in enumerate(words) if one.end > length.start), len(words) - 1)
-        owner = _owner(first, first, words, found, cuts, walls)
+        owner = _owner(first, first, said)
         if owner is not None and (length.of_size or found[owner].finding in _SHIFTS):
             given[owner].lengths.append(length)
     _share(given, found, words, items)
@@ -113,10 +131,23 @@ def _current(text: str) -> list[Length]:
     return kept
 
 
-def _owner(
-    first: int, last: int, words: Sequence[Token], found: Sequence[Mention], cuts: set[int], walls: set[int]
-) -> int | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sentence:
+    """A sentence and where its tokens part it."""
+
+    words: Sequence[Token]
+    found: Sequence[Mention]
+    cuts: frozenset[int]
+    """Tokens that part a word from a finding: "and", a comma, a cue."""
+    walls: frozenset[int]
+    """Tokens that nothing reaches over."""
+    told: frozenset[int]
+    """Tokens that say a side, a degree and the like."""
+
+
+def _owner(first: int, last: int, said: _Sentence) -> int | None:
     """The index of the finding that a phrase speaks of."""
+    words, found, cuts, walls = said.words, said.found, said.cuts, said.walls
     for index, one in enumerate(found):
         if one.first <= first and last <= one.last and not _inner(one, found):
             return index
@@ -124,7 +155,8 @@ def _owner(
     after = next((k for k, one in enumerate(found) if one.first > last), None)
     if before is not None and any(found[before].last < wall <= first for wall in walls):
         before = None
-    if after is not None and any(last < wall < found[after].first for wall in walls):
+    ahead = () if after is None else (wall for wall in walls if last < wall < found[after].first)
+    if any(before is not None or words[wall].text != "there" for wall in ahead):
         after = None
     if before is None or after is None:
         return after if before is None else before
@@ -135,6 +167,8 @@ def _owner(
     if cut_after:
         return before
     between = range(found[before].last + 1, first)
+    if all(index in said.told for index in range(last + 1, found[after].first)):
+        return after
     return before if any(words[index].text in _PREPOSITIONS for index in between) else after
 
 
@@ -143,12 +177,14 @@ def _inner(one: Mention, found: Sequence[Mention]) -> bool:
     return any(one.first < other.first < one.last for other in found if other is not one)
 
 
-def _listed(last: int, stop: int, words: Sequence[Token], cuts: set[int]) -> bool:
+def _listed(last: int, stop: int, words: Sequence[Token], cuts: frozenset[int]) -> bool:
     """Whether only adjectives and commas stand before the next finding: "mild, diffuse atelectasis"."""
     return all(words[index].text == "," for index in cuts if last < index < stop) and stop - last <= 3
 
 
-def _share(given: Sequence[_Given], found: Sequence[Mention], words: Sequence[Token], items: Sequence[Item]) -> None:
+def _share(
+    given: Sequence[_Given], found: Sequence[Mention], words: Sequence[Token], items: Sequence[Item]
+) -> None:
     """Give sides, sites and changes that are said once to all findings they are said of."""
     for index in range(1, len(found)):
         how = _joined(found[index - 1], found[index], words, items)
@@ -188,7 +224,9 @@ def _joined(one: Mention, other: Mention, words: Sequence[Token], items: Sequenc
         return None
     if texts & {"versus", "vs"}:
         return "and"
-    if any(item.kind in (Kind.LINK, Kind.POSSIBLE, Kind.PROBABLE) and item.first in between for item in items):
+    if any(
+        item.kind in (Kind.LINK, Kind.POSSIBLE, Kind.PROBABLE) and item.first in between for item in items
+    ):
         return "link"
     if texts & _COMPANIONS and texts & {"with", "and"}:
         return "companion"
@@ -211,7 +249,7 @@ def _traits(text: str, words: Sequence[Token], one: Mention, given: _Given) -> T
     device = bool(concept.good or concept.bad)
     site = _tip(given, one) if device else deepest([item.value for item in given.sites])
     coded = codes.sites().get(site or "")
-    sides = {item.value for item in given.sides} or ({coded.side} if coded is not None and coded.side else set())
+    sides = {item.value for item in given.sides} or ({coded.side or ""} if coded is not None else set())
     change = next((Change(item.value) for item in given.changes), None)
     severities = [Severity(item.value) for item in given.severities]
     used = [*given.sides, *given.sites, *given.severities, *given.changes, *given.positions]
@@ -227,8 +265,9 @@ def _traits(text: str, words: Sequence[Token], one: Mention, given: _Given) -> T
     return replace(found, position=_position(text, one, given, site)) if device else found
 
 
-def one_side(sides: set[str | None]) -> Side:
-    if "bilateral" in sides or {"left", "right"} <= sides:
+def one_side(sides: Collection[str]) -> Side:
+    """The side that several words make together: left and right are bilateral."""
+    if "bilateral" in sides or {"left", "right"} <= set(sides):
         return Side.BILATERAL
     return next((Side(one) for one in ("left", "right", "midline") if one in sides), Side.NONE)
 
@@ -248,7 +287,8 @@ def _tip(given: _Given, one: Mention) -> str | None:
     tips = [item.first for item in given.positions if item.value == "tip"]
     after = [item.value for item in given.sites if tips and item.first > tips[0]]
     return next(
-        (site for site in (*after, *(item.value for item in given.sites)) if site in known.good | known.bad), None
+        (site for site in (*after, *(item.value for item in given.sites)) if site in known.good | known.bad),
+        None,
     )
 
 
@@ -269,8 +309,15 @@ def _position(text: str, one: Mention, given: _Given, site: str | None) -> str |
 
 
 def fits(site: str | None, finding: str) -> str | None:
-    """A site, or where the finding is by its name if that is all that the site says or if none is given."""
+    """Where a finding is: as said, or by its name if that says more or nothing else is said.
+
+    >>> fits("abdomen", "aortic_aneurysm"), fits("lung", "pneumonia"), fits("liver", "cardiomegaly")
+    ('abdominal_aorta', 'lung', 'heart')
+    """
     named = canonical(finding)[1]
-    if site is None or (named is not None and not same_place(site, named)):
-        return named
-    return named if named is not None and site in around(named) else site
+    if site is None or named is None:
+        return site or named
+    part = part_of(named, site)
+    if part is not None:
+        return part
+    return named if site in around(named) or not same_place(site, named) else site

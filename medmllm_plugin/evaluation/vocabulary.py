@@ -1,13 +1,9 @@
-"""The words of reports as data: `concepts.toml` and `cues.toml` beside this file, and every name of `codes.toml`.
-
-All that is known of a word is looked up in one pass over a text, by the longest phrase; see `scan`.
-"""
+"""What the clinical metric knows of findings and sites: `concepts.toml`, and all of `codes.toml`."""
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -16,11 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from medmllm_plugin import codes
-from medmllm_plugin.lookup import singular
 
 
 class Weight(StrEnum):
-    """What an error about a finding may cost the patient; the steps of the usual lists of actionable findings."""
+    """What an error about a finding may cost the patient, as lists of actionable findings step it."""
 
     CRITICAL = "critical"
     """Minutes to hours: a pneumothorax, a bleed."""
@@ -94,40 +89,10 @@ class Kind(StrEnum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Token:
-    """A word or sign."""
-
-    text: str
-    """In lower case, a plural in singular."""
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
-    """A phrase that is known, where it stands among tokens."""
-
-    kind: Kind
-    value: str
-    tokens: tuple[int, ...]
-    """Rising indices of its tokens; words that may stand between are no part of it."""
-
-    @property
-    def first(self) -> int:
-        """Index of its first token."""
-        return self.tokens[0]
-
-    @property
-    def last(self) -> int:
-        """Index of its last token."""
-        return self.tokens[-1]
-
-
 @cache
 def concepts() -> Mapping[str, Concept]:
     """All findings that the metric knows, by key."""
-    rows: dict[str, dict[str, Any]] = _data("concepts.toml")["findings"]
+    rows: dict[str, dict[str, Any]] = table("concepts.toml")["findings"]
     found = {}
     for key in dict.fromkeys((*codes.findings(), *rows)):
         row = rows.get(key, {})
@@ -186,7 +151,7 @@ def around(site: str) -> tuple[str, ...]:
     ('lung', 'chest')
     """
     found = []
-    rows = _data("concepts.toml")["sites"]
+    rows = table("concepts.toml")["sites"]
     while (site := rows.get(site, {}).get("within", "")) and site not in found:
         found.append(site)
     return tuple(found)
@@ -205,14 +170,24 @@ def same_place(one: str | None, other: str | None) -> bool:
 
 
 def _near(one: str, other: str) -> bool:
-    near = _data("concepts.toml")["sites"].get(one, {}).get("near", ())
+    near = table("concepts.toml")["sites"].get(one, {}).get("near", ())
     return any(name in near for name in (other, *around(other)))
+
+
+def part_of(site: str, region: str) -> str | None:
+    """The part of a site that lies in a region, if it has a name of its own.
+
+    >>> part_of("aorta", "abdomen")
+    'abdominal_aorta'
+    """
+    part: str | None = table("concepts.toml")["sites"].get(site, {}).get("parts", {}).get(region)
+    return part
 
 
 @cache
 def state_findings(state: str) -> Mapping[str, str]:
     """The findings that a state names by structure; of `normal`, those that are then absent."""
-    data = _data("concepts.toml")
+    data = table("concepts.toml")
     rows = data["normal"] if state == "normal" else data["states"][state]
     return MappingProxyType({name: key for name, key in rows.items() if name != "words"})
 
@@ -224,7 +199,7 @@ def meant(key: str, site: str | None, region: str | None) -> str:
     >>> meant("edema", "frontal_lobe", None), meant("edema", None, "chest"), meant("nodule", "lung", None)
     ('brain_edema', 'pulmonary_edema', 'nodule')
     """
-    rows: Mapping[str, str] = _data("concepts.toml")["at"].get(key, {})
+    rows: Mapping[str, str] = table("concepts.toml")["at"].get(key, {})
     place = site or region
     if place is None:
         return rows.get("", key)
@@ -233,7 +208,7 @@ def meant(key: str, site: str | None, region: str | None) -> str:
 
 def chinese_names() -> Iterator[tuple[Kind, str, str]]:
     """Kind, key and name of each finding and site as Chinese reports call it; `~` as in `concepts.toml`."""
-    data = _data("concepts.toml")
+    data = table("concepts.toml")
     for kind, coded, rows in (
         (Kind.FINDING, codes.findings(), data["findings"]),
         (Kind.SITE, codes.sites(), data["sites"]),
@@ -243,164 +218,7 @@ def chinese_names() -> Iterator[tuple[Kind, str, str]]:
             yield from ((kind, key, name) for name in names)
 
 
-_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?\d*|\d+(?:\.\d+)?|[^\sA-Za-z0-9-]")
-
-
-def tokens(text: str) -> list[Token]:
-    """The words and signs of a text with their places; hyphens only part words.
-
-    >>> [one.text for one in tokens("Ground-glass opacities, 1.5 cm (L1).")]
-    ['ground', 'glass', 'opacity', ',', '1.5', 'cm', '(', 'l1', ')', '.']
-    """
-    return [
-        Token(text=_lemma(match[0].lower()), start=match.start(), end=match.end())
-        for match in _WORD.finditer(text)
-    ]
-
-
-_IRREGULAR = {
-    "apices": "apex", "calculi": "calculus", "emboli": "embolus", "bronchi": "bronchus", "foci": "focus",
-    "thrombi": "thrombus", "sulci": "sulcus", "diverticula": "diverticulum", "vertebrae": "vertebra",
-    "metastases": "metastasis", "hila": "hilum", "bullae": "bulla", "atelectases": "atelectasis",
-    "oedema": "edema", "haemorrhage": "hemorrhage", "haemorrhages": "hemorrhage", "haematoma": "hematoma",
-    "tumour": "tumor", "tumours": "tumor", "ischaemic": "ischemic", "ischaemia": "ischemia",
-    "oesophagus": "esophagus", "caecum": "cecum", "thalami": "thalamus", "fibres": "fiber", "disk": "disc",
-    "bleeding": "bleed", "blebs": "bleb", "bases": "base", "pneumothoraces": "pneumothorax",
-    "hemidiaphragms": "diaphragm", "hemidiaphragm": "diaphragm", "loculated": "loculated",
-    "varices": "varix", "lenses": "lens", "kidneys": "kidney",
-}  # fmt: skip
-
-
 @cache
-def _lemma(word: str) -> str:
-    return _IRREGULAR.get(word) or singular(word)
-
-
-_MOST_FILLERS = 3
-
-_Trie = dict[str, Any]
-
-
-def scan(words: list[Token]) -> list[Item]:
-    """All known phrases among tokens, the longest first where they compete, in the order of their first tokens.
-
-    >>> [(one.kind.value, one.value) for one in scan(tokens("No blunting of the left costophrenic angle"))]
-    [('denied', ''), ('finding', 'blunted_costophrenic_angle'), ('side', 'left')]
-    """
-    root, fillers = _trie(), frozenset(_data("cues.toml")["fillers"]["words"])
-    used: set[int] = set()
-    found: list[Item] = []
-    for start in range(len(words)):
-        if start in used:
-            continue
-        shared = list(_shared_head(root, words, start, used, fillers))
-        if shared:
-            found += shared
-            continue
-        best = _longest(root, words, start, used, fillers)
-        if best is None:
-            continue
-        taken, payload = best
-        used.update(taken)
-        found += [Item(kind=kind, value=value, tokens=taken) for kind, value in payload]
-    return sorted(found, key=lambda one: one.tokens)
-
-
-def _longest(
-    root: _Trie, words: list[Token], start: int, used: set[int], fillers: frozenset[str]
-) -> tuple[tuple[int, ...], list[tuple[Kind, str]]] | None:
-    """The phrase with most words that begins at a token: its tokens and what it means."""
-    node = root.get(words[start].text)
-    if node is None:
-        return None
-    best = None
-    taken, at, passed = (start,), start, 0
-    while True:
-        if "" in node:
-            best = taken, node[""]
-        at += 1
-        if at >= len(words) or at in used:
-            return best
-        text = words[at].text
-        if text in node:
-            node, taken, passed = node[text], (*taken, at), 0
-        elif text in fillers and passed < _MOST_FILLERS:
-            passed += 1
-        else:
-            return best
-
-
-def _shared_head(
-    root: _Trie, words: list[Token], start: int, used: set[int], fillers: frozenset[str]
-) -> Iterator[Item]:
-    """The first of "pleural or pericardial effusion", which shares the last word."""
-    node = root.get(words[start].text)
-    if node is None or start + 2 >= len(words) or words[start + 1].text not in ("or", "and", "/", "nor"):
-        return
-    other = _longest(root, words, start + 2, used, fillers)
-    if other is None or len(other[0]) < 2:
-        return
-    for at in other[0][1:]:
-        node = node.get(words[at].text, {})
-    for kind, value in node.get("", ()):
-        if kind is Kind.FINDING:
-            used.add(start)
-            yield Item(kind=kind, value=value, tokens=(start,))
-
-
-@cache
-def _trie() -> _Trie:
-    root: _Trie = {}
-    for kind, value, phrase in _phrases():
-        node, words = root, [token.text for token in tokens(phrase)]
-        for word in (*(one for one in words[:-1] if one not in ("a", "an", "the", "of")), words[-1]):
-            node = node.setdefault(word, {})
-        payload = node.setdefault("", [])
-        named = kind is Kind.FINDING and any(other is kind for other, _ in payload)
-        if not named and (kind, value) not in payload:
-            payload.append((kind, value))
-    return root
-
-
-def _phrases() -> Iterator[tuple[Kind, str, str]]:
-    data, cues = _data("concepts.toml"), _data("cues.toml")
-    for key, row in data["findings"].items():
-        yield from _each(Kind.FINDING, key, (*row.get("en", ()), *([] if key in codes.findings() else [key])))
-    for key, coded in codes.findings().items():
-        yield from _each(Kind.FINDING, key, (coded.words, *coded.synonyms))
-    for key, site in codes.sites().items():
-        yield from _each(Kind.SITE, key, (site.words, *site.synonyms))
-    for key, row in data["sites"].items():
-        yield from _each(Kind.SITE, key, (*row.get("en", ()), *([] if key in codes.sites() else [key])))
-    for key, names in data["structures"].items():
-        yield from _each(Kind.STRUCTURE, key, names)
-    for key, row in data["states"].items():
-        yield from _each(Kind.STATE, key, row["words"])
-    yield from _each(Kind.NORMAL, "normal", data["normal"]["words"])
-    for kind, name in ((Kind.SIDE, "side"), (Kind.SEVERITY, "severity"), (Kind.CHANGE, "change")):
-        for value, names in cues[name].items():
-            yield from _each(kind, value, names)
-    for value, names in cues["position"].items():
-        yield from _each(Kind.POSITION, value, names)
-    for kind, section, name in (
-        (Kind.DENIED, "denied", "before"),
-        (Kind.DENIED_AFTER, "denied", "after"),
-        (Kind.RESOLVED, "resolved", "before"),
-        (Kind.RESOLVED_AFTER, "resolved", "after"),
-        (Kind.POSSIBLE, "possible", "before"),
-        (Kind.POSSIBLE_AFTER, "possible", "after"),
-        (Kind.PROBABLE, "probable", "either"),
-        (Kind.LINK, "probable", "before"),
-        (Kind.ASIDE, "aside", "before"),
-        (Kind.STOP, "stop", "words"),
-    ):
-        yield from _each(kind, "", cues[section][name])
-
-
-def _each(kind: Kind, value: str, names: Iterable[str]) -> Iterator[tuple[Kind, str, str]]:
-    yield from ((kind, value, name.replace("_", " ")) for name in names)
-
-
-@cache
-def _data(name: str) -> dict[str, Any]:
+def table(name: str) -> dict[str, Any]:
+    """A file of words beside this one."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

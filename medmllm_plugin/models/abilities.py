@@ -62,6 +62,7 @@ def capabilities(
         "box_limit": family.box_limit,
         "free_text": family.free_text,
         "plan": family.plan_for(options),
+        "plans": family.plans,
         **{key: value for key, value in said.items() if value is not None},
     }
     return Capabilities(

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from medmllm_plugin.models.families.family import Family, harmless
-from medmllm_plugin.models.quick_png import quick_png
-from medmllm_plugin.pictures import one_channel
+from medmllm_plugin.pictures import one_channel, png_bytes
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart
 
 KEPT_BYTES = 128 << 20
@@ -57,7 +56,7 @@ class Encoder:
             if sha256 in self._kept:
                 self._kept.move_to_end(sha256)
                 return self._kept[sha256]
-        encoded = Encoded(sha256=sha256, png=quick_png(picture.pixels))
+        encoded = Encoded(sha256=sha256, png=png_bytes(picture.pixels))
         with self._lock:
             if sha256 not in self._kept:
                 self._kept[sha256] = encoded

@@ -38,6 +38,7 @@ from medmllm_plugin.models.weight_files import tensors
 from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
+    from medmllm_plugin.models.radfm.front_half import FrontHalf
     from medmllm_plugin.models.schema_bound import Vocabulary
 
 
@@ -45,9 +46,17 @@ class VllmModel:
     """A model that was opened; when several threads ask, one after the other is answered."""
 
     def __init__(
-        self, folder: ModelFolder, family: Family, *, able: Capabilities, engine: VllmEngine, processor: Any
+        self,
+        folder: ModelFolder,
+        family: Family,
+        *,
+        able: Capabilities,
+        engine: VllmEngine,
+        processor: Any,
+        front: FrontHalf | None = None,
     ) -> None:
-        """Take what `open_model` has started."""
+        """Take what `open_model` has started; `front` where vLLM runs the language half only."""
+        self._front = front
         self._folder = folder
         self._family = family
         self._engine = engine
@@ -121,10 +130,11 @@ class VllmModel:
 
     def _length(self, ask: Ask) -> int:
         """Tokens of the prompt, for which there is room."""
-        prompt, most = ask.prompt, self._capabilities.pictures
-        if len(prompt.pictures) > most:
+        prompt, able = ask.prompt, self._capabilities
+        shown, most = len(prompt.images), able.volumes or able.pictures
+        if shown > most:
             raise TooManyPicturesError(
-                f"{self.name}: found {len(prompt.pictures)} pictures, expected {most} at most; show fewer, "
+                f"{self.name}: found {shown} pictures, expected {most} at most; show fewer, "
                 "or open it with a larger max_pictures or max_model_len",
                 limit=most,
             )
@@ -144,7 +154,17 @@ class VllmModel:
         return length
 
     def _prompt(self, ask: Ask) -> Mapping[str, Any]:
-        """The prompt as vLLM takes it: the chat template's text, and the pictures."""
+        """The prompt as vLLM takes it: the chat template's text, and the pictures; or its embeddings."""
+        if self._front is not None:
+            import torch
+
+            try:
+                made = self._front.embeddings(ask.prompt, kind=getattr(torch, self.dtype))
+            except ValueError as error:
+                raise ModelError(
+                    f"{self.name}: these pictures can't be prepared: {one_line(error)}"
+                ) from error
+            return {"prompt_embeds": made}
         from PIL import Image
 
         text = self._family.text(self._processor, ask.prompt)
@@ -240,8 +260,15 @@ def open_model(spec: str) -> VllmModel:
     able = capabilities(folder, family, processor=processor, context_tokens=context)
     if options.max_pictures is not None:
         able = dataclasses.replace(able, pictures=options.max_pictures)
-    engine = start(folder, options, context=context, pictures=able.pictures, cutting=family.cutting())
-    return VllmModel(folder, family, able=able, engine=engine, processor=processor)
+    if not family.volumes:
+        engine = start(folder, options, context=context, pictures=able.pictures, cutting=family.cutting())
+        return VllmModel(folder, family, able=able, engine=engine, processor=processor)
+    from medmllm_plugin.models.radfm.front_half import FrontHalf, language_half
+
+    front = FrontHalf(folder, processor)
+    with language_half(folder) as language:
+        engine = start(language, options, context=context, pictures=0, cutting={}, embeddings=True)
+    return VllmModel(folder, family, able=able, engine=engine, processor=processor, front=front)
 
 
 def _processor(folder: ModelFolder) -> Any:

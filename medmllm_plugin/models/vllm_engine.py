@@ -235,6 +235,7 @@ def start(
     context: int,
     pictures: int,
     cutting: Mapping[str, Any],
+    embeddings: bool = False,
 ) -> VllmEngine:
     """Start vLLM with a model's folder; on a GPU if vLLM was built for one, else on the CPU.
 
@@ -247,6 +248,7 @@ def start(
         context: Most tokens of a prompt and its reply.
         pictures: Most pictures in a prompt.
         cutting: Settings of the picture processor that must not be the folder's.
+        embeddings: Whether prompts come as embeddings, which a language model by itself takes.
 
     Raises:
         SettingsError: If this vLLM has no device here, or can't take the adapter.
@@ -272,15 +274,14 @@ def start(
         cpu = bool(current_platform.is_cpu())
         arguments = _arguments(options, folder, cpu=cpu)
         gc.collect()  # takes down an engine that was dropped
+        if embeddings:
+            arguments["enable_prompt_embeds"] = True
+        else:
+            arguments["limit_mm_per_prompt"] = {"image": pictures, "video": 0}
+            arguments["mm_processor_kwargs"] = dict(cutting) or None
         others = list(_alive)
         try:
-            llm = LLM(
-                model=str(folder.path),
-                max_model_len=context,
-                limit_mm_per_prompt={"image": pictures, "video": 0},
-                mm_processor_kwargs=dict(cutting) or None,
-                **arguments,
-            )
+            llm = LLM(model=str(folder.path), max_model_len=context, **arguments)
         except Exception as error:  # of many kinds, from version to version
             raise ModelError(_refusal(folder.name, error)) from error
     _alive.add(llm)

@@ -63,6 +63,8 @@ class PhantomStudy:
     anatomy: Anatomy
     scan: Scan
     form: Form = Form.SERIES
+    run: str = ""
+    """Sets its UIDs apart from those of the same phantom elsewhere; empty for the usual ones."""
     _cache: dict[int, Drawn] = field(default_factory=dict, repr=False)
 
     @property
@@ -88,7 +90,7 @@ class PhantomStudy:
     def uid(self, what: str) -> str:
         """A UID of this phantom, the same every time (PS3.5 B.2: 2.25 and a UUID)."""
         keys = "+".join(f"{one.finding}:{one.side}" for one in self.lesions)
-        key = f"medmllm-phantom/{self.kind}/{self.seed}/{self.matrix}/{self.slices}/{keys}/{what}"
+        key = f"medmllm-phantom/{self.kind}/{self.seed}/{self.matrix}/{self.slices}/{keys}/{what}{self.run}"
         return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, key).int}"
 
     @property

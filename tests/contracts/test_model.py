@@ -20,6 +20,7 @@ from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.volume import Study
 from tests.chat_server import tiny_over_http
 from tests.tiny_model import hub_folder, tiny_folder
+from tests.tiny_models.radfm import radfm_folder
 from tests.vllm import opened
 
 NOTHING_FOUND = {"abnormal_pictures": [], "findings": [], "impression": ["No finding."]}
@@ -29,6 +30,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "scripted": lambda: ScriptedModel([NOTHING_FOUND] * 8),
     "transformers": lambda: transformers.open_model(str(tiny_folder(seed=1))),
     "transformers, hub layout": lambda: transformers.open_model(str(hub_folder(seed=1))),
+    "radfm": lambda: transformers.open_model(str(radfm_folder(seed=1))),
     "embedded": lambda: embedded.open_model(""),
     "chat": tiny_over_http,
     "vllm": opened.tiny,

@@ -14,7 +14,7 @@ from typing import Any
 
 from medmllm_plugin.models.radfm.sizes import LANGUAGE, TYPE, VisionSizes
 from tests.tiny_model import BIAS, CONSTANT
-from tests.tiny_models.common import byte_level, temporary, vocab_size
+from tests.tiny_models.common import byte_level, temporary
 
 VISION = VisionSizes(hidden=48, layers=2, heads=2, head=16, mlp=64, latents=32, resampler_layers=2)
 CONTROL = ("<unk>", "<s>", "</s>")
@@ -51,7 +51,7 @@ def radfm_folder(*, seed: int = 0, context: int = CONTEXT) -> Path:
 def config(tokenizer: Any, context: int = CONTEXT) -> dict[str, Any]:
     """The content of the config.json."""
     text = LANGUAGE | {
-        "vocab_size": vocab_size(tokenizer),
+        "vocab_size": len(tokenizer),
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
@@ -80,6 +80,7 @@ def _state(tokenizer: Any) -> dict[str, Any]:
         words[:, 0] = CONSTANT
         model.lang_model.lm_head.weight.normal_(0.0, 1.0)
         model.lang_model.lm_head.weight[:, 0] = 0.0
+        model.lang_model.lm_head.weight[tokenizer.eos_token_id, 0] = 2 * BIAS  # prose ends soon
         for text, token in tokenizer.get_vocab().items():
             if text.startswith('"'):
                 model.lang_model.lm_head.weight[token, 0] = BIAS

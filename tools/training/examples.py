@@ -47,12 +47,18 @@ def random_study(seed: int, kind: str = "ct-chest") -> PhantomStudy:
     return LESSONS[kind].study(seed)
 
 
-def make_example(study: PhantomStudy) -> Example:
-    """The example of a study, through the very transforms that a reading uses."""
+def make_example(study: PhantomStudy, *, count: int | None = None) -> Example:
+    """The example of a study, through the very transforms that a reading uses.
+
+    Args:
+        study: The phantom.
+        count: Most pictures; None for the plan's.
+    """
     lesson = LESSONS[study.kind]
-    shown = SlicePlan(**lesson.plan).apply(study.volume())
+    count = lesson.count if count is None else count
+    shown = SlicePlan(**{**lesson.plan, "count": count}).apply(study.volume())
     scale = lesson.side / study.matrix
-    masks = [study.masks(k) for k in evenly(study.slices, lesson.count)]
+    masks = [study.masks(k) for k in evenly(study.slices, count)]
     cells = lesson.side // PATCH
     labels = np.zeros((len(masks), cells, cells, len(FINDINGS)), np.uint8)
     boxes = np.zeros((len(masks), len(FINDINGS), 5), np.float32)

@@ -24,8 +24,8 @@ SMALL = ("nodule", "fracture", "renal_stone")
 """Findings of which most pictures show little or nothing: those that do are drawn more often."""
 
 
-SHORT_SHARE = 0.3
-"""Share of the studies of a kind that have fewer slices than its plan shows, where the kind has such."""
+FEWER_SHARE = 0.7
+"""Share of the studies that are taught in fewer pictures than the plan's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +35,9 @@ class Lesson:
     kind: str
     plan: Mapping[str, Any]
     """Settings of `transforms.slices.SlicePlan`."""
-    short: tuple[int, ...]
-    """Numbers of slices of studies that have fewer than the plan shows: then it shows all of them."""
+    fewer: tuple[int, ...]
+    """In how many pictures it is also taught, beside the plan's count: of studies that have fewer slices,
+    or as a cheaper lesson of the same."""
     modalities: tuple[str, ...]
     """Modality (0008,0060) of the studies that this plan suits; of a film also CR."""
     matrices: tuple[int, ...]
@@ -57,6 +58,11 @@ class Lesson:
         """Rows and columns of a picture, px."""
         return int(self.plan["size"])
 
+    def shown(self, seed: int) -> int:
+        """In how many pictures the study of a seed is taught."""
+        rng = np.random.default_rng([seed, 12])
+        return int(rng.choice(np.array(self.fewer))) if rng.random() < FEWER_SHARE else self.count
+
     @property
     def tokens(self) -> int:
         """Vision tokens of a picture."""
@@ -71,22 +77,21 @@ class Lesson:
         """A study of varied slice count and matrix."""
         rng = np.random.default_rng([seed, 11])
         usual = KINDS[self.kind].slices[1]
-        slices = 1 if usual == 1 else int(rng.integers(max(usual // 2, self.count), usual * 7 // 5))
-        if self.short and rng.random() < SHORT_SHARE:
-            slices = int(rng.choice(np.array(self.short)))
+        few = max(usual // 2, self.shown(seed))
+        slices = 1 if usual == 1 else int(rng.integers(min(few, self.shown(seed)), usual * 7 // 5))
         return sample_study(
             kind=self.kind, seed=seed, slices=slices, matrix=int(rng.choice(np.array(self.matrices)))
         )
 
 
 def _stack(
-    kind: str, modality: str, window: str | None, *, count: int = 16, short: tuple[int, ...] = ()
+    kind: str, modality: str, window: str | None, *, count: int = 16, fewer: tuple[int, ...] = (12, 14)
 ) -> Lesson:
     plan = {"count": count, "size": WINDOW, **({} if window is None else {"window": window})}
     return Lesson(
         kind=kind,
         plan=plan,
-        short=short,
+        fewer=fewer,
         modalities=(modality,),
         matrices=(112, 140, 168, 256, 112, 140, 168, 256, 256, 320),
     )
@@ -96,12 +101,12 @@ LESSONS: Mapping[str, Lesson] = MappingProxyType(
     {
         lesson.kind: lesson
         for lesson in (
-            _stack("ct-chest", "CT", "ct", count=40, short=(16, 20, 24, 28, 32, 36)),
-            _stack("ct-head", "CT", "ct-head", count=20, short=(12, 14, 16, 18)),
+            _stack("ct-chest", "CT", "ct", count=40, fewer=(16, 20, 24, 28, 32)),
+            _stack("ct-head", "CT", "ct-head", count=20, fewer=(12, 14, 16, 18)),
             Lesson(
                 kind="xr-chest",
                 plan={"count": 1, "size": 2 * WINDOW},
-                short=(),
+                fewer=(1,),
                 modalities=("DX", "CR"),
                 matrices=(384, 448, 512, 512),
             ),

@@ -47,7 +47,7 @@ def card(
         "version": version,
         "findings": list(dict.fromkeys(key for kind in kinds for key in KINDS[kind].findings)),
         "sites": list(dict.fromkeys(key for kind in kinds for key in KINDS[kind].sites)),
-        "tasks": ["report"],
+        "tasks": ["report", "question"],
         "terse": True,
         "plan": dict(lessons[0].plan),
         "plans": [

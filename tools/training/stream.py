@@ -57,7 +57,7 @@ class Studies(IterableDataset[Met]):
 
 def met(seed: int, kind: str, look: Look | None = None) -> Met:
     """The study of a kind and a seed."""
-    one = make_example(LESSONS[kind].study(seed))
+    one = make_example(LESSONS[kind].study(seed), count=LESSONS[kind].shown(seed))
     pictures = torch.from_numpy(one.pictures)
     if look is not None:
         with torch.no_grad():

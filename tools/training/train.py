@@ -30,7 +30,7 @@ WINDOWS = 80
 SMALL_SHARE = 0.375
 """Share of the pictures of stage 1 that show one of the findings `lessons.SMALL`, where the kind has one."""
 
-FIRST = 60
+FIRST = 24
 """Studies of each kind that a stage begins with."""
 
 FILMS = {"see": 6, "say": 2}
@@ -156,6 +156,9 @@ def learn_to_say(
     trainer.model.model.visual.requires_grad_(False)
     rng = np.random.default_rng(run.next_seed)
     stores = {kind: Store(pool) for kind in parts}
+    if run.stage != "say":
+        some = held_out(tuple(parts), held, first=run.next_seed, look=trainer.see)
+        trainer.level(torch.cat([one.pictures.float().flatten(0, 1) for of in some.values() for one in of]))
     unseen = held_out(tuple(parts), held, look=trainer.see)
     run.draw(_drawn(run.weights, "say"), trainer.see)
     for _ in range(min(FIRST, pool) * len(parts)):

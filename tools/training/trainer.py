@@ -22,6 +22,9 @@ CELL = 28
 EDGES = 5
 """What is told of a finding in a picture: its four edges and the root of its area."""
 
+LEVEL = 0.05
+"""Directions in which vision tokens vary less than this part of the average are not blown up further."""
+
 SUMMARY = 3 + EDGES - 1
 """What is told of a finding in a study: present, left, the picture it is largest in, its edges there."""
 
@@ -109,6 +112,28 @@ class Trainer:
             return patches, patches.new_zeros(())
         edges = functional.smooth_l1_loss(self.heads["edges"](seen).float()[there], where[there], beta=0.1)
         return patches, edges
+
+    @torch.no_grad()
+    def level(self, seen: Tensor) -> None:
+        """Give vision tokens mean 0 and the same spread in all directions, or the language part learns slowly.
+
+        The last layer of the tower takes that up, and the heads that read it take it back.
+
+        Args:
+            seen: Shape (tokens, width): some of them as they are now.
+        """
+        mean = seen.mean(dim=0)
+        variances, directions = torch.linalg.eigh(torch.cov(seen.T))
+        scale = (variances.clamp(min=0) + LEVEL * variances.mean()).rsqrt()
+        there = directions * scale @ directions.T
+        back = directions / scale @ directions.T
+        last = self.model.model.visual.merger.mlp[-1]
+        last.bias.copy_(there @ (last.bias - mean))
+        last.weight.copy_(there @ last.weight)
+        for name in ("patches", "edges"):
+            head = self.heads[name]
+            head.bias.add_(head.weight @ mean)
+            head.weight.copy_(head.weight @ back)
 
     def reply_losses(self, asked: Sequence[Asked]) -> tuple[Tensor, Tensor, Tensor]:
         """How wrong replies are on studies of one kind and number of pictures.

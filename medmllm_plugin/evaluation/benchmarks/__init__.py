@@ -15,7 +15,9 @@ from medmllm_plugin.evaluation.benchmark import Benchmark
 GROUP = "medmllm.benchmarks"
 
 MODULES: tuple[str, ...] = (
-    *("vqa_rad", "phantoms"),
+    *("vqa_rad", "slake", "path_vqa", "pmc_vqa", "omnimed_vqa", "mmmu_med", "medxpert_qa", "medframe_qa"),
+    *("medqa", "medmcqa", "pubmed_qa", "mmlu_medical", "medbullets", "super_gpqa", "health_bench"),
+    *("iu_xray", "mimic_cxr", "chexpert_plus", "rad_restruct", "rad_bench", "phantoms"),
 )
 """Each has `BENCHMARKS`, one or several."""
 

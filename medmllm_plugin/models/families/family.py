@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medmllm_plugin.capabilities import PlanFor
 from medmllm_plugin.models.options import TransformersOptions
-from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart
+from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart, VolumePart
 
 _LABEL = re.compile(r"(?:<image_\d+>|\d+):\s*")
 
@@ -45,6 +46,8 @@ class Family(ABC):
     """True if such models can't be expected to write JSON."""
     plan: ClassVar[dict[str, Any]] = {}
     """Settings of `transforms.slices.SlicePlan` that suit, where the model's card doesn't say."""
+    plans: ClassVar[tuple[PlanFor, ...]] = ()
+    """Plans for studies that need another one."""
     controls: ClassVar[tuple[str, ...]] = ()
     """Words that have a meaning of their own in a conversation, beside the tokenizer's special tokens."""
     takes: ClassVar[tuple[str, ...]] = ()
@@ -64,6 +67,9 @@ class Family(ABC):
             prompt: What is asked.
             images: False: only where pictures stand, for a template, which needs no more.
             special: Special tokens of the tokenizer, beside the family's own control words.
+
+        Raises:
+            ValueError: If the prompt has a volume, which is no part of a chat message.
         """
         controls = {*self.controls, *special}
 
@@ -307,7 +313,9 @@ def _any_of(controls: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or r"(?!)")
 
 
-def _image(part: PicturePart, *, pixels: bool) -> dict[str, Any]:
+def _image(part: PicturePart | VolumePart, *, pixels: bool) -> dict[str, Any]:
+    if isinstance(part, VolumePart):
+        raise ValueError("found a volume in the prompt, expected pictures")
     if not pixels:
         return {"type": "image"}
     from PIL import Image

@@ -8,11 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medmllm_plugin.capabilities import PlanFor
 from medmllm_plugin.models.families.family import DEFAULTS, Family, harmless, special_tokens
 from medmllm_plugin.models.options import TransformersOptions
 from medmllm_plugin.models.radfm.cubes import cubes, spread
-from medmllm_plugin.models.radfm.sizes import DEPTHS, IMAGES, SIDE, TYPE
+from medmllm_plugin.models.radfm.sizes import DEPTHS, IMAGES, SIDE, SINGLE_SIDE, TYPE
 from medmllm_plugin.prompts import Prompt, TextPart
+
+PLAN: dict[str, Any] = {"count": DEPTHS[-1], "size": SIDE, "square": True, "multiple": 32}
+"""Squares, so that lengths keep their proportions."""
 
 
 class RadFM(Family):
@@ -27,16 +31,15 @@ class RadFM(Family):
     pictures = IMAGES * DEPTHS[-1]
     volumes = IMAGES
     boxes = False
-    box_limit = 1000
+    box_limit = 1000  # never asked for
     box_words = ""
     free_text = True
-    plan: ClassVar[dict[str, Any]] = {
-        "count": DEPTHS[-1],
-        "size": SIDE,
-        "square": True,
-        "multiple": 32,
-        "window": "ct-soft-tissue",
-    }
+    plan: ClassVar[dict[str, Any]] = PLAN
+    plans = (
+        PlanFor(
+            names=("CT", "MR", "PT", "NM"), plan=PLAN | {"size": SINGLE_SIDE, "window": "ct-soft-tissue"}
+        ),
+    )
     controls = ("<image", "</image", "<s>", "</s>", "<unk>")
 
     def words(

@@ -70,8 +70,24 @@ class VisionEncoder(nn.Module):
             nn.LayerNorm(sizes.hidden),
         )
         self.pos_embedding = Positions(sizes)
-        self.transformer = nn.Module()
-        self.transformer.layers = nn.ModuleList(
+        self.transformer = Transformer(sizes)
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Shape (volumes, patches, hidden); patches run over rows, then columns, then depth."""
+        cut = patches(volumes, side=self._sizes.patch, depth=self._sizes.patch_depth)
+        kind = self.pos_embedding.row_embed.weight.dtype
+        embedded = self.to_patch_embedding(cut.flatten(1, 3).to(kind)) + self.pos_embedding(*cut.shape[1:4])
+        found: torch.Tensor = self.transformer(embedded)
+        return found
+
+
+class Transformer(nn.Module):
+    """Steps of attention and of a small network, each behind a norm and added to what came in."""
+
+    def __init__(self, sizes: VisionSizes) -> None:
+        """Take the sizes."""
+        super().__init__()
+        self.layers = nn.ModuleList(
             nn.ModuleList(
                 [
                     AfterNorm(sizes.hidden, SelfAttention(sizes)),
@@ -81,15 +97,12 @@ class VisionEncoder(nn.Module):
             for _ in range(sizes.layers)
         )
 
-    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
-        """Shape (volumes, patches, hidden); patches run over rows, then columns, then depth."""
-        cut = patches(volumes, side=self._sizes.patch, depth=self._sizes.patch_depth)
-        weight = self.to_patch_embedding[2].weight
-        grid, found = cut.shape[1:4], self.to_patch_embedding(cut.flatten(1, 3).to(weight.dtype))
-        found = found + self.pos_embedding(*grid)
-        for attention, mlp in self.transformer.layers:
-            found = found + attention(found)
-            found = found + mlp(found)
+    def forward(self, found: torch.Tensor) -> torch.Tensor:
+        """Of the shape of the input."""
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            for step in layer:
+                found = found + step(found)
         return found
 
 
@@ -229,7 +242,9 @@ class Perceiver(nn.Module):
             media: Shape (volumes, patches, hidden).
         """
         latents = self.latents.expand(media.shape[0], -1, -1)
-        for attention, mlp in self.layers:
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            attention, mlp = layer
             latents = latents + attention(media, latents)
             latents = latents + mlp(latents)
         found: torch.Tensor = self.norm(latents)
@@ -269,5 +284,5 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, heads
     Returns:
         Of the shape of the query.
     """
-    parts = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (query, key, value))
-    return scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+    q, k, v = (one.reshape(*one.shape[:2], heads, -1).transpose(1, 2) for one in (query, key, value))
+    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -125,5 +125,5 @@ def spread(levels: NDArray[np.uint8], *, volume: bool) -> NDArray[np.float32]:
     [0.0, 0.5, 1.0]
     """
     low, high = (int(levels.min()), int(levels.max())) if volume else (0, 255)
-    table = (np.arange(256, dtype=np.float32) - low) / max(high - low, 1)
+    table = ((np.arange(256) - low) / max(high - low, 1)).astype(np.float32)
     return table[levels]

@@ -7,7 +7,6 @@ along, is imported when it is first needed.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -217,7 +216,7 @@ class Engine:
             for number, path in enumerate(files):
                 progress(number, len(files))
                 yield f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-                with open(path, "rb") as file:
+                with Path(path).open("rb") as file:
                     while piece := file.read(_PIECE):
                         if stopped():
                             raise CancelledError
@@ -227,7 +226,11 @@ class Engine:
 
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
         said = self._json(
-            "POST", "/dicom-web/studies", data=body(), headers={"Content-Type": kind}, expected=(200, 202, 409)
+            "POST",
+            "/dicom-web/studies",
+            data=body(),
+            headers={"Content-Type": kind},
+            expected=(200, 202, 409),
         )
         refused = (said.get("00081198") or {}).get("Value") or []
         if refused:
@@ -239,7 +242,9 @@ class Engine:
 
     def submit(self, study_uid: str, wish: Wish) -> str:
         """Have a study read that the engine has; the job's id."""
-        return str(self._json("POST", "/api/jobs", json={"study": study_uid, **wish.how()}, expected=(202,))["id"])
+        return str(
+            self._json("POST", "/api/jobs", json={"study": study_uid, **wish.how()}, expected=(202,))["id"]
+        )
 
     def upload(self, path: str, wish: Wish, *, stopped: Callable[[], bool] = lambda: False) -> str:
         """Have a file read that isn't DICOM; the job's id. The file's name isn't told."""
@@ -249,15 +254,17 @@ class Engine:
         query = f"?name=volume{end}&how={quote(json.dumps(wish.how()))}"
 
         def body() -> Iterator[bytes]:
-            with open(path, "rb") as file:
+            with Path(path).open("rb") as file:
                 while piece := file.read(_PIECE):
                     if stopped():
                         raise CancelledError
                     yield piece
 
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(os.path.getsize(path))}
+        headers = {"Content-Type": "application/octet-stream"}
         return str(
-            self._json("POST", f"/api/jobs/upload{query}", data=body(), headers=headers, expected=(202,))["id"]
+            self._json("POST", f"/api/jobs/upload{query}", data=body(), headers=headers, expected=(202,))[
+                "id"
+            ]
         )
 
     def job(self, name: str) -> dict[str, Any]:
@@ -273,7 +280,11 @@ class Engine:
         import requests
 
         answer = self._ask(
-            "GET", f"/api/jobs/{quote(name)}/events", stream=True, timeout=(CONNECT_S, QUIET_S), expected=(200,)
+            "GET",
+            f"/api/jobs/{quote(name)}/events",
+            stream=True,
+            timeout=(CONNECT_S, QUIET_S),
+            expected=(200,),
         )
         try:
             # a piece may be one byte: an event must not wait until a larger one is full
@@ -355,7 +366,9 @@ class Engine:
             words = f"{here} doesn't know this request: it is another program, or too old; update it"
         else:
             words = f"{here} answers: {said or f'HTTP status {status}'}"
-        return EngineError(words, status=status, details=f"HTTP {status} from {answer.url.split('?')[0]}: {said}")
+        return EngineError(
+            words, status=status, details=f"HTTP {status} from {answer.url.split('?')[0]}: {said}"
+        )
 
     def _unreachable(self, error: Exception) -> EngineError:
         text = str(error)
@@ -378,8 +391,9 @@ class Engine:
             )
         if "refused" in text.lower():
             start = "; press Start local engine" if self.address.is_here else "; ask whoever runs it"
-            return UnreachableError(f"nobody answers at {here}: the engine isn't running{start}", details=details)
+            return UnreachableError(
+                f"nobody answers at {here}: the engine isn't running{start}", details=details
+            )
         return UnreachableError(
             f"the engine at {here} doesn't answer; check the address and the network", details=details
         )
-

@@ -57,7 +57,9 @@ def pairs(
                 key
                 for key, candidate in left.items()
                 if candidate.finding == finding.finding
-                and _near(centers.get((one.uid, finding.key)), centers.get((other.uid, key)), finding, candidate)
+                and _near(
+                    centers.get((one.uid, finding.key)), centers.get((other.uid, key)), finding, candidate
+                )
             ]
             same = left.pop(near[0]) if near else None
         made.append(Pair(one=finding, other=same))

@@ -86,7 +86,12 @@ class Desk:
     # ---- opening
 
     def open_documents(
-        self, documents: Sequence[bytes], *, origin: str, expected: dicomio.Study | None = None, load: bool = False
+        self,
+        documents: Sequence[bytes],
+        *,
+        origin: str,
+        expected: dicomio.Study | None = None,
+        load: bool = False,
     ) -> OpenReport:
         """Show the SRs of a reading.
 
@@ -273,7 +278,9 @@ class Desk:
                 try:
                     made.review.restore(stored)
                 except (ValueError, KeyError, TypeError):
-                    made.problems.append("the decisions in the scene can't be read; those of the drafts are taken")
+                    made.problems.append(
+                        "the decisions in the scene can't be read; those of the drafts are taken"
+                    )
                     stored = ""
             if not stored and self.drafts.take_up(made.review):
                 made.problems.append("decisions of an earlier session on this report were taken up again")
@@ -427,7 +434,9 @@ class Desk:
                 if self.comparing:
                     color = scene.REPORT_COLORS[number % len(scene.REPORT_COLORS)]
                 shown = one is self.current or self.comparing
-                visible = shown and verdict is not Verdict.REJECTED and not (one.hidden and not self.comparing)
+                visible = (
+                    shown and verdict is not Verdict.REJECTED and not (one.hidden and not self.comparing)
+                )
                 selected = one is self.current and key == self._selected
                 for node in nodes:
                     scene.look(node, color=color, visible=visible, selected=selected, name=one.name_of(key))

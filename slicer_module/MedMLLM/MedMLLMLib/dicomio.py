@@ -140,9 +140,13 @@ def _plane(image: ImageRef) -> Plane:
     if not 1 <= image.frame <= frames:
         raise PlaceError(f"the report cites frame {image.frame} of an image that has {frames}")
     if value(path, "position"):
-        position, orientation, spacing = (_numbers(value(path, one)) for one in ("position", "orientation", "spacing"))
+        position, orientation, spacing = (
+            _numbers(value(path, one)) for one in ("position", "orientation", "spacing")
+        )
     else:
-        position, orientation, spacing = _of_frame(pydicom.dcmread(path, stop_before_pixels=True), image.frame)
+        position, orientation, spacing = _of_frame(
+            pydicom.dcmread(path, stop_before_pixels=True), image.frame
+        )
     if frames > 1 and value(path, "position"):
         raise PlaceError("the report cites a frame of an image that says no place for its frames")
     return plane(

@@ -10,7 +10,18 @@ from typing import Any
 from . import codes
 from .review import Review
 
-_FIELDS = ("number", "finding", "site", "side", "status", "certainty", "size_mm", "verdict", "sentence", "tracking_uid")
+_FIELDS = (
+    "number",
+    "finding",
+    "site",
+    "side",
+    "status",
+    "certainty",
+    "size_mm",
+    "verdict",
+    "sentence",
+    "tracking_uid",
+)
 
 
 def rows(review: Review) -> list[dict[str, Any]]:
@@ -20,7 +31,11 @@ def rows(review: Review) -> list[dict[str, Any]]:
         said = review.decision(one.key)
         finding = codes.findings()[said.finding] if said.finding else codes.words("findings", one.finding)
         site = codes.sites()[said.site] if said.site else codes.words("sites", one.site)
-        size = said.box.size_mm if said.box else next((n.value for n in one.numbers if n.unit.value == "mm"), None)
+        size = (
+            said.box.size_mm
+            if said.box
+            else next((n.value for n in one.numbers if n.unit.value == "mm"), None)
+        )
         values = (
             number,
             finding,
@@ -52,12 +67,20 @@ def text(review: Review, kind: str) -> str:
         writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in rows(review))
         return target.getvalue()
     if kind == "json":
-        said = {"report": report.uid, "study": report.study_uid, "state": report.state, "findings": rows(review)}
+        said = {
+            "report": report.uid,
+            "study": report.study_uid,
+            "state": report.state,
+            "findings": rows(review),
+        }
         return json.dumps(said, ensure_ascii=False, indent=2) + "\n"
     lines = [f"# {report.title}", "", f"State: {report.state}. {report.outcome}", ""]
     lines += ["| " + " | ".join(_FIELDS) + " |", "|" + " --- |" * len(_FIELDS)]
     for row in rows(review):
-        cells = ("" if value is None else str(value).replace("|", "\\|").replace("\n", " ") for value in row.values())
+        cells = (
+            "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+            for value in row.values()
+        )
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *(f"- {one.text}" for one in report.sentences), "", citation(review)]
     return "\n".join(lines) + "\n"

@@ -65,7 +65,8 @@ class LocalEngine:
         token = secrets.token_urlsafe(32)
         config = folder / "medmllm.toml"
         config.write_text(
-            _SETTINGS.format(folder=_quoted(str(folder / "node")), http_port=port, model=_quoted(model)), "utf-8"
+            _SETTINGS.format(folder=_quoted(str(folder / "node")), http_port=port, model=_quoted(model)),
+            "utf-8",
         )
         self.log = folder / "engine.log"
         self.address = Address(url=f"http://127.0.0.1:{port}", token=token)

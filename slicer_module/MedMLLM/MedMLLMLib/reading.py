@@ -102,9 +102,9 @@ class Reading:
             job: Of a reading that was begun before and is only followed.
             patience_s: How long an engine that went away is waited for.
         """
-        self.address, self.job = address, job
+        self.address, self.job, self.upload = address, job, upload
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._wish, self._study_uid, self._files, self._upload = wish, study_uid, tuple(files), upload
+        self._wish, self._study_uid, self._files = wish, study_uid, tuple(files)
         self._patience_s, self._left = patience_s, False
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -172,9 +172,9 @@ class Reading:
     def _submit(self, engine: Engine) -> None:
         engine.about()
         self._check()
-        if self._upload:
+        if self.upload:
             self._stage("sending")
-            self.job = engine.upload(self._upload, self._wish, stopped=self._stop.is_set)
+            self.job = engine.upload(self.upload, self._wish, stopped=self._stop.is_set)
         else:
             if self._files:
                 self._stage("sending")
@@ -214,7 +214,9 @@ class Reading:
                         "press Resume: it keeps the job",
                         details=error.details,
                     ) from error
-                self.events.put(Stage(words=f"the engine is away; trying for {left:.0f} s more", percent=None))
+                self.events.put(
+                    Stage(words=f"the engine is away; trying for {left:.0f} s more", percent=None)
+                )
                 self._stop.wait(min(_RETRY_S, self._patience_s / 10))
 
     def _heard(self, engine: Engine, told: dict[str, Any]) -> bool:
@@ -259,4 +261,3 @@ def _wanted(names: Sequence[str]) -> list[str]:
     """The SRs, that of the findings first; of key images and points there is no use here."""
     known = [one for one in ("findings.dcm", "report.dcm") if one in names]
     return known or [one for one in names if one.endswith(".dcm") and "key" not in one]
-

@@ -23,7 +23,9 @@ from .review import Decision, Review, Verdict
 from .sr_items import children, clean, code_item, container, name_of, text_item
 
 SERIES_NUMBER, SERIES_DESCRIPTION = 9011, "AI findings (verified)"
-REMARK = "Research use only. Found by AI, then accepted or edited by the verifying observer; not a medical device."
+REMARK = (
+    "Research use only. Found by AI, then accepted or edited by the verifying observer; not a medical device."
+)
 _AI_REMARK = "Research use only. AI-generated and unverified; not a medical device, not for diagnosis."
 _NAMESPACE = UUID("0b7f7a64-8a39-5f0a-a7f2-6d2f4b1f9c11")
 _SOP_CLASSES = (
@@ -64,7 +66,9 @@ class Person:
             raise NotVerifiableError("the organization is longer than 64 characters; shorten it")
 
 
-def verified(document: Dataset, review: Review, person: Person, *, written: datetime | None = None) -> Dataset:
+def verified(
+    document: Dataset, review: Review, person: Person, *, written: datetime | None = None
+) -> Dataset:
     """The verified successor of an AI findings SR.
 
     Args:
@@ -92,9 +96,7 @@ def verified(document: Dataset, review: Review, person: Person, *, written: date
             remarks.append(f"Rejected by the verifying observer, so left out: {_named(found)}.")
             continue
         if made.verdict is Verdict.EDITED:
-            remarks.append(
-                f"Edited by the verifying observer ({', '.join(_names(made))}): {_named(found)}."
-            )
+            remarks.append(f"Edited by the verifying observer ({', '.join(_names(made))}): {_named(found)}.")
             items = _edited(items, found, made, document)
         there = there or (made.status or found.status) is not Status.ABSENT
         (groups if name_of(items[0]) == sr_items.GROUP else evaluations).extend(items)
@@ -203,7 +205,11 @@ def _edited(items: list[Dataset], found: Finding, made: Decision, document: Data
         comment = sr_items.text_of(old, sr_items.COMMENT)
     if meant or moved or made.sentence is not None:
         comment = _restated(
-            comment, clean(made.sentence or found.sentence), status, placed=region is not None, holds=not (meant or moved)
+            comment,
+            clean(made.sentence or found.sentence),
+            status,
+            placed=region is not None,
+            holds=not (meant or moved),
         )
     if meant or not changed.label:
         number = re.match(r"AI-\d+\b", changed.label)
@@ -224,7 +230,9 @@ def _reference(made: Decision, document: Dataset) -> Dataset:
     wanted = made.box.image
     classes = {uid: sop_class for _, sop_class, uid in sr_read.report_of(document).evidence}
     if wanted.sop_instance_uid not in classes:
-        raise NotVerifiableError("a box was moved onto an image that the report isn't about; move it back or undo")
+        raise NotVerifiableError(
+            "a box was moved onto an image that the report isn't about; move it back or undo"
+        )
     reference = Dataset()
     reference.ReferencedSOPClassUID = classes[wanted.sop_instance_uid]
     reference.ReferencedSOPInstanceUID = wanted.sop_instance_uid
@@ -264,9 +272,7 @@ def _restated(comment: str, sentence: str, status: Status, *, placed: bool, hold
 
 def _cited(items: list[Dataset]) -> list[Dataset]:
     """References to the images that a finding cites, that of its region first."""
-    holders = [
-        one for one in sr_items.walk(items[0]) if one.get("ValueType") in ("SCOORD", "TEXT")
-    ] + items
+    holders = [one for one in sr_items.walk(items[0]) if one.get("ValueType") in ("SCOORD", "TEXT")] + items
     found: list[Dataset] = []
     for holder in holders:
         for image in children(holder):
@@ -284,7 +290,9 @@ def _site(changed: Finding) -> Dataset:
 
 
 def _qualifiers(old: Dataset) -> list[tuple[Code, Code]]:
-    named = [(name_of(one), sr_items.value_of(one)) for one in children(old, sr_items.SEVERITY, sr_items.CHANGE)]
+    named = [
+        (name_of(one), sr_items.value_of(one)) for one in children(old, sr_items.SEVERITY, sr_items.CHANGE)
+    ]
     return [(name, value) for name, value in named if name is not None and value is not None]
 
 
@@ -320,9 +328,7 @@ def _group(
     return container("CONTAINS", sr_items.GROUP, items, template="1410")
 
 
-def _evaluation(
-    old: Dataset, changed: Finding, comment: str, references: list[Dataset]
-) -> list[Dataset]:
+def _evaluation(old: Dataset, changed: Finding, comment: str, references: list[Dataset]) -> list[Dataset]:
     """A finding without a place: its code, and its sentence after it."""
     name, value = sr_items.FINDING, changed.finding
     if changed.status is not Status.PRESENT:
@@ -378,7 +384,13 @@ def _root(
     kept = [
         one
         for one in children(document)
-        if name_of(one) not in (sr_items.MEASUREMENTS, sr_items.EVALUATIONS, sr_items.PERSON_NAME, sr_items.PERSON_ORGANIZATION)
+        if name_of(one)
+        not in (
+            sr_items.MEASUREMENTS,
+            sr_items.EVALUATIONS,
+            sr_items.PERSON_NAME,
+            sr_items.PERSON_ORGANIZATION,
+        )
         and not (name_of(one) == sr_items.OBSERVER_TYPE and sr_items.value_of(one) == sr_items.PERSON)
     ]
     first = next((n for n, one in enumerate(kept) if name_of(one) != sr_items.LANGUAGE), len(kept))

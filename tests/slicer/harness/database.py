@@ -59,7 +59,9 @@ class Database:
 
     def seriesForStudy(self, study: str) -> tuple[str, ...]:
         """Series Instance UIDs."""
-        found = (str(one.SeriesInstanceUID) for one in self._headers.values() if one.StudyInstanceUID == study)
+        found = (
+            str(one.SeriesInstanceUID) for one in self._headers.values() if one.StudyInstanceUID == study
+        )
         return tuple(dict.fromkeys(found))
 
     def filesForSeries(self, series: str) -> tuple[str, ...]:
@@ -134,6 +136,9 @@ def install(folder: Path, ctk: ModuleType) -> None:
     slicer.dicomDatabase = Database(folder)
     library = ModuleType("DICOMLib")
     library.DICOMPlugin, library.DICOMLoadable = DICOMPlugin, DICOMLoadable
+    utils = ModuleType("DICOMLib.DICOMUtils")
+    utils.importDicom, utils.loadSeriesByUID = import_dicom, load_series
+    library.DICOMUtils = utils
     sys.modules["DICOMLib"] = library
     ctk.ctkDICOMIndexer = _Indexer
 
@@ -151,6 +156,26 @@ def load_images(files: list[str], *, name: str = "Volume") -> Any:
     loadable.files = list(files)
     DICOMPlugin().addSeriesInSubjectHierarchy(loadable, volume)
     return volume
+
+
+def import_dicom(folder: str, database: Database | None = None) -> bool:
+    """`DICOMUtils.importDicom`."""
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and path.read_bytes()[128:132] == b"DICM":
+            (database or slicer.dicomDatabase).insert(str(path), False)
+    return True
+
+
+def load_series(uids: list[str]) -> list[str]:
+    """`DICOMUtils.loadSeriesByUID`: IDs of the nodes that were loaded."""
+    loaded = []
+    for uid in uids:
+        files = list(slicer.dicomDatabase.filesForSeries(uid))
+        if slicer.dicomDatabase.fileValue(files[0], "0008,0060") == "SR":
+            loaded += [node for path in files if (node := load_with_plugins([path]))]
+        else:
+            loaded.append(load_images(files))
+    return [one.GetID() for one in loaded]
 
 
 def load_with_plugins(files: list[str]) -> Any:

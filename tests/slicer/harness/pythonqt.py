@@ -39,12 +39,14 @@ def _properties(cls: type) -> None:
         if name in KEPT or name == "objectName":
             continue
         getter = next((vars(one)[name] for one in cls.__mro__ if name in vars(one)), None)
-        if getter is not None and (isinstance(getter, property) or not callable(getter)):
+        if isinstance(getter, property | QtCore.Property) or (getter is not None and not callable(getter)):
             continue
         setattr(cls, name, _property(name))
     if cls is QtCore.QObject:
         cls.name = property(lambda one: one.property("objectName"), lambda one, to: one.setObjectName(to))
-        cls.objectName = property(lambda one: one.property("objectName"), lambda one, to: one.setObjectName(to))
+        cls.objectName = property(
+            lambda one: one.property("objectName"), lambda one, to: one.setObjectName(to)
+        )
         cls.className = lambda one: one.metaObject().className()
         cls.delete = lambda one: one.deleteLater()
 
@@ -70,6 +72,9 @@ def _signals(cls: type) -> None:
     cls.__getattribute__ = getattribute
 
 
+errors: list[BaseException] = []
+"""What slots raised; Qt would only print it."""
+
 _connected: dict[tuple[int, str, Any], Callable[[], object]] = {}
 
 
@@ -81,7 +86,11 @@ def _connect(one: QtCore.QObject, signature: str, slot: Callable[..., Any]) -> b
     count = len([kind for kind in found[2].split(",") if kind])
 
     def called(*values: Any) -> None:
-        slot(*values[:count])
+        try:
+            slot(*values[:count])
+        except BaseException as error:
+            errors.append(error)
+            raise
 
     if signature in getattr(one, "SIGNALS", ()):  # of a stand-in
         signal = object.__getattribute__(one, found[1])

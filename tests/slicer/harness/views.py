@@ -44,10 +44,7 @@ class SliceView:
         self._actor = vtk.vtkActor2D()
         self._actor.SetMapper(self._mapper)
         self._actor.GetProperty().SetDisplayLocationToBackground()
-        self.renderer.AddActor2D(self._actor)
-        self.corner = vtk.vtkCornerAnnotation()
-        self.corner.SetMaximumFontSize(14)
-        self.renderer.AddViewProp(self.corner)
+        self.renderer.AddViewProp(self._actor)
         logic.ResizeSliceNode(size, size)
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
         factory.SetMRMLApplicationLogic(application_logic)
@@ -95,11 +92,15 @@ class LayoutManager:
             sliceLogic=lambda: view.logic,
             mrmlSliceNode=lambda: view.logic.GetSliceNode(),
             sliceView=lambda: SimpleNamespace(
-                cornerAnnotation=lambda: view.corner,
+                renderWindow=lambda: view.window,
                 scheduleRender=lambda: None,
                 forceRender=lambda: view.window.Render(),
             ),
         )
+
+    def setLayout(self, layout: int) -> None:
+        """Remember it; all views stay, as no window shows them."""
+        self.layout = layout
 
     def resetSliceViews(self) -> None:
         """Fit each view to what it shows."""

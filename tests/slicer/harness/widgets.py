@@ -32,13 +32,10 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):  # noqa: N801
 
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
-    """Hands the scene on to the widgets within."""
+    """The root of a `.ui` file; it hands the scene on only where the file connects it, and ours connects none."""
 
     def setMRMLScene(self, scene: Any) -> None:
-        """Give the scene to all below that take one."""
-        for child in self.findChildren(QtWidgets.QWidget):
-            if hasattr(child, "setMRMLScene"):
-                child.setMRMLScene(scene)
+        """Take the scene."""
 
 
 class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801

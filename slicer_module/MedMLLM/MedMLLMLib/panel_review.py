@@ -1,0 +1,565 @@
+"""The lower half of the panel: findings, narrative, decisions, the verified SR. Main thread only."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import codes, compare, export, scene, settings
+from .client import Engine, EngineError
+from .desk import OpenReport, WrongReportError
+from .model import SIDES, Status
+from .review import Verdict, WrongEditError
+from .sr_write import NotVerifiableError, Person
+
+COLUMNS = ("Finding", "Site", "Side", "Status", "Sure", "Decision")
+
+
+class ReviewPanel:
+    """Shows the reports that are open, and takes decisions on them."""
+
+    def __init__(self, ui: Any, logic: Any, parent: Any) -> None:
+        """Bring the widgets to life.
+
+        Args:
+            ui: The widgets by name.
+            logic: A `MedMLLMLogic`.
+            parent: Whose keys count: the module's panel.
+        """
+        self.ui, self.logic, self.desk = ui, logic, logic.desk
+        self._busy = False
+        self._editing: str | None = None
+        self._observed: list[tuple[Any, int]] = []
+        self._fill()
+        connected = (
+            (ui.findingsTable, "cellClicked(int,int)", self.onRow),
+            (ui.acceptButton, "clicked()", self.onAccept),
+            (ui.rejectButton, "clicked()", self.onReject),
+            (ui.editButton, "clicked()", self.onEdit),
+            (ui.undoButton, "clicked()", self.onUndo),
+            (ui.hideButton, "clicked()", self.onHide),
+            (ui.keepButton, "clicked()", self.onKeep),
+            (ui.discardButton, "clicked()", self.onDiscard),
+            (ui.narrativeBrowser, "anchorClicked(QUrl)", self.onSentence),
+            (ui.saveButton, "clicked()", self.onSave),
+            (ui.exportButton, "clicked()", self.onExport),
+            (ui.citationButton, "clicked()", self.onCitation),
+            (ui.besideButton, "clicked()", self.onBeside),
+            (ui.closeReportButton, "clicked()", self.onClose),
+            (ui.reportBox, "currentIndexChanged(int)", self.onReport),
+            (ui.compareBox, "currentIndexChanged(int)", self.onCompare),
+            (ui.readerEdit, "textChanged(QString)", self.onPerson),
+            (ui.organizationEdit, "textChanged(QString)", self.onPerson),
+        )
+        for widget, signal, slot in connected:
+            widget.connect(signal, slot)
+        self._shortcuts = [self._shortcut(parent, key, slot) for key, slot in self._keys()]
+        self.update()
+
+    def _keys(self) -> list[tuple[str, Callable[[], None]]]:
+        return [
+            ("A", self.onAccept),
+            ("R", self.onReject),
+            ("E", self.onEdit),
+            ("U", self.onUndo),
+            ("V", self.onHide),
+            ("Down", lambda: self.step(1)),
+            ("Up", lambda: self.step(-1)),
+            ("Space", self.nextUndecided),
+        ]
+
+    def _shortcut(self, parent: Any, key: str, slot: Callable[[], None]) -> Any:
+        made = qt.QShortcut(parent)
+        made.setKey(qt.QKeySequence(key))
+        # keys belong to the panel: a letter that is typed into a field is not one of them
+        made.setContext(qt.Qt.WidgetWithChildrenShortcut)
+        made.connect("activated()", slot)
+        return made
+
+    def setShortcuts(self, on: bool) -> None:
+        """Whether the keys count."""
+        for one in self._shortcuts:
+            one.setEnabled(on)
+
+    def close(self) -> None:
+        """Let go of observers and keys."""
+        self._observe([])
+        self.setShortcuts(False)
+
+    # ---- showing
+
+    def update(self) -> None:
+        """Show the current report, or that there is none."""
+        self._busy = True
+        try:
+            self._show_reports()
+            self._show_findings()
+            self._show_words()
+        finally:
+            self._busy = False
+        one = self.desk.current
+        self._observe([] if one is None else [node for nodes in one.markups.values() for node in nodes])
+        self._enable()
+
+    def _show_reports(self) -> None:
+        box, other = self.ui.reportBox, self.ui.compareBox
+        box.clear()
+        other.clear()
+        other.addItem(_("nothing"), "")
+        for uid, one in self.desk.open.items():
+            label = f"{one.report.title}, {one.report.content_time or one.report.uid[-8:]}"
+            box.addItem(label, uid)
+            if one is not self.desk.current:
+                other.addItem(label, uid)
+        current = self.desk.current
+        box.currentIndex = -1 if current is None else box.findData(current.report.uid)
+
+    def _show_findings(self) -> None:
+        table, one = self.ui.findingsTable, self.desk.current
+        findings = () if one is None else one.report.findings
+        table.setRowCount(len(findings))
+        for row, finding in enumerate(findings):
+            made = one.review.decision(finding.key)
+            site = codes.sites()[made.site] if made.site else codes.words("sites", finding.site)
+            name = (
+                codes.findings()[made.finding] if made.finding else codes.words("findings", finding.finding)
+            )
+            side = made.side or finding.side
+            decision = made.verdict.value if not one.report.is_verified else "verified"
+            sure = "" if finding.certainty is None else f"{finding.certainty:.0f} %"
+            cells = (
+                name,
+                site,
+                "" if side == "none" else side,
+                (made.status or finding.status).value,
+                sure,
+                decision,
+            )
+            for column, text in enumerate(cells):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(made.sentence or finding.sentence)
+                if column == len(cells) - 1:
+                    item.setForeground(qt.QBrush(_qcolor(scene.COLORS[_shown(one, made.verdict)])))
+                table.setItem(row, column, item)
+        keys = [finding.key for finding in findings]
+        if self.desk.selected in keys:
+            table.selectRow(keys.index(self.desk.selected))
+        else:
+            table.clearSelection()
+
+    def _show_words(self) -> None:
+        ui, one = self.ui, self.desk.current
+        if one is None:
+            ui.stateLabel.text = _("No report yet")
+            ui.narrativeBrowser.html = ui.provenanceBrowser.html = ""
+            return
+        lines = [one.banner, *(f"Verified: {who}" for who in one.report.verifiers), *one.problems]
+        ui.stateLabel.text = f"<b>{html.escape(lines[0])}</b><br>" + "<br>".join(map(html.escape, lines[1:]))
+        ui.narrativeBrowser.html = narrative(one, self.desk.selected)
+        ui.provenanceBrowser.html = provenance(one)
+
+    def _enable(self) -> None:
+        ui, one = self.ui, self.desk.current
+        chosen = one is not None and self.desk.selected is not None and not one.report.is_verified
+        for button in (ui.acceptButton, ui.rejectButton, ui.editButton):
+            button.enabled = chosen
+        ui.undoButton.enabled = one is not None and one.review.can_undo and not one.report.is_verified
+        for widget in (ui.hideButton, ui.closeReportButton, ui.citationButton, ui.exportButton):
+            widget.enabled = one is not None
+        ui.besideButton.enabled = one is not None and ui.priorSelector.currentNode() is not None
+        ui.editor.visible = self._editing is not None
+        why = self._why_not_save()
+        ui.saveButton.enabled = not why
+        ui.saveButton.toolTip = why or _("Write the verified SR into the DICOM database")
+
+    def _why_not_save(self) -> str:
+        one = self.desk.current
+        if one is None:
+            return _("No report is open")
+        if one.document is None:
+            return _("The volume has no DICOM origin, so no SR can be made for it; export the report")
+        if one.report.is_verified:
+            return _("The report is verified already")
+        if one.has_changed:
+            return _("The study has changed since the report; read it again")
+        if one.review.undecided:
+            return _("{count} findings aren't decided on yet").format(count=len(one.review.undecided))
+        if not self.ui.readerEdit.text.strip() or not self.ui.organizationEdit.text.strip():
+            return _("Enter the reader's name and organization")
+        return ""
+
+    def say(self, words: str) -> None:
+        """A line for the reader."""
+        self.ui.statusLabel.text = words
+        self.ui.statusLabel.toolTip = ""
+
+    # ---- choosing
+
+    def select(self, key: str | None) -> None:
+        """Make a finding the selected one, and jump there; the selected one again: back."""
+        if self.desk.current is None:
+            return
+        if self._editing is not None and key != self._editing:
+            self.onDiscard()
+        self.desk.select(key)
+        self.update()
+
+    def step(self, by: int) -> None:
+        """The next finding, or the one before."""
+        keys = self._keys_of_findings()
+        if not keys:
+            return
+        now = keys.index(self.desk.selected) if self.desk.selected in keys else (-1 if by > 0 else 0)
+        wanted = keys[(now + by) % len(keys)]
+        if wanted != self.desk.selected:
+            self.select(wanted)
+
+    def nextUndecided(self) -> None:
+        """The next finding that nobody has decided on."""
+        keys, one = self._keys_of_findings(), self.desk.current
+        if one is None or not one.review.undecided:
+            self.say(_("All findings are decided on."))
+            return
+        left = {finding.key for finding in one.review.undecided}
+        start = keys.index(self.desk.selected) + 1 if self.desk.selected in keys else 0
+        wanted = next(key for key in [*keys[start:], *keys] if key in left)
+        if wanted != self.desk.selected:
+            self.select(wanted)
+
+    def _keys_of_findings(self) -> list[str]:
+        one = self.desk.current
+        return [] if one is None else [finding.key for finding in one.report.findings]
+
+    def onRow(self, row: int, column: int) -> None:
+        """A row was clicked."""
+        keys = self._keys_of_findings()
+        if 0 <= row < len(keys):
+            self.select(keys[row])
+
+    def onSentence(self, url: Any) -> None:
+        """A sentence was clicked."""
+        key = url.toString().partition(":")[2]
+        if key in self._keys_of_findings() and key != self.desk.selected:
+            self.select(key)
+
+    def onMarkup(self, node: Any, event: Any) -> None:
+        """A markup was clicked in a view."""
+        found = self.desk.key_of_markup(node)
+        if found is None:
+            return
+        one, key = found
+        if one is not self.desk.current:
+            self.desk.choose(one)
+        if key != self.desk.selected:
+            self.select(key)
+
+    def onMoved(self, node: Any, event: Any) -> None:
+        """A markup was let go of: outside of editing it goes back to its place."""
+        found = self.desk.key_of_markup(node)
+        if found is not None and found[1] != self._editing:
+            self.desk.put_back(found[1])
+
+    def onReport(self, index: int) -> None:
+        """Another report was chosen."""
+        uid = self.ui.reportBox.itemData(index)
+        if not self._busy and uid in self.desk.open:
+            self.onDiscard()
+            self.desk.choose(self.desk.open[uid])
+            self.update()
+
+    def onClose(self) -> None:
+        """Take the report out of the scene."""
+        if self.desk.current is not None:
+            self.onDiscard()
+            self.desk.close(self.desk.current)
+            self.update()
+
+    # ---- deciding
+
+    def _on_selected(self, act: Callable[[str], Any]) -> None:
+        one, key = self.desk.current, self.desk.selected
+        if one is None or key is None or one.report.is_verified:
+            return
+        act(key)
+        self.update()
+
+    def onAccept(self) -> None:
+        """Accept the selected finding."""
+        if self._editing is not None:
+            self.onKeep()
+        else:
+            self._on_selected(self.desk.accept)
+
+    def onReject(self) -> None:
+        """Reject the selected finding."""
+        self.onDiscard()
+        self._on_selected(self.desk.reject)
+
+    def onUndo(self) -> None:
+        """Take the last decision back."""
+        self.onDiscard()
+        one = self.desk.current
+        if one is not None and not one.report.is_verified:
+            self.desk.undo()
+            self.update()
+
+    def onHide(self) -> None:
+        """Hide the markups, or show them again."""
+        one = self.desk.current
+        if one is not None:
+            self.desk.set_visible(one.hidden)
+            self.ui.hideButton.text = _("Show") if one.hidden else _("Hide")
+
+    def onEdit(self) -> None:
+        """Open the selected finding for changes."""
+        one, key = self.desk.current, self.desk.selected
+        if one is None or key is None or one.report.is_verified:
+            return
+        finding, made = one.report.finding(key), one.review.decision(key)
+        self._editing = key
+        ui = self.ui
+        chosen = (
+            (ui.findingBox, made.finding or codes.key_of("findings", finding.finding)),
+            (ui.siteBox, made.site or codes.key_of("sites", finding.site)),
+            (ui.sideBox, made.side or finding.side),
+            (ui.statusBox, (made.status or finding.status).value),
+        )
+        for box, wanted in chosen:
+            box.currentIndex = box.findData(wanted)
+        ui.sentenceEdit.text = made.sentence or finding.sentence
+        self.desk.set_movable(key, True)
+        self._enable()
+
+    def onKeep(self) -> None:
+        """Accept the finding as changed."""
+        key, ui = self._editing, self.ui
+        if key is None:
+            return
+        changes = {
+            name: box.itemData(box.currentIndex)
+            for name, box in (
+                ("finding", ui.findingBox), ("site", ui.siteBox), ("side", ui.sideBox), ("status", ui.statusBox)
+            )
+            if box.currentIndex >= 0
+        }  # fmt: skip
+        changes["status"] = Status(changes["status"])
+        try:
+            self.desk.edit(key, **changes, sentence=ui.sentenceEdit.text.strip())
+        except WrongEditError as error:
+            self.say(str(error))
+            return
+        self._stop_editing()
+
+    def onDiscard(self) -> None:
+        """Leave the finding as it was."""
+        if self._editing is not None:
+            if self.desk.current is not None:
+                self.desk.put_back(self._editing)
+            self._stop_editing()
+
+    def _stop_editing(self) -> None:
+        key, self._editing = self._editing, None
+        if self.desk.current is not None and key is not None:
+            self.desk.set_movable(key, False)
+        self.update()
+
+    # ---- saving
+
+    def onPerson(self, text: str) -> None:
+        """The reader's name or organization was typed."""
+        if not self._busy:
+            settings.put("organization", self.ui.organizationEdit.text.strip())
+            settings.put("reader", self.ui.readerEdit.text.strip())
+            self._enable()
+
+    def onSave(self) -> None:
+        """Write the verified SR, and send it if that is wanted."""
+        ui = self.ui
+        try:
+            person = Person(name=ui.readerEdit.text.strip(), organization=ui.organizationEdit.text.strip())
+            made, path = self.desk.save(person)
+        except (NotVerifiableError, WrongReportError, RuntimeError) as error:
+            self.say(str(error))
+            return
+        self.say(_("Saved in the DICOM database: {title}").format(title=made.report.title))
+        if ui.sendBox.checked:
+            self.send(path)
+        self.update()
+
+    def send(self, path: str) -> None:
+        """Send an SR to the engine's node, in a thread; what came of it is said when it is known."""
+        try:
+            address = self.logic.address()
+        except EngineError as error:
+            self.say(str(error))
+            return
+        if not settings.has_consent(address):
+            self.say(
+                _("The SR was saved but not sent: nobody agreed yet to send to {host}").format(
+                    host=address.host
+                )
+            )
+            return
+        told: list[str] = []
+
+        def work() -> None:
+            engine = Engine(address)
+            try:
+                engine.send([path])
+                told.append(_("Saved in the DICOM database, and sent to {host}.").format(host=address.host))
+            except EngineError as error:
+                told.append(_("Saved in the DICOM database, but not sent: {error}").format(error=error))
+            finally:
+                engine.close()
+
+        threading.Thread(target=work, name="MedMLLM send", daemon=True).start()
+        timer = self._sending = qt.QTimer()
+
+        def look() -> None:
+            if told:
+                timer.stop()
+                self.say(told[0])
+
+        timer.setInterval(100)
+        timer.connect("timeout()", look)
+        timer.start()
+
+    def onExport(self) -> None:
+        """Ask for a file, and write the table there."""
+        kinds = "CSV (*.csv);;JSON (*.json);;Markdown (*.md)"
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export the report"), "", kinds)
+        path = path[0] if isinstance(path, tuple) else path
+        if path:
+            self.exportTo(path)
+
+    def exportTo(self, path: str) -> None:
+        """Write the table; the end of the name says in which form."""
+        one, kind = self.desk.current, Path(path).suffix.lstrip(".").lower()
+        if one is None:
+            return
+        if kind not in ("csv", "json", "md"):
+            self.say(_("Choose a name that ends in .csv, .json or .md"))
+            return
+        try:
+            Path(path).write_text(export.text(one.review, kind), "utf-8")
+        except OSError as error:
+            self.say(_("The file can't be written: {reason}").format(reason=error.strerror))
+            return
+        self.say(_("Exported to {name}").format(name=Path(path).name))
+
+    def onCitation(self) -> None:
+        """Copy where the report comes from."""
+        if self.desk.current is not None:
+            qt.QApplication.clipboard().setText(export.citation(self.desk.current.review))
+            self.say(_("Copied."))
+
+    # ---- comparing
+
+    def onBeside(self) -> None:
+        """Show the volume and the earlier one side by side."""
+        one, prior = self.desk.current, self.ui.priorSelector.currentNode()
+        if one is not None and one.volume is not None and prior is not None:
+            scene.side_by_side(one.volume, prior)
+
+    def onCompare(self, index: int) -> None:
+        """Compare the report with another, or with none."""
+        if self._busy:
+            return
+        one, other = self.desk.current, self.desk.open.get(self.ui.compareBox.itemData(index) or "")
+        self.desk.comparing = one is not None and other is not None
+        self.desk.refresh()
+        words = "" if one is None or other is None else compare.words(self.desk.compared(one, other))
+        self.ui.compareBrowser.setPlainText(words)
+
+    # ---- inside
+
+    def _observe(self, nodes: list[Any]) -> None:
+        for node, tag in self._observed:
+            node.RemoveObserver(tag)
+        self._observed = []
+        for node in nodes:
+            for event, slot in (
+                (node.PointStartInteractionEvent, self.onMarkup),
+                (node.PointEndInteractionEvent, self.onMoved),
+            ):
+                self._observed.append((node, node.AddObserver(event, slot)))
+
+    def _fill(self) -> None:
+        ui = self.ui
+        table = ui.findingsTable
+        table.setColumnCount(len(COLUMNS))
+        table.setHorizontalHeaderLabels(list(COLUMNS))
+        table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setStretchLastSection(True)
+        for box, rows in (
+            (ui.findingBox, codes.findings().items()),
+            (ui.siteBox, codes.sites().items()),
+            (ui.sideBox, ((side, "not said" if side == "none" else side) for side in SIDES)),
+            (ui.statusBox, ((status.value, status.value) for status in Status)),
+        ):
+            for key, words in rows:
+                box.addItem(words, key)
+        ui.readerEdit.text, ui.organizationEdit.text = settings.get("reader"), settings.get("organization")
+
+
+def _shown(one: OpenReport, verdict: Verdict) -> Verdict:
+    return Verdict.ACCEPTED if one.report.is_verified else verdict
+
+
+def _qcolor(color: tuple[float, float, float]) -> Any:
+    return qt.QColor(*(round(255 * part) for part in color))
+
+
+def narrative(one: OpenReport, selected: str | None) -> str:
+    """The sentences as HTML; each that belongs to a finding is a link to it."""
+    parts, section = [], ""
+    for sentence in one.report.sentences:
+        if sentence.section != section:
+            section = sentence.section
+            parts.append(f"<h4>{html.escape(section)}</h4>")
+        keys = one.report.findings_on(sentence.images)
+        keys = keys or tuple(
+            each.key for each in one.report.findings if each.sentence and each.sentence in sentence.text
+        )
+        text = html.escape(sentence.text)
+        if keys:
+            key = selected if selected in keys else keys[0]
+            unsupported = any(one.report.finding(each).is_unsupported for each in keys)
+            text = f'<a href="finding:{html.escape(key)}">{text}</a>'
+            text = f"<b>{text}</b>" if selected in keys else text
+            text += " <i>(not supported by the images)</i>" if unsupported else ""
+        parts.append(f"<p>{text}</p>")
+    if not one.report.sentences:
+        parts = [f"<p>{html.escape(each.sentence)}</p>" for each in one.report.findings]
+    return "".join(parts)
+
+
+def provenance(one: OpenReport) -> str:
+    """Where the report comes from, as HTML."""
+    report = one.report
+    rows = [
+        ("state", report.state),
+        *(("verified by", who) for who in report.verifiers),
+        *report.device,
+        ("time", report.content_time),
+        ("from", one.node.GetParameter("origin")),
+        ("outcome", report.outcome),
+        ("images", f"{len(report.evidence)} in {len({series for series, _, _ in report.evidence})} series"),
+        ("SR", report.uid),
+        *(("successor of", uid) for uid in report.predecessors),
+        ("parameters", report.parameters),
+    ]
+    lines = (
+        f"<tr><td><b>{html.escape(what)}</b></td><td>{html.escape(said)}</td></tr>"
+        for what, said in rows
+        if said
+    )
+    remarks = "".join(f"<li>{html.escape(words)}</li>" for words in report.remarks)
+    return f"<table>{''.join(lines)}</table><ul>{remarks}</ul>"
