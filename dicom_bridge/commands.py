@@ -29,6 +29,8 @@ class Status(IntEnum):
     SUCCESS = 0x0000
     INVALID_INSTANCE_UID = 0x0117
     """Invalid SOP Instance: its UID is none."""
+    NO_SUCH_CLASS = 0x0122
+    """SOP class not supported: its UID is none."""
     UNRECOGNIZED = 0x0211
     """Unrecognized operation."""
     OUT_OF_RESOURCES = 0xA700
@@ -58,7 +60,12 @@ class Command:
     @property
     def instance_uid_is_sound(self) -> bool:
         """Whether it is digits in groups, 64 characters at most; leading zeros, which some write, pass."""
-        return len(self.instance_uid) <= 64 and _UID.fullmatch(self.instance_uid) is not None
+        return _is_uid(self.instance_uid)
+
+    @property
+    def class_uid_is_sound(self) -> bool:
+        """The same of its SOP class."""
+        return _is_uid(self.class_uid)
 
 
 def parse_command(content: bytes) -> Command:
@@ -130,6 +137,10 @@ def part10_head(*, class_uid: bytes, instance_uid: bytes, transfer_syntax: bytes
 IMPLEMENTATION_CLASS_UID = b"2.25.189568015747511136033183375537277876882"
 """(0002,0012): ours, a random UUID (PS3.5 B.2)."""
 IMPLEMENTATION_VERSION = b"MEDMLLM"
+
+
+def _is_uid(value: bytes) -> bool:
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def _number(elements: Mapping[int, bytes], element: int) -> int | None:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from medmllm_plugin.dicom_bridge.commands import (
 )
 from medmllm_plugin.dicom_bridge.commitment import Commitments
 from medmllm_plugin.dicom_bridge.commitment_scp import CommitmentAnswers, Holds
+from medmllm_plugin.dicom_bridge.mends import limit, mend
 from medmllm_plugin.dicom_bridge.negotiation import (
     MAXIMUM_LENGTH,
     VERIFICATION,
@@ -46,6 +46,7 @@ from medmllm_plugin.dicom_bridge.spool import Spool
 from medmllm_plugin.dicom_bridge.steps_scp import AVAILABILITY, STEP, StepsProvider
 from medmllm_plugin.errors import OutputError, SettingsError
 
+mend()
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
@@ -107,13 +108,15 @@ class DimseService:
         self._received, self._admit, self._ended = received, admit, ended
         self._limits = limits or Limits()
         self._answers = CommitmentAnswers(holds, peers, calling_ae=admission.ae_title)
-        self._counts: Counter[int] = Counter()
         self._closing = threading.Event()
         ae = AE(ae_title=admission.ae_title)
         ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID.decode())
         ae.implementation_version_name = IMPLEMENTATION_VERSION.decode()
         ae.maximum_associations, ae.maximum_pdu_size = associations, MAXIMUM_LENGTH
         ae.network_timeout = ae.dimse_timeout = self._limits.idle_s
+        limit(ae, instance_bytes=self._limits.instance_bytes)
+        self._most = 2 * associations
+        self._handshakes = threading.BoundedSemaphore(self._most)
         handlers: list[tuple[Any, Callable[..., Any]]] = [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_C_STORE, self._on_store),
@@ -140,7 +143,10 @@ class DimseService:
         self._answers.know(peers)
 
     def hand_over(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        """Serve a connection that nothing was read from."""
+        """Serve a connection that nothing was read from, or close it if there are far too many."""
+        if len(self._server.active_associations) >= self._most:
+            connection.close()
+            return
         connection.settimeout(self._limits.idle_s)
         self._server.process_request(connection, address)
 
@@ -180,6 +186,9 @@ class DimseService:
                     log.error("no TLS connection can be taken: %s", error.strerror)
                     self._closing.wait(0.2)
                 continue
+            if not self._handshakes.acquire(blocking=False):
+                connection.close()
+                continue
             threading.Thread(
                 target=self._shake_hands, args=(tls, connection, address[:2]), name="medmllm-tls", daemon=True
             ).start()
@@ -196,6 +205,8 @@ class DimseService:
         except OSError as error:
             log.info("a TLS connection never began: %s", error.strerror or error)
             connection.close()
+        finally:
+            self._handshakes.release()
 
     def _on_requested(self, event: evt.Event) -> None:
         request = event.assoc.requestor
@@ -218,6 +229,8 @@ class DimseService:
         command = Command(C_STORE_RQ, b"\0\0", class_uid, instance_uid, content is not None)
         if not command.instance_uid_is_sound:
             return Status.INVALID_INSTANCE_UID
+        if not command.class_uid_is_sound:
+            return Status.NO_SUCH_CLASS
         if content is None:
             return Status.NOT_UNDERSTOOD
         body = content.getvalue()
@@ -243,13 +256,17 @@ class DimseService:
         except OutputError as error:
             log.error("an instance was refused: %s", error)
             return Status.OUT_OF_RESOURCES
-        self._counts[id(event.assoc)] += 1
+        event.assoc.medmllm_instances = _instances(event) + 1
         return Status.SUCCESS
 
     def _on_released(self, event: evt.Event) -> None:
-        count = self._counts.pop(id(event.assoc), 0)
         if self._ended is not None:
-            self._ended(titled(event.assoc.requestor.ae_title), count)
+            self._ended(titled(event.assoc.requestor.ae_title), _instances(event))
+
+
+def _instances(event: evt.Event) -> int:
+    """How many were acknowledged on an association."""
+    return int(getattr(event.assoc, "medmllm_instances", 0))
 
 
 def _contexts(steps: bool) -> list[Any]:

@@ -44,7 +44,7 @@ def router(node: Node) -> APIRouter:
             raise HTTPException(503, f"{AT_ONCE} senders send already; try again", {"Retry-After": "2"})
 
         def work() -> list[Stored]:
-            begun: list[str] = []
+            begun, whole = list[str](), False
 
             def sending(study: str) -> None:
                 begun.append(study)
@@ -62,9 +62,10 @@ def router(node: Node) -> APIRouter:
                     study_uid=study_uid,
                 )
                 node.indexer.settle(INDEXED_S)
+                whole = True
                 return stored
             finally:
-                node.sent_by_web(begun)
+                node.sent_by_web(begun, whole=whole)
 
         try:
             stored = await anyio.to_thread.run_sync(work, limiter=limiter)

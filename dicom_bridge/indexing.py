@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
+from sqlalchemy.exc import DataError
 
 from medmllm_plugin.dicom_bridge.checksum import crc32
 from medmllm_plugin.dicom_bridge.segments import SUFFIX, Record, read_record, records
@@ -38,6 +39,8 @@ _HEAD = 132
 """Preamble and `DICM`; the file meta information follows, its group length first (PS3.10 7.1)."""
 _WANTED = ("Modality", "StudyInstanceUID", "SeriesInstanceUID")
 _SERIES = BaseTag(0x0020000E)
+_LONGEST_UID, _LONGEST_MODALITY = 64, 16
+"""Characters (PS3.5 6.2)."""
 _FIRST_BYTES = 64 << 10
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 """Between two tries, such as while a database is down."""
@@ -85,10 +88,14 @@ def _said(content: bytes) -> dict[str, str] | None:
     try:
         with quiet():
             header = read_partial(io.BytesIO(content), stop_when=lambda tag, *_: tag > _SERIES)
-            said = {name: str(header.get(name) or "")[:64] for name in _WANTED}
+            said = {name: str(header.get(name) or "") for name in _WANTED}
     except Exception:  # a stranger's bytes: whatever pydicom says of them, they stay in the spool
         return None
-    return said if said["StudyInstanceUID"] and said["SeriesInstanceUID"] else None
+    uids = said["StudyInstanceUID"], said["SeriesInstanceUID"]
+    if not all(0 < len(one) <= _LONGEST_UID and one.isprintable() for one in uids):
+        return None  # cut or cleaned, it might become the UID of another study
+    modality = "".join(filter(str.isprintable, said["Modality"]))
+    return {**said, "Modality": modality[:_LONGEST_MODALITY]}
 
 
 class Indexer:
@@ -188,7 +195,18 @@ class Indexer:
             except (OutputError, OSError) as error:
                 log.error("%s", error)
             if len(found) >= BATCH:
-                self._changed(self._store.add(found))
+                self._add(found)
                 found = []
         if found:
+            self._add(found)
+
+    def _add(self, found: Sequence[Instance]) -> None:
+        """Index instances; one that no database takes keeps back none of the others."""
+        try:
             self._changed(self._store.add(found))
+        except DataError:
+            if len(found) > 1:
+                for one in found:
+                    self._add([one])
+            else:
+                log.error("an instance of %s can't be indexed; it is kept", found[0].calling_ae)

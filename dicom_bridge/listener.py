@@ -11,6 +11,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ LONGEST_REQUEST = 1 << 20
 
 GIVES_WAY_S = 10.0
 """Where there are as many associations as there may be, one on which nothing came for so long makes room."""
+GIVES_WAY_TO_OTHERS_S = 1.0
+"""The same of the address that has the most of them, for somebody from another."""
 
 _REQUEST = 1
 _ABORT_HEAD = b"\x07\0\0\0\0\x04\0\0"
@@ -66,6 +69,7 @@ class _Connection:
     """Somebody who connected."""
 
     socket: socket.socket
+    address: str
     since: float
     """By a clock that never jumps, seconds."""
     agreed: bool = False
@@ -89,8 +93,8 @@ class _Connection:
 class Listener:
     """Listens until it is closed.
 
-    Who connects and says nothing, or has an association and is idle, takes nobody's place for long: when there
-    are as many as there may be, it makes room for who comes.
+    Who connects and says nothing, or has an association and is idle, takes nobody's place for long: when
+    there are as many as there may be, it makes room for who comes.
     """
 
     def __init__(
@@ -182,7 +186,7 @@ class Listener:
             thread = threading.Thread(
                 target=self._serve, args=(connection, address[:2]), name="medmllm-association", daemon=True
             )
-            if self._has_room(connection):
+            if self._has_room(connection, address[0]):
                 with self._lock:
                     self._threads.add(thread)
                 thread.start()
@@ -193,27 +197,29 @@ class Listener:
         """Those with an association, or those who haven't said what they want; the lock is held."""
         return [one for one in self._connections.values() if one.agreed is agreed and not one.leaving]
 
-    def _has_room(self, connection: socket.socket) -> bool:
-        """Whether one more may connect; who has said nothing for longest leaves for it."""
+    def _has_room(self, connection: socket.socket, address: str) -> bool:
+        """Whether one more may connect; one that has said nothing yet leaves for it."""
         with self._lock:
             silent = self._here(agreed=False)
             if len(silent) + len(self._here(agreed=True)) >= 2 * self._port.associations:
                 if not silent:
                     return False
-                min(silent, key=lambda one: one.since).send_away()
-            self._connections[connection] = _Connection(socket=connection, since=time.monotonic())
+                _first_to_go(silent).send_away()
+            new = _Connection(socket=connection, address=address, since=time.monotonic())
+            self._connections[connection] = new
             return True
 
     def _has_turn(self, connection: socket.socket) -> bool:
-        """Whether one more may have an association; one that has been idle for long leaves for it."""
+        """Whether one more may have an association; one that is idle leaves for it."""
         with self._lock:
-            others = self._here(agreed=True)
+            new, others = self._connections[connection], self._here(agreed=True)
             if len(others) >= self._port.associations:
-                longest = min(others, key=lambda one: one.heard)
-                if time.monotonic() - longest.heard < GIVES_WAY_S:
+                first = _first_to_go(others)
+                least = GIVES_WAY_S if first.address == new.address else GIVES_WAY_TO_OTHERS_S
+                if time.monotonic() - first.heard < least:
                     return False
-                longest.send_away()
-            self._connections[connection].agreed = True
+                first.send_away()
+            new.agreed = True
             return True
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
@@ -304,6 +310,12 @@ class Listener:
                     return length
             time.sleep(pause)  # a peek returns at once, whether or not more has come
             pause = min(2 * pause, 0.05)
+
+
+def _first_to_go(connections: list[_Connection]) -> _Connection:
+    """Of the address that has the most of these, the one on which nothing came for longest."""
+    counts = Counter(one.address for one in connections)
+    return min(connections, key=lambda one: (-counts[one.address], one.heard))
 
 
 def _read_exactly(connection: socket.socket, count: int) -> None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, Protocol
 
+from pynetdicom import timer
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
@@ -41,19 +44,25 @@ def limit(ae: ApplicationEntity, *, instance_bytes: int) -> None:
 
 
 def mend() -> None:
-    """Put our methods in place of theirs; once is enough."""
+    """Put our methods in place of theirs; once is enough.
+
+    Their timers, too, go by a clock that never jumps.
+    """
     AssociationSocket._shutdown_socket = _close
     AssociationSocket.recv = _receive
     DIMSEServiceProvider.get_msg = _get_message
     DIMSEServiceProvider.receive_primitive = _take
     DULServiceProvider.run_reactor = _run
+    timer.time = SimpleNamespace(time=time.monotonic)
 
 
 def _close(self: AssociationSocket) -> None:
     """Close a socket also where there is no connection to shut down, which they leave open."""
-    with suppress(OSError):
-        self.socket.shutdown(2)
-    self.socket.close()
+    connection = self.socket
+    if connection is not None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
 
 
 def _receive(self: AssociationSocket, nr_bytes: int) -> bytearray:
@@ -90,7 +99,8 @@ def _get_message(self: DIMSEServiceProvider, block: bool = False) -> tuple[int |
             _, first = self.msg_queue.queue[0] if self.msg_queue.queue else (None, None)
         if getattr(first, "MessageIDBeingRespondedTo", None) is not None:
             return None, None
-    return _their_get(self, block)
+    found: tuple[int | None, Any] = _their_get(self, block)
+    return found
 
 
 _their_take = DIMSEServiceProvider.receive_primitive
@@ -124,7 +134,8 @@ _their_run = DULServiceProvider.run_reactor
 def _run(self: DULServiceProvider) -> None:
     """Serve a connection to its end, and close it then, whatever ended it.
 
-    Theirs leaves it open after a message that can't come in the state that it is in.
+    Theirs leaves it open after a message that can't come in the state that it is in, and who waits for it to
+    connect waits for ever.
     """
     try:
         _their_run(self)
@@ -134,3 +145,4 @@ def _run(self: DULServiceProvider) -> None:
     finally:
         if self.socket is not None:
             self.socket._shutdown_socket()
+            self.socket._ready.set()

@@ -153,8 +153,12 @@ def rejection(reason: tuple[int, int, int]) -> bytes:
 
 
 def titled(title: str | None) -> str:
-    """An AE title without the blanks around it."""
-    return (title or "").strip()
+    r"""An AE title without the blanks around it; what no title may hold becomes a question mark.
+
+    >>> titled(" CT1  "), titled("CT\0\n1")
+    ('CT1', 'CT??1')
+    """
+    return "".join(one if " " <= one <= "~" else "?" for one in (title or "").strip())
 
 
 def _our_length() -> MaximumLengthNotification:

@@ -293,9 +293,9 @@ class Node:
             reader.changed(studies)
         self._parts.wake("watch")
 
-    def sent_by_web(self, studies: Sequence[str]) -> None:
-        """A request of STOW-RS that brought instances of these studies is over."""
-        self.watch.sent(studies)
+    def sent_by_web(self, studies: Sequence[str], *, whole: bool) -> None:
+        """A request of STOW-RS that brought instances of these studies is over, whole or broken off."""
+        self.watch.sent(studies, whole=whole)
         self._parts.wake("watch")
 
     def _released(self, calling_ae: str, instances: int) -> None:

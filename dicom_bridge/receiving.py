@@ -188,8 +188,10 @@ class Receiver:
             return
         if command.field != C_STORE_RQ:
             self._refusal = Status.UNRECOGNIZED
-        elif not command.instance_uid_is_sound or not command.class_uid:
+        elif not command.instance_uid_is_sound:
             self._refusal = Status.INVALID_INSTANCE_UID
+        elif not command.class_uid_is_sound:
+            self._refusal = Status.NO_SUCH_CLASS
         elif not command.has_data_set:
             self._refusal = Status.NOT_UNDERSTOOD
         elif not self._admit():
@@ -211,7 +213,7 @@ class Receiver:
             source_ae=calling.encode("ascii", "replace"),
         )
         facts = Facts(
-            sop_class_uid=command.class_uid.decode("ascii", "replace"),
+            sop_class_uid=command.class_uid.decode("ascii"),
             sop_instance_uid=command.instance_uid.decode("ascii"),
             transfer_syntax_uid=syntax.decode(),
             calling_ae=calling,

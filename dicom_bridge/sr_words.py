@@ -9,6 +9,7 @@ from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import has_words
 from medmllm_plugin.findings import Effect, Finding, Side, Status
 from medmllm_plugin.report import Diagnosis, Outcome, Report
+from medmllm_plugin.two_eyes import opinion_words
 
 OUTCOME_WORDS = {
     Outcome.FINDINGS: "",
@@ -115,6 +116,8 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
     facts += [f"{_EFFECT_WORDS[one.effect]} when {one.trial}" for one in finding.trials]
     if finding.agreement is not None:
         facts.append(f"in {finding.agreement:.0%} of the samples".replace("%", " %"))
+    if finding.second is not None:
+        facts.append(re.sub(r"[][;]", " ", opinion_words(finding.second)))
     return _bracketed(sentence, facts)
 
 

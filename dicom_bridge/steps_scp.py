@@ -16,6 +16,7 @@ from medmllm_plugin.dicom_bridge import steps
 from medmllm_plugin.dicom_bridge.part10 import is_uid
 from medmllm_plugin.dicom_bridge.steps import Step, StepState
 from medmllm_plugin.dicom_bridge.store import Store
+from medmllm_plugin.transforms.quiet import quiet
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,11 @@ class StepsProvider:
     def on_create(self, event: evt.Event) -> Answer:
         """Take an N-CREATE of pynetdicom."""
         try:
-            attributes = event.attribute_list
-            if event.request.AffectedSOPClassUID == AVAILABILITY:
-                return self._available(event, attributes)
-            return self._begun(event, attributes)
+            with quiet():
+                attributes = event.attribute_list
+                if event.request.AffectedSOPClassUID == AVAILABILITY:
+                    return self._available(event, attributes)
+                return self._begun(event, attributes)
         except SQLAlchemyError as error:
             log.error("a step can't be kept: %s", type(error).__name__)
             return PROCESSING_FAILURE, None
@@ -64,7 +66,9 @@ class StepsProvider:
     def on_set(self, event: evt.Event) -> Answer:
         """Take an N-SET of pynetdicom."""
         try:
-            return self._went_on(str(event.request.RequestedSOPInstanceUID or ""), event.modification_list)
+            with quiet():
+                uid = str(event.request.RequestedSOPInstanceUID or "")
+                return self._went_on(uid, event.modification_list)
         except SQLAlchemyError as error:
             log.error("a step can't be kept: %s", type(error).__name__)
             return PROCESSING_FAILURE, None

@@ -35,6 +35,9 @@ REMOVED = "images of it were removed by age; send the whole study again, then: m
 _MOST_ENDED = 10_000
 """Studies of which it is known when the last request that brought some of them was over."""
 
+MOST_SENDERS = 1000
+"""Senders whose last release is remembered; anybody may call by any title."""
+
 Count = Callable[[str], int | None]
 """How many instances a PACS has of a study; None if it doesn't say."""
 
@@ -90,22 +93,26 @@ class Watch:
     def released(self, calling_ae: str) -> None:
         """A sender ended its association in order."""
         with self._lock:
+            self._released.pop(calling_ae, None)
             self._released[calling_ae] = time.time()
+            if len(self._released) > MOST_SENDERS:
+                del self._released[next(iter(self._released))]
 
     def sending(self, study_uid: str) -> None:
         """A request of STOW-RS begins to bring instances of a study."""
         with self._lock:
             self._on_the_web[study_uid] += 1
 
-    def sent(self, studies: Iterable[str]) -> None:
-        """Requests of STOW-RS that brought instances of these studies are over."""
+    def sent(self, studies: Iterable[str], *, whole: bool) -> None:
+        """A request of STOW-RS that brought instances of these studies is over, whole or broken off."""
         with self._lock:
             for one in studies:
                 self._on_the_web[one] -= 1
                 if self._on_the_web[one] <= 0:
                     del self._on_the_web[one]
-                self._ended[one] = time.time()
-                self._ended.move_to_end(one)
+                if whole:
+                    self._ended[one] = time.time()
+                    self._ended.move_to_end(one)
             while len(self._ended) > _MOST_ENDED:
                 self._ended.popitem(last=False)
 

@@ -113,6 +113,7 @@ def run_command(
     jobs: int,
     shard: str | None,
     judge: str | None,
+    scores: tuple[str, ...],
     out: Path | None,
     seed: int,
     as_json: bool,
@@ -137,7 +138,8 @@ def run_command(
     if most is None and not one.needs_folder:
         most = USUAL
     share = _share(shard)
-    groups = _groups(only)
+    groups = _pairs(only, "--only", "GROUP=VALUE such as kind=ct-chest")
+    learned = _pairs(scores, "--score", "NAME=FOLDER such as chexbert=weights/chexbert")
     items = run.items_of(one, folder, most=most, only=groups)
     place = out or Path("eval") / one.name / _slug(model)
     with _Progress(hidden=as_json) as told:
@@ -152,6 +154,10 @@ def run_command(
             from medmllm_plugin.evaluation.judge import judged
 
             judged(place, items, registry.open_model(judge), name=judge, shard=share)
+        if learned:
+            from medmllm_plugin.evaluation import learned_scores
+
+            learned_scores.add(place, {key: Path(value) for key, value in learned.items()}, shard=share)
     if share != (1, 1) and not _whole(place, len(items)):
         print_lines([f"Shard {shard} is done: {place}. Run the others into the same folder."])
         return
@@ -238,17 +244,17 @@ def _folder(name: str, data: Path | None, sample: bool, *, needed: bool, samples
     return data or Path()
 
 
-def _groups(only: tuple[str, ...]) -> dict[str, str]:
-    """Groups and their values, of `GROUP=VALUE`.
+def _pairs(given: tuple[str, ...], option: str, expected: str) -> dict[str, str]:
+    """Names and values of `NAME=VALUE`.
 
     Raises:
         SettingsError: If one is no such thing.
     """
     found = {}
-    for one in only:
+    for one in given:
         name, mark, value = one.partition("=")
         if not (name and mark and value):
-            raise SettingsError(f"--only: found {one!r}, expected GROUP=VALUE such as kind=ct-chest")
+            raise SettingsError(f"{option}: found {one!r}, expected {expected}")
         found[name] = value
     return found
 
@@ -350,6 +356,8 @@ class _Progress:
             self._first = done
         if not self._hidden and (now - self._last >= EVERY or done == total):
             self._last = now
-            each = (now - self._begun) / max(done - self._first, 1)
-            left = f", about {each * (total - done) / 60:.0f} min left" if done < total else ""
+            left = ""
+            if self._first < done < total:
+                minutes = (now - self._begun) / (done - self._first) * (total - done) / 60
+                left = f", about {minutes:.0f} min left"
             click.echo(f"medmllm: {done} of {total} items{left}", err=True)

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from medmllm_plugin.models import Model
 
 
-@click.command("models")
+@click.group("models", invoke_without_command=True)
 @click.option("--check", "name", metavar="NAME", help="Open this one, ask it something, and say what came.")
 @config_option
 @json_option
-def models_command(name: str | None, config: Path | None, as_json: bool) -> None:
-    """List the models that --model takes, or check one.
+@click.pass_context
+def models_command(context: click.Context, name: str | None, config: Path | None, as_json: bool) -> None:
+    """List the models that --model takes, or check one; convert one to a layout that is opened here.
 
     Models of your own stand in the settings file, each under a name:
 
@@ -33,6 +34,8 @@ def models_command(name: str | None, config: Path | None, as_json: bool) -> None
       medmllm models --check lingshu
       medmllm models --check chat:http://127.0.0.1:8000
     """  # noqa: D301
+    if context.invoked_subcommand is not None:
+        return
     from medmllm_plugin import registry
     from medmllm_plugin.config import load
 
@@ -48,6 +51,38 @@ def models_command(name: str | None, config: Path | None, as_json: bool) -> None
         [
             f"{found['name']} answers: {found['seconds']:.1f} s for a small question.",
             *(f"  {line}" for line in _in_words(found)),
+        ]
+    )
+
+
+@models_command.command("convert")
+@click.argument("kind", metavar="KIND", type=click.Choice(["radfm"]))
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@json_option
+def convert_command(kind: str, source: Path, target: Path, as_json: bool) -> None:
+    """Convert the published RadFM in SRC to safetensors in DST, which --model takes.
+
+    SRC holds pytorch_model.bin and Language_files/, as they were downloaded. Nothing of the pickled file is
+    run, and little memory is needed: it is read piece by piece. The language half becomes bfloat16.
+
+    \b
+    Example:
+      medmllm models convert radfm RadFM RadFM-converted
+    """  # noqa: D301
+    from medmllm_plugin.console import shown_progress
+    from medmllm_plugin.models.radfm.convert import convert
+
+    with shown_progress(hidden=as_json) as progress:
+        done = convert(source, target, progress=progress)
+    if as_json:
+        print_json({"folder": str(target), **done})
+        return
+    print_lines(
+        [
+            f"Written to {target}: {done['tensors']} tensors, {done['bytes'] / 1e9:.1f} GB; "
+            f"{done['left_out']} that are never used were left out.",
+            f"Read with it: medmllm read STUDY --model {target}",
         ]
     )
 
@@ -102,7 +137,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     return [
         *([f"Version: {found['version']}"] if found["version"] else []),
         f"Its reply {'kept' if found['kept_to_schema'] else 'did not keep'} to the schema it was given.",
-        f"Pictures in one prompt: {found['pictures']}; tokens: {context or 'it does not tell'}.",
+        f"Pictures in one prompt: {found['pictures']}{volumes}; tokens: {context or 'it does not tell'}.",
         f"Boxes: {'yes' if found['boxes'] else 'no'}; probabilities of tokens: "
         f"{'yes' if found['probabilities'] else 'no'}; languages: {', '.join(found['languages'])}.",
         f"Domain: {found['domain']}.",

@@ -49,7 +49,7 @@ class ReadCommand(Grouped):
             "Which images": (
                 *("series", "volume", "modality", "study", "prior", "prior_report", "count", "plan"),
             ),
-            "How it is read": ("model", "config", "strategy", "samples", "evidence", "second_pass", "seed"),
+            "How it is read": ("model", "second", "config", "strategy", "samples", "evidence", "second_pass", "seed"),
             "What is written": ("out", "sr_profile", "with_fhir", "as_json"),
         }
     )
@@ -94,6 +94,7 @@ class ReadCommand(Grouped):
 @click.option("--slices", "count", type=click.IntRange(min=1), metavar="N", help="Most pictures to show.")
 @plan_option
 @click.option("--model", metavar="NAME", default="embedded", show_default=True, help="See medmllm models.")
+@click.option("--second", metavar="NAME", help="A second model: what it makes of each finding is recorded.")
 @config_option
 @click.option(
     "--strategy",

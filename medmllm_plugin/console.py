@@ -10,6 +10,7 @@ from medmllm_plugin.findings import Finding
 from medmllm_plugin.page import OUTCOME_WORDS, finding_words
 from medmllm_plugin.report import DISCLAIMER, Answer, CheckResult, Report
 from medmllm_plugin.sliceset import SliceSet, picture_name
+from medmllm_plugin.two_eyes import opinion_words
 
 ShowProgress = Callable[[str, int, int], None]
 """Called with (stage, done, total); total is 0 where it isn't known."""
@@ -170,6 +171,7 @@ def _finding_line(finding: Finding, slices: SliceSet) -> str:
         None if finding.certainty is None else f"certainty {finding.certainty:.0%}",
         None if finding.agreement is None else f"in {finding.agreement:.0%} of the samples",
         _SUPPORT.get(finding.image_supported),
+        None if finding.second is None else opinion_words(finding.second),
         None if number is None else f"pictures/{picture_name(number)}",
     )
     return f"{finding_words(finding)}: {', '.join(filter(None, facts))}"

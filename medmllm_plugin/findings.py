@@ -128,6 +128,38 @@ class TrialResult:
     """Of the finding with the changed pictures; None where it was gone or the model doesn't tell."""
 
 
+class Agreement(StrEnum):
+    """What a second model makes of a finding, see `two_eyes`."""
+
+    AGREES = "agrees"
+    UNSURE = "unsure"
+    """One of both calls it indeterminate."""
+    SILENT = "silent"
+    """It doesn't mention it, though all findings were asked for."""
+    DISAGREES = "disagrees"
+    """It says the contrary, or the other side."""
+    ALONE = "alone"
+    """It alone saw it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecondOpinion:
+    """What a second model says of a finding."""
+
+    model: str
+    """Its name."""
+    agreement: Agreement
+    status: Status | None = None
+    """As it says; None if it doesn't mention the finding, as for all below."""
+    side: Side | None = None
+    certainty: float | None = None
+    """Its own, 0 to 1."""
+    sentence: str | None = None
+    """The finding in its words."""
+    first_certainty: float | None = None
+    """The first model's certainty before it was lowered; None if that gave none."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One coded statement on the images, with the pictures and the place it was seen."""
@@ -169,6 +201,8 @@ class Finding:
     """Images of a prior study that it was compared with."""
     prior_pictures: tuple[int, ...] = ()
     """The pictures of prior studies that it cites, rising; their numbers follow those of the study."""
+    second: SecondOpinion | None = None
+    """What a second model says of it; None if there was none."""
 
     def __post_init__(self) -> None:
         codes.finding(self.finding)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from medmllm_plugin import registry
@@ -38,12 +39,15 @@ class Opened:
     """Whether a user said how the pictures are to be made."""
     notes: tuple[str, ...] = ()
     """What a reader must know of how many pictures the model turned out to take."""
+    second: Opened | None = None
+    """The same study as it is shown to a second model, see `two_eyes`."""
 
 
 def open_study(
     paths: Sequence[Path | str] | Path | str,
     *,
     model: str | Model = "embedded",
+    second: str | Model | None = None,
     series: str | None = None,
     volume: int | str | None = None,
     modality: str | None = None,
@@ -60,6 +64,7 @@ def open_study(
     Args:
         paths: What to read, one study.
         model: A name that `registry.open_model` knows, or a model.
+        second: A second one that reads the study too, shown what suits it; None for none.
         series: Which series: its UID, the end of it, or its number; None chooses and says why.
         volume: Of a series or file of several volumes which one, as `read_volume` takes it.
         modality: What a NIfTI, NRRD or MetaImage file shows, such as CT, since it doesn't say.
@@ -96,12 +101,13 @@ def open_study(
             modality=modality,
         )
         tell("reading", 1, 1)
-        views = views_of_study(reader, taken, count=count, asked=asked, progress=_pictures(tell))
+        show = partial(views_of_study, taken=taken, count=count, asked=asked, progress=_pictures(tell))
     else:
         whole = read_volume(places, series=series, modality=modality, volume=volume)
         tell("reading", 1, 1)
         reader = open_model(model, settings, tell)
-        views = views_of(reader, whole, count=count, asked=asked, progress=_pictures(tell))
+        show = partial(views_of, volume=whole, count=count, asked=asked, progress=_pictures(tell))
+    views = show(reader)
     tell("pictures", views.pictures, views.pictures)
     earlier: tuple[Earlier, ...] = ()
     if prior_report is not None:
@@ -109,7 +115,11 @@ def open_study(
         uid = None if before is None else before.study_instance_uid
         earlier = earlier_findings(prior_report, study_instance_uid=uid)
     planned = plan is not None or count is not None
-    return Opened(model=reader, views=views, earlier=earlier, planned=planned)
+    opened = Opened(model=reader, views=views, earlier=earlier, planned=planned)
+    if second is None:
+        return opened
+    other = open_model(second, settings, tell)
+    return replace(opened, second=Opened(model=other, views=show(other), planned=planned))
 
 
 def open_model(model: str | Model, settings: Settings | None, tell: Progress) -> Model:

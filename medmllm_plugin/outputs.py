@@ -143,6 +143,7 @@ def more_files(folder: Path, *, kind: str) -> Iterator[Path]:
     if manifest is None or manifest["kind"] != kind:
         raise OutputError(f"{folder}: found no {kind} of ours, expected one to add to; write it anew")
     try:
+        _sweep(folder)
         part.mkdir()
         with _held(part):
             yield part

@@ -191,6 +191,7 @@ def _findings_table(report: Report, album: Album) -> str:
         ("Size, mm", "number", lambda one: "" if one.size_mm is None else f"{one.size_mm:.1f}"),
         ("Certainty", "number", _certainty),
         ("Image support", "", lambda one: _SUPPORT_WORDS[one.image_supported]),
+        ("Second model", "", lambda one: "" if one.second is None else _SECOND_WORDS[one.second.agreement]),
         ("Pictures", "number", lambda one: picture_links(album.cited(one))),
     )
     head = ['<th scope="col" class="number">No.</th><th scope="col">Finding</th>']

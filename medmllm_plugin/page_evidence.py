@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from medmllm_plugin.findings import Effect, Finding, Trial, TrialResult
+from medmllm_plugin.findings import Effect, Finding, SecondOpinion, Trial, TrialResult
 from medmllm_plugin.page_pictures import picture_links, text
 from medmllm_plugin.report import CheckResult, Coverage, Heard, Report
+from medmllm_plugin.two_eyes import opinion_words
 
 _TRIAL_WORDS = {
     Trial.MASKED: "with its pictures covered",
@@ -86,7 +87,15 @@ def facts(finding: Finding) -> list[tuple[str, str]]:
         ("Model's odds", ", ".join(f"{name} {share:.0%}" for name, share in shares)),
         ("Samples", "" if finding.agreement is None else f"in {finding.agreement:.0%} of them"),
         ("Asked again", "; ".join(map(_trial_words, finding.trials))),
+        ("Second model", "" if finding.second is None else _second(finding.second)),
     ]
+
+
+def _second(one: SecondOpinion) -> str:
+    """What the second model says, in its own words where it has any."""
+    sentence = f"; it wrote: {text(one.sentence)}" if one.sentence else ""
+    before = "" if one.first_certainty is None else f"; certainty before: {one.first_certainty:.0%}"
+    return f"{text(opinion_words(one))}{sentence}{before}"
 
 
 def _trial_words(one: TrialResult) -> str:

@@ -12,7 +12,12 @@ from pydicom.dataset import Dataset
 from medmllm_plugin import engine
 from medmllm_plugin.config import Settings
 from medmllm_plugin.coverage import coverage_of
-from medmllm_plugin.errors import TooLittleMemoryError, TooManyPicturesError, TooManyTokensError
+from medmllm_plugin.errors import (
+    ModelError,
+    TooLittleMemoryError,
+    TooManyPicturesError,
+    TooManyTokensError,
+)
 from medmllm_plugin.headers import joined
 from medmllm_plugin.models import Cancel, Model
 from medmllm_plugin.opening import Opened, Progress, fewer, open_model, open_study
@@ -24,6 +29,7 @@ from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.strategies import Strategy
 from medmllm_plugin.strategies.names import strategy as strategy_of
 from medmllm_plugin.tasks import task as task_of
+from medmllm_plugin.two_eyes import Eyes, compared
 from medmllm_plugin.views import plan_for as plan_for
 from medmllm_plugin.views import plans_for as plans_for
 from medmllm_plugin.views import shown_to as shown_to
@@ -87,6 +93,7 @@ class Settled(TypedDict, total=False):
     seed: int
     cancel: Cancel | None
     model: str | Model
+    second: str | Model | None
     series: str | None
     volume: int | str | None
     modality: str | None
@@ -259,16 +266,50 @@ def ask(
         notes=(*done.report.notes, *notes),
         coverage=coverage_of(done.slices, views.volumes) if done.report.heard else None,
     )
+    slices = done.slices
+    if opened.second is not None:
+        both = _second(
+            opened.second,
+            Eyes(report=report, slices=slices),
+            task=task or usual,
+            question=question,
+            choices=choices,
+            history=history,
+            context=context,
+            language=language,
+            second_pass=second_pass,
+            focus=focus,
+            place=place,
+            seed=seed,
+            progress=progress,
+            cancel=cancel,
+        )
+        report, slices = both.report, both.slices
     if opened.earlier:
         report = tracked(report, opened.earlier)
     return Reading(
         report=report,
-        slices=done.slices,
+        slices=slices,
         volumes=views.volumes,
         priors=views.priors,
         exchange=None if question is None else Exchange(question=question, answer=_said(report)),
         opened=opened,
     )
+
+
+def _second(opened: Opened, first: Eyes, *, task: str, **how: Any) -> Eyes:
+    """The first model's reading with what a second one makes of the study; without, where that fails.
+
+    Raises:
+        MedMLLMError: If the second can't be asked this way at all, or the user stopped it.
+    """
+    try:
+        reading = ask(opened, task=task, **how)
+    except ModelError as error:
+        note = f"two eyes: the second model failed, so nothing is compared: {error}"
+        return Eyes(report=replace(first.report, notes=(*first.report.notes, note)), slices=first.slices)
+    other = Eyes(report=reading.report, slices=reading.slices)
+    return compared(first, other, whole=task_of(task).whole or task_of(task).needs_priors)
 
 
 def answer(

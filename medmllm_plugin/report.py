@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import Any
 
 from medmllm_plugin.findings import (
+    Agreement,
     Box,
     Change,
     Effect,
     Finding,
     Measurement,
+    SecondOpinion,
     Severity,
     Side,
     Status,
@@ -175,6 +177,8 @@ class Report:
     checks: tuple[CheckResult, ...] = ()
     heard: tuple[Heard, ...] = ()
     """Every reply of the model in the order it came; `raw_reply` is the one that the report was made from."""
+    second: Provenance | None = None
+    """Of a second model that read the study too, see `two_eyes`."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -203,6 +207,7 @@ class Report:
             "checks": [asdict(one) for one in self.checks],
             "heard": [asdict(one) for one in self.heard],
             "provenance": asdict(self.provenance),
+            "second": None if self.second is None else asdict(self.second),
             "raw_reply": self.raw_reply,
         }
 
@@ -248,6 +253,7 @@ class Report:
             coverage=None if data.get("coverage") is None else Coverage(**data["coverage"]),
             checks=tuple(CheckResult(**one) for one in data.get("checks", ())),
             heard=tuple(Heard(**one) for one in data.get("heard", ())),
+            second=None if data.get("second") is None else Provenance(**data["second"]),
         )
 
     def to_text(self) -> str:
@@ -299,6 +305,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
         "agreement": finding.agreement,
         "prior_images": [image.to_json() for image in finding.prior_images],
         "prior_pictures": list(finding.prior_pictures),
+        "second": None if finding.second is None else asdict(finding.second),
     }
 
 
@@ -321,6 +328,19 @@ def finding_from_json(data: dict[str, Any]) -> Finding:
             "probabilities": None if odds is None else StatusProbabilities(**odds),
             "prior_images": tuple(map(image_from_json, data.get("prior_images", ()))),
             "prior_pictures": tuple(data.get("prior_pictures", ())),
+            "second": None if data.get("second") is None else _opinion_from_json(data["second"]),
+        }
+    )
+
+
+def _opinion_from_json(data: dict[str, Any]) -> SecondOpinion:
+    status, side = data["status"], data["side"]
+    return SecondOpinion(
+        **{
+            **data,
+            "agreement": Agreement(data["agreement"]),
+            "status": None if status is None else Status(status),
+            "side": None if side is None else Side(side),
         }
     )
 

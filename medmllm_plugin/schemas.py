@@ -63,7 +63,7 @@ _BOUND: dict[str, Json] = {
 _ADDED = {
     *("pictures", "in_picture", "volume", "tiles", "question", "answer", "differential", "coverage"),
     *("checks", "heard", "trials", "probabilities", "agreement", "prior_images", "prior_pictures"),
-    *("task_version", "language", "strategy", "parts", "days_before"),
+    *("task_version", "language", "strategy", "parts", "days_before", "second"),
 }
 """Fields that files of the same schema's number written before don't have, or that only montages, sets of
 several series or prior studies have."""
@@ -105,6 +105,7 @@ def report_schema() -> Json:
             "checks": tuple[CheckResult, ...],
             "heard": tuple[Heard, ...],
             "provenance": Provenance,
+            "second": Provenance | None,
             "raw_reply": str,
         },
     )

@@ -8,7 +8,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +88,7 @@ class Field:
         """Wait until all is done, stop the nodes, and look at everything."""
         self.senders.finish()
         outcome, sent = self.outcome, self.senders.content
-        outcome.stuck += _ended(self.store, within_s=within_s)
+        outcome.stuck += _ended(self.store, sent, within_s=within_s)
         _look(outcome, self.store, self.folder / "shared" / "spool", sent)
         _look_at(outcome, reports_in(self.folder / "out"), sent, "out")
         if self.pacs is not None:
@@ -308,21 +308,24 @@ def _watched(folder: Path, outcome: Outcome) -> Iterator[None]:
         look()
 
 
-def _ended(store: Store, *, within_s: float) -> list[str]:
-    """Wait until every study is delivered; those that aren't."""
-    until = time.monotonic() + within_s
+def _ended(store: Store, sent: Collection[str], *, within_s: float) -> list[str]:
+    """Wait until every study that was sent is delivered, others left to a person; the rest."""
+    until, calm = time.monotonic() + within_s, 0.0
     while time.monotonic() < until:
         left = [
             f"{one.key} {one.state}: {one.reason}"
             for one in store.studies()
             if one.state is not State.DELIVERED
+            and (one.study_uid in sent or one.state not in (State.PARKED, State.KEPT))
         ]
-        if not left:
-            time.sleep(3)  # what was sent twice may still be indexed
-            if all(one.state is State.DELIVERED for one in store.studies()):
-                return []
+        if left:
+            calm = 0.0
+        elif not calm:
+            calm = time.monotonic()
+        elif time.monotonic() - calm > 3:  # what was sent twice may still be indexed
+            return []
         time.sleep(0.5)
-    return left
+    return left or ["studies moved until the end"]
 
 
 def _look(outcome: Outcome, store: Store, spools: Path, sent: dict[str, Content]) -> None:

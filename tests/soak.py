@@ -89,7 +89,7 @@ def soak(
     """Send studies to a node until so many were delivered.
 
     Args:
-        folder: To work in, empty.
+        folder: To work in, empty; made if it isn't there.
         count: How many studies.
         window: How many of them a row of the table is about.
         tell: Told of each row.
@@ -98,7 +98,7 @@ def soak(
     with ExitStack() as opened:
         port, http = free_port(), free_port()
         us = {"NODE": Peer(ae_title="NODE", host="127.0.0.1", port=port)}
-        (folder / "pacs").mkdir()
+        (folder / "pacs").mkdir(parents=True)
         pacs = opened.enter_context(orthanc(folder / "pacs", modalities=us)) if PROGRAM else None
         config = write_config(
             folder / "node.toml",

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medmllm_plugin import checks, engine
 from medmllm_plugin.checks import after, before
@@ -282,3 +284,19 @@ def test_a_differential_may_name_what_is_no_finding() -> None:
     _, results = after(reading, a_slice_set(2))
 
     assert failed(results) == []
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    spread=st.sampled_from([0.0, 0.4, 0.9, 1.1, 3.0, 40.0]),
+    grey=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_picture_is_blank_by_the_spread_of_all_its_pixels(
+    shape: tuple[int, int], spread: float, grey: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    values = random.normal(128, spread, (*shape, 1 if grey else 3)).clip(0, 255).astype(np.uint8)
+    pixels = np.broadcast_to(values, (*shape, 3)) if grey else values
+
+    assert checks._is_blank(pixels) == (float(pixels.std(axis=(0, 1)).max()) < checks.BLANK)

@@ -52,6 +52,7 @@ def test_the_truth_itself_is_right_in_every_figure(study: PhantomStudy) -> None:
     marks = marks_of_report(study, report_of(*study.truth()))
 
     assert marks.verdict is Verdict.RIGHT
+    assert marks.scores["clinical"] == 1
     for key in ("finding_f1", "side", "slice", "iou", "iou50"):
         top, bottom = marks.scores[key]  # type: ignore[misc]
         assert top == pytest.approx(bottom), key
@@ -198,6 +199,14 @@ def test_each_question_is_asked_both_ways() -> None:
     assert found[0].pair == found[1].pair != found[2].pair == found[3].pair
     assert found[0].gold[0] == "yes"
     assert found[2].gold[0] == "no"
+
+
+def test_a_preview_says_which_side_is_which() -> None:
+    one = Phantom(kind="ct-chest", seed=2_300_000_000)
+
+    (first, *_) = one.preview({"boxes": [[5, 1.0, 2.0, 9.0, 8.0]]})
+
+    assert "left edge R, right edge L" in first.words
 
 
 def test_questions_of_place_name_a_finding_that_is_alone() -> None:

@@ -223,7 +223,7 @@ def test_progress_counts_what_was_done_before(items: list[Item], tmp_path: Path)
 
     run(items, told(items[2:]), out=out, batch=1, progress=lambda done, of, _: seen.append((done, of)))
 
-    assert seen == [(3, 5), (4, 5), (5, 5)]
+    assert seen == [(2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 def test_groups_choose_items(items: list[Item]) -> None:

@@ -45,6 +45,7 @@ LAYERS = (
         "described",
         "prompting",
         "volumes",
+        "two_eyes",
         "calibration",
         "reliability",
         "capabilities",

@@ -110,7 +110,7 @@ def test_the_version_is_said_the_same_everywhere() -> None:
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("extra", ["", "imaging", "engine", "node", "bench", "dev"])
+@pytest.mark.parametrize("extra", ["", "imaging", "engine", "node", "eval", "bench", "dev"])
 def test_each_requirement_has_an_exact_pin_that_satisfies_it(extra: str) -> None:
     pinned = pins()
 

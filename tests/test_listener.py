@@ -37,6 +37,8 @@ from medmllm_plugin.dicom_bridge.segments import Record, read_record
 from medmllm_plugin.dicom_bridge.spool import Spool
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.phantoms import write_study
+from tests import by_hand
+from tests.by_hand import ACCEPTED, REJECTED, c_store, status_of
 
 SENDER = shutil.which("storescu")
 
@@ -259,15 +261,17 @@ def test_too_large_an_instance_is_refused(start: Start, study: Path) -> None:
     assert node.records == []
 
 
-@pytest.mark.parametrize("uid", ["../../x", "1.2.3/4", "abc", "1" * 65])
-def test_a_uid_that_is_none_is_refused(start: Start, uid: str) -> None:
+@pytest.mark.parametrize("uid", [b"../../x", b"1.2.3/4", b"abc", b"1" * 65, b"1.2\0.3"])
+@pytest.mark.parametrize(("of_class", "expected"), [(False, 0x0117), (True, 0x0122)])
+def test_a_uid_that_is_none_is_refused(start: Start, uid: bytes, of_class: bool, expected: int) -> None:
     node = start()
+    said = c_store(b"1.2", b"dataset", class_uid=uid) if of_class else c_store(uid, b"dataset")
 
     with associated(node) as connection:
-        connection.sendall(c_store(uid.encode(), b"dataset"))
+        connection.sendall(said)
         status = status_of(connection)
 
-    assert status == 0x0117
+    assert status == expected
     assert node.records == []
     assert all(path.suffix == ".segment" for path in node.folder.iterdir())
 
@@ -382,9 +386,6 @@ def test_noise_breaks_nothing(start: Start, seed: int) -> None:
     assert node.records[-1].facts.sop_instance_uid == "1.2.99"
 
 
-# What follows speaks the protocol by hand, as a sender that no library would be.
-
-
 def associated(node: Node) -> socket.socket:
     """A connection whose association for CT was agreed on as context 1."""
     connection, kind = asked(node)
@@ -392,70 +393,9 @@ def associated(node: Node) -> socket.socket:
     return connection
 
 
-ACCEPTED, REJECTED = 2, 3
-
-
 def asked(
-    node: Node, *, calling: str = "HAND", called: str = "MEDMLLM", wanted: str = CTImageStorage
+    node: Node, *, address: str = "127.0.0.1", wanted: str = CTImageStorage, **names: str
 ) -> tuple[socket.socket, int | None]:
     """A connection on which an association was asked for, and the kind of PDU that answered."""
-    connection = socket.create_connection(("127.0.0.1", node.listener.port))
-    connection.settimeout(5)
-
-    def item(kind: int, content: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(content)) + content
-
-    context = item(
-        0x20, b"\x01\0\0\0" + item(0x30, wanted.encode()) + item(0x40, ExplicitVRLittleEndian.encode())
-    )
-    length = item(0x51, struct.pack(">I", 16384))
-    user = item(0x50, length + item(0x52, b"1.2.3"))
-    body = b"\0\x01\0\0" + called.encode().ljust(16) + calling.encode().ljust(16) + bytes(32)
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
-    connection.sendall(struct.pack(">BBI", 1, 0, len(body)) + body)
-    try:
-        kind, _, answered = struct.unpack(">BBI", exactly(connection, 6))
-        exactly(connection, answered)
-    except (AssertionError, OSError):
-        return connection, None
-    return connection, kind
-
-
-def exactly(connection: socket.socket, count: int) -> bytes:
-    content = b""
-    while len(content) < count:
-        part = connection.recv(count - len(content))
-        assert part, "the connection was closed"
-        content += part
-    return content
-
-
-def c_store(uid: bytes, dataset: bytes, *, command_pieces: int = 1, data_pieces: int = 1) -> bytes:
-    """The PDUs of a C-STORE-RQ."""
-
-    def element(number: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return struct.pack("<HHI", 0, number, len(value)) + value
-
-    body = element(0x0002, CTImageStorage.encode()) + element(0x0100, b"\x01\0") + element(0x0110, b"\x07\0")
-    body += element(0x0700, b"\0\0") + element(0x0800, b"\0\0") + element(0x1000, uid)
-    command = element(0x0000, struct.pack("<I", len(body))) + body
-    return pdus(command, 1, command_pieces) + pdus(dataset, 0, data_pieces)
-
-
-def pdus(content: bytes, control: int, pieces: int) -> bytes:
-    size = max(1, -(-len(content) // pieces))
-    parts = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
-    written = b""
-    for number, part in enumerate(parts):
-        last = 2 if number == len(parts) - 1 else 0
-        written += struct.pack(">BBIIBB", 4, 0, len(part) + 6, len(part) + 2, 1, control | last) + part
-    return written
-
-
-def status_of(connection: socket.socket) -> int:
-    """The status of a C-STORE-RSP."""
-    _, _, length = struct.unpack(">BBI", exactly(connection, 6))
-    content = exactly(connection, length)[6:]
-    at = content.index(struct.pack("<HHI", 0, 0x0900, 2))
-    return int(struct.unpack_from("<H", content, at + 8)[0])
+    connection = by_hand.connected(node.listener.port, address=address)
+    return connection, by_hand.asked(connection, by_hand.request(wanted=[wanted], **names))

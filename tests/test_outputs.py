@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medmllm_plugin.errors import OutputError, SettingsError
-from medmllm_plugin.outputs import MANIFEST, check, printable, whole_folder
+from medmllm_plugin.outputs import MANIFEST, check, more_files, printable, whole_folder
 
 
 def write(folder: Path, *, text: str = "{}", kind: str = "report") -> None:
@@ -281,3 +281,51 @@ def test_printable_text_holds_nothing_that_steers_a_terminal_or_a_page(text: str
         *"\u2028\u2029\u202e\u2066\u2069",
     }
     assert shown.encode("utf-8").decode("utf-8") == shown
+
+
+def test_more_files_join_an_output_and_are_in_its_manifest(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with whole_folder(out, kind="report") as part:
+        (part / "report.json").write_text("{}")
+        (part / "pictures").mkdir()
+        (part / "pictures" / "001.png").write_text("old")
+
+    with more_files(out, kind="report") as part:
+        (part / "pictures").mkdir()
+        (part / "pictures" / "001.png").write_text("new")
+        (part / "pictures" / "002.png").write_text("second")
+        (part / "report.html").write_text("page")
+
+    assert {path.name for path in out.iterdir()} == {"report.json", "pictures", "report.html", MANIFEST}
+    assert (out / "pictures" / "001.png").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [out]
+    check(out, kind="report")
+
+
+def test_more_files_that_could_not_all_be_written_leave_the_output_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with whole_folder(out, kind="report") as part:
+        (part / "report.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def cut_short() -> None:
+        with more_files(out, kind="report") as part:
+            (part / "report.html").write_text("page")
+            raise RuntimeError("cut short")
+
+    with pytest.raises(RuntimeError, match="cut short"):
+        cut_short()
+
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("kind", ["slices", None])
+def test_more_files_are_refused_where_no_such_output_is(kind: str | None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if kind is not None:
+        with whole_folder(out, kind=kind) as part:
+            (part / "slices.json").write_text("{}")
+
+    with pytest.raises(OutputError, match="found no report of ours"), more_files(out, kind="report"):
+        pass

@@ -1,4 +1,4 @@
-"""References that are encoded at once are what pydicom would have made of them, and are read back the same."""
+"""References that are encoded at once are as pydicom would have made them, and are read back the same."""
 
 from __future__ import annotations
 

@@ -52,15 +52,16 @@ def test_the_limits_are_those_of_a_reading() -> None:
 
 
 @pytest.mark.parametrize("kind", LESSONS)
-def test_a_study_is_shown_whole_or_in_as_many_pictures_as_its_plan_has(kind: str) -> None:
+def test_a_study_is_taught_in_one_of_the_numbers_of_pictures_of_its_lesson(kind: str) -> None:
     lesson = LESSONS[kind]
     studies = [lesson.study(seed) for seed in range(12)]
 
-    shown = [SlicePlan(**lesson.plan).apply(study.volume()) for study in studies]
+    examples_of = [make_example(study, count=lesson.shown(study.seed)) for study in studies]
 
-    assert [len(one) for one in shown] == [min(study.slices, lesson.count) for study in studies]
-    assert {study.slices < lesson.count for study in studies} == ({True, False} if lesson.short else {False})
-    assert {one.pixels.shape for one in shown[0].slices} == {(lesson.side, lesson.side, 3)}
+    counts = [len(one.pictures) for one in examples_of]
+    assert counts == [lesson.shown(study.seed) for study in studies]
+    assert {*counts} <= {lesson.count, *lesson.fewer}
+    assert {one.pictures.shape[1:] for one in examples_of} == {(lesson.side, lesson.side, 3)}
 
 
 @pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind in LESSONS for seed in range(3)])
@@ -152,11 +153,12 @@ def test_tokens_are_told_what_they_show_and_how_far_it_goes() -> None:
     labels[0, 1:, 2:, FINDINGS.index("mass")] = 255
     boxes[0, FINDINGS.index("mass")] = torch.tensor([28.0, 14, 56, 56, 34])
 
-    there, where = edge_labels(dense_labels(labels), boxes)
+    there, where, weight = edge_labels(dense_labels(labels), boxes)
 
     assert there.tolist() == [[False, True, False, True]]
     np.testing.assert_allclose(where[0, 1], [0.5, 0, 0.5, 1.5, 34 / 28], atol=1e-6)
     np.testing.assert_allclose(where[0, 3], [0.5, 1, 0.5, 0.5, 34 / 28], atol=1e-6)
+    assert weight[there].tolist() == [0.5, 0.5]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from medmllm_plugin.evaluation import vocabulary
 from medmllm_plugin.evaluation.facts import facts
 from medmllm_plugin.evaluation.phrases import scan, tokens
 from medmllm_plugin.evaluation.vocabulary import Kin, Kind, Weight, concepts, kin
+from medmllm_plugin.findings import Status
 
 ROWS = vocabulary.table("concepts.toml")
 
@@ -39,7 +40,9 @@ def test_rows_name_only_findings_and_sites_that_are_there() -> None:
         for name in (*([row["within"]] if "within" in row else []), *row.get("parts", {}).values())
         if name not in sites
     ]
-    strange += [(key, name) for key, row in ROWS["at"].items() for name in row.values() if name not in findings]
+    strange += [
+        (key, name) for key, row in ROWS["at"].items() for name in row.values() if name not in findings
+    ]
     strange += [(key, key) for key in ROWS["at"] if key not in findings]
     strange += [
         (state, name)
@@ -52,30 +55,33 @@ def test_rows_name_only_findings_and_sites_that_are_there() -> None:
 
 
 def test_no_finding_is_wider_than_itself() -> None:
-    circles = [one for one in concepts() for other in concepts() if kin(one, other) is kin(other, one) is Kin.NARROWER]
+    circles = [
+        one
+        for one in concepts()
+        for other in concepts()
+        if kin(one, other) is kin(other, one) is Kin.NARROWER
+    ]
 
     assert circles == []
 
 
-@pytest.mark.parametrize("key", [*ROWS["findings"]])
-def test_each_name_of_a_finding_finds_it(key: str) -> None:
-    names = [*ROWS["findings"][key].get("en", ()), key.replace("_", " ") if key not in codes.findings() else ""]
+def test_each_name_of_a_finding_finds_one() -> None:
+    names = [name for row in ROWS["findings"].values() for name in row.get("en", ())]
 
-    lost = [
-        name
-        for name in filter(None, names)
-        if not any(one.kind is Kind.FINDING for one in scan(tokens(name)))
-    ]
+    lost = [name for name in names if not any(one.kind is Kind.FINDING for one in scan(tokens(name)))]
 
+    assert len(names) > 800
     assert lost == []
 
 
-@pytest.mark.parametrize("key", [*codes.findings()])
-def test_each_word_of_the_codes_is_read_as_there(key: str) -> None:
-    said = facts(f"{codes.finding(key).words.capitalize()}.")
+def test_each_finding_of_the_codes_is_read_as_there() -> None:
+    lost = [
+        key
+        for key, row in codes.findings().items()
+        if not any(one.status is Status.PRESENT for one in facts(f"{row.words.capitalize()}."))
+    ]
 
-    assert said, f"{key} is not read"
-    assert any(one.status.value == "present" for one in said)
+    assert lost == []
 
 
 @pytest.mark.parametrize("key", ["pneumothorax", "aortic_dissection", "midline_shift", "bowel_obstruction"])

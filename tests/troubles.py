@@ -29,12 +29,11 @@ from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.states import State
 from tests.bad_network import BadNetwork, bad_network
 from tests.battlefield import Outcome, battlefield
+from tests.jumping_clock import COMPILER, JumpingClock
 from tests.node_runner import send, wait_for
 
 DISK_MIB = 400
 """Of the small disk: a segment of the spool and some room, but not two segments."""
-
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 class NotHereError(Exception):
@@ -158,23 +157,17 @@ def twice_and_late(folder: Path, *, long: bool) -> Outcome:
 
 def clock_jumps(folder: Path, *, long: bool) -> Outcome:
     """The node's clock is set forth and back while it receives, reads and delivers, and when it is killed."""
-    if FAKETIME is None:
-        raise NotHereError("libfaketime is not installed")
-    clock = folder / "clock"
-    clock.write_text("+0")
-    environment = {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    jumps = ("+2h", "-30m", "+400d", "-1d", "-10m", "+0")
-    with battlefield(folder, environment=environment) as field:
+    if COMPILER is None:
+        raise NotHereError("no C compiler is installed, which a clock that jumps needs")
+    minute, day = 60, 86_400
+    jumps = (2 * day, -30 * minute, 400 * day, -1 * day, -10 * minute, 0)
+    clock = JumpingClock(folder)
+    with battlefield(folder, environment=clock.environment) as field:
         (node,) = field.fleet
         for number, jump in enumerate(jumps * 3 if long else jumps[1:4]):
             field.senders.one_more()
             time.sleep(1.5)
-            clock.write_text(jump)
+            clock.jump(jump)
             if number % 3 == 2:
                 node.kill()
                 field.outcome.kills += 1

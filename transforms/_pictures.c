@@ -4,11 +4,13 @@
  * byte is touched, and the interpreter's lock is released while they are worked on.
  */
 
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
 #include "_cut.h"
+#include "_files.h"
 #include "_resample.h"
 
 /* No side of a picture is longer. */
@@ -59,17 +61,60 @@ static int read_line(PyObject *tuple, Line *line, Py_buffer *starts, Py_buffer *
     return 1;
 }
 
+#if defined(HAVE_FILES)
+static int read_picture(void *files, Py_ssize_t picture, char *into)
+{
+    return read_stretch(files, picture, into);
+}
+#endif
+
+/* Reads (paths, 64-bit offsets), one for each picture, of planes of so many bytes; false with an error set. */
+static int read_files(PyObject *tuple, Py_ssize_t pictures, Py_ssize_t bytes, Job *job, Py_buffer *offsets,
+                      const char ***names)
+{
+#if defined(HAVE_FILES)
+    PyObject *paths;
+    char *name;
+    if (!PyArg_ParseTuple(tuple, "O!y*", &PyTuple_Type, &paths, offsets))
+        return 0;
+    if (PyTuple_Size(paths) != pictures || !holds(offsets, sizeof(int64_t), pictures, 1, 1, 1)) {
+        PyErr_SetString(PyExc_ValueError, "as many paths and 64-bit offsets as pictures");
+        return 0;
+    }
+    Stretches *all = job->files = PyMem_Calloc(1, sizeof *all);
+    job->raw = PyMem_Malloc((size_t)(bytes ? bytes : 1));
+    *names = PyMem_Malloc((size_t)(pictures ? pictures : 1) * sizeof **names);
+    if (!all || !job->raw || !*names) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t n = 0; n < pictures; n++) {
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(paths, n), &name, NULL))
+            return 0;
+        (*names)[n] = name;
+    }
+    *all = (Stretches){.names = *names, .offsets = offsets->buf, .count = pictures, .size = (size_t)bytes};
+    job->read = read_picture;
+    return 1;
+#else
+    (void)tuple, (void)pictures, (void)bytes, (void)job, (void)offsets, (void)names;
+    PyErr_SetString(PyExc_NotImplementedError, "files can't be read here");
+    return 0;
+#endif
+}
+
 static PyObject *resample(PyObject *self, PyObject *args)
 {
     (void)self;
-    Py_buffer source = {0}, levels = {0}, lines = {0}, which = {0}, out = {0};
+    Py_buffer source = {0}, levels = {0}, lines = {0}, which = {0}, out = {0}, offsets = {0};
     Py_buffer starts[2] = {{0}}, counts[2] = {{0}}, weights[2] = {{0}};
     Py_ssize_t pictures, channels;
-    PyObject *down, *across;
+    PyObject *from, *down, *across;
+    const char **names = NULL;
     int kernel;
     Job job = {0};
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "inny*y*y*y*w*O!O!", &kernel, &pictures, &channels, &source, &levels, &lines, &which,
+    if (!PyArg_ParseTuple(args, "innOy*y*y*w*O!O!", &kernel, &pictures, &channels, &from, &levels, &lines, &which,
                           &out, &PyTuple_Type, &down, &PyTuple_Type, &across))
         return NULL;
     if (!read_line(down, &job.down, &starts[0], &counts[0], &weights[0])
@@ -83,6 +128,9 @@ static PyObject *resample(PyObject *self, PyObject *args)
     job.out = out.buf;
     int right = kernel >= 0 && kernel < kernels() && (channels == 1 || channels == 3)
         && holds(&out, 1, pictures, job.down.target, job.across.target, channels);
+    const int files = PyTuple_Check(from);
+    if (!files && PyObject_GetBuffer(from, &source, PyBUF_SIMPLE))
+        goto end;
     if (job.tables) {
         job.raw = source.buf;
         job.levels = levels.buf;
@@ -90,29 +138,41 @@ static PyObject *resample(PyObject *self, PyObject *args)
         job.which = which.buf;
         right = right && holds(&levels, 1, job.tables, PATTERNS, 1, 1)
             && holds(&lines, 4, job.tables, sizeof *job.lines / 4, 1, 1) && holds(&which, 4, pictures, channels, 1, 1)
-            && holds(&source, 2, pictures, job.rows, job.columns, 1);
+            && (files || holds(&source, 2, pictures, job.rows, job.columns, 1));
         for (Py_ssize_t k = 0; right && k < pictures * channels; k++)
             right = job.which[k] >= 0 && job.which[k] < job.tables;
     } else {
         job.bytes = source.buf;
-        right = right && levels.len == 0 && holds(&source, 1, pictures, job.rows, job.columns, channels);
+        right = right && !files && levels.len == 0 && holds(&source, 1, pictures, job.rows, job.columns, channels);
     }
     if (!right) {
         PyErr_SetString(PyExc_ValueError, "the buffers don't have the sizes that were said");
         goto end;
     }
-    int enough;
+    if (files && !read_files(from, pictures, 2 * job.rows * job.columns, &job, &offsets, &names))
+        goto end;
+    Py_ssize_t done;
     Py_BEGIN_ALLOW_THREADS
-    enough = resample_all(&job, &RESIZERS_THERE[kernel]);
+    done = resample_all(&job, &RESIZERS_THERE[kernel]);
+#if defined(HAVE_FILES)
+    if (job.files)
+        close_stretches(job.files, done + 1);
+#endif
     Py_END_ALLOW_THREADS
-    result = enough ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    result = done < 0 ? PyErr_NoMemory() : PyLong_FromSsize_t(done);
 end:
+    if (job.files) {
+        PyMem_Free(job.files);
+        PyMem_Free((void *)(uintptr_t)job.raw);
+    }
+    PyMem_Free((void *)names);
     for (int k = 0; k < 2; k++) {
         PyBuffer_Release(&starts[k]);
         PyBuffer_Release(&counts[k]);
         PyBuffer_Release(&weights[k]);
     }
     PyBuffer_Release(&source);
+    PyBuffer_Release(&offsets);
     PyBuffer_Release(&levels);
     PyBuffer_Release(&lines);
     PyBuffer_Release(&which);
@@ -155,7 +215,7 @@ static PyObject *cut(PyObject *self, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"resample", resample, METH_VARARGS, "Look up grey levels where there are tables, and resize."},
+    {"resample", resample, METH_VARARGS, "Read planes where they are in files, look up grey levels, and resize."},
     {"cut", cut, METH_VARARGS, "Cut a picture into patches."},
     {NULL, NULL, 0, NULL},
 };

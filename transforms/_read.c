@@ -2,54 +2,25 @@
  * beginnings.py, which do the same in Python and say what is wrong where this stops.
  */
 
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include <fcntl.h>
-#include <stdint.h>
-#include <unistd.h>
+#include "_files.h"
 
-enum { AHEAD = 16 };
-
-/* Whether `size` bytes at `offset` were all there; closes the file. */
-static int read_whole(int file, int64_t offset, char *into, Py_ssize_t size)
-{
-    while (file >= 0 && size > 0) {
-        ssize_t count = pread(file, into, (size_t)size, (off_t)offset);
-        if (count <= 0)
-            break;
-        into += count;
-        offset += count;
-        size -= count;
-    }
-    if (file >= 0)
-        close(file);
-    return file >= 0 && size == 0;
-}
+/* Beginnings that are looked for together. */
+enum { TOGETHER = 64 };
 
 /* How many of `count` stretches of `size` bytes were read, up to the first that isn't there. */
 static Py_ssize_t read_stretches(const char **names, int64_t *offsets, char *out, Py_ssize_t count, Py_ssize_t size)
 {
-    int files[AHEAD];
-    for (Py_ssize_t first = 0; first < count; first += AHEAD) {
-        const Py_ssize_t some = count - first < AHEAD ? count - first : AHEAD;
-        Py_ssize_t whole = 0;
-        const int64_t *starts = offsets + first;
-        for (Py_ssize_t n = 0; n < some; n++) { /* a cold disk fetches the next while the first is read */
-            files[n] = starts[n] < 0 ? -1 : open(names[first + n], O_RDONLY | O_CLOEXEC);
-#if defined(POSIX_FADV_WILLNEED)
-            if (files[n] >= 0)
-                posix_fadvise(files[n], (off_t)starts[n], (off_t)size, POSIX_FADV_WILLNEED);
-#endif
-        }
-        for (Py_ssize_t n = 0; n < some; n++)
-            if (read_whole(files[n], starts[n], out + (first + n) * size, size) && whole == n)
-                whole++;
-        if (whole < some)
-            return first + whole;
-    }
-    return count;
+    Stretches all = {.names = names, .offsets = offsets, .count = count, .size = (size_t)size};
+    Py_ssize_t done = 0;
+    while (done < count && read_stretch(&all, done, out + done * size))
+        done++;
+    close_stretches(&all, done + 1);
+    return done;
 }
 
 /* The first bytes of `count` files, up to `size` of each; `found` gets how many there were, and the bytes of the file,
@@ -57,23 +28,36 @@ static Py_ssize_t read_stretches(const char **names, int64_t *offsets, char *out
  */
 static Py_ssize_t read_beginnings(const char **names, int64_t *found, char *out, Py_ssize_t count, Py_ssize_t size)
 {
-    int files[AHEAD];
-    for (Py_ssize_t n = 0; n < count + AHEAD; n++) {
-        int *file = &files[n % AHEAD];
-        if (n >= AHEAD) {
-            int64_t *mine = found + 2 * (n - AHEAD);
-            mine[0] = *file < 0 ? -1 : pread(*file, out + (n - AHEAD) * size, (size_t)size, 0);
-            mine[1] = mine[0] < 0 ? -1 : lseek(*file, 0, SEEK_END);
-            if (*file >= 0)
-                close(*file);
-        }
-        *file = n < count ? open(names[n], O_RDONLY | O_CLOEXEC) : -1;
+    for (Py_ssize_t first = 0; first < count; first += TOGETHER) {
+        const Py_ssize_t some = count - first < TOGETHER ? count - first : TOGETHER;
+        int files[TOGETHER];
+        for (Py_ssize_t k = 0; k < some; k++) {
+            int64_t *mine = found + 2 * (first + k);
+            const int file = open(names[first + k], O_RDONLY | O_CLOEXEC);
+            files[k] = -1;
+            mine[0] = mine[1] = -1;
+            if (file < 0)
+                continue;
+            mine[0] = read_cached(file, 0, out + (first + k) * size, (size_t)size);
+            mine[1] = lseek(file, 0, SEEK_END);
+            if (mine[1] >= 0 && (mine[0] == size || mine[0] == mine[1])) {
+                close(file);
+                continue;
+            }
+            files[k] = file;
 #if defined(POSIX_FADV_RANDOM)
-        if (*file >= 0) { /* a cold disk would also read ahead into pixels that nobody asked for */
-            posix_fadvise(*file, 0, 0, POSIX_FADV_RANDOM);
-            posix_fadvise(*file, 0, (off_t)size, POSIX_FADV_WILLNEED);
-        }
+            posix_fadvise(file, 0, 0, POSIX_FADV_RANDOM); /* or it would read ahead into pixels */
 #endif
+            ask_for(file, 0, (size_t)size);
+        }
+        for (Py_ssize_t k = 0; k < some; k++) {
+            if (files[k] < 0)
+                continue;
+            int64_t *mine = found + 2 * (first + k);
+            mine[0] = pread(files[k], out + (first + k) * size, (size_t)size, 0);
+            mine[1] = mine[0] < 0 ? -1 : mine[1];
+            close(files[k]);
+        }
     }
     return count;
 }

@@ -26,7 +26,9 @@ typedef struct {
 typedef struct {
     Py_ssize_t pictures, rows, columns, channels, tables;
     const uint8_t *bytes;    /* (pictures, rows, columns, channels), or */
-    const uint16_t *raw;     /* (pictures, rows, columns) with */
+    const uint16_t *raw;     /* (pictures, rows, columns), or those of one picture, read by */
+    int (*read)(void *files, Py_ssize_t picture, char *into); /* whether it was all there; with */
+    void *files;
     const uint8_t *levels;   /* (tables, 65536), */
     const Straight *lines;   /* (tables,) and */
     const int32_t *which;    /* (pictures, channels) */
@@ -296,7 +298,8 @@ AVX2 static Py_ssize_t on_line(const Straight *line, const uint16_t *raw, Py_ssi
 /* One row of a picture as grey levels or colours (columns, channels). */
 INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *to, int avx2)
 {
-    Py_ssize_t channels = job->channels, columns = job->columns, number = picture * job->rows + row;
+    Py_ssize_t channels = job->channels, columns = job->columns;
+    Py_ssize_t number = (job->read ? 0 : picture * job->rows) + row;
     if (job->bytes) {
         memcpy(to, job->bytes + number * columns * channels, (size_t)(columns * channels));
         return;
@@ -337,8 +340,9 @@ INLINE void across_lanes(const Job *job, const Resizer *resizer, const uint8_t *
         turn(resized + first * LANES, LANES, half + first, half_stride);
 }
 
-/* Everything for all pictures of a job; false if there is no memory for one picture half done. */
-static int resample_all(const Job *job, const Resizer *resizer)
+/* How many pictures of a job were done, up to the first that can't be read; -1 if there is no memory for one half done.
+ */
+static Py_ssize_t resample_all(const Job *job, const Resizer *resizer)
 {
     const Line *across = &job->across, *down = &job->down;
     Py_ssize_t length = across->target * job->channels;
@@ -348,8 +352,11 @@ static int resample_all(const Job *job, const Resizer *resizer)
     uint8_t *half = calloc((size_t)(whole_lanes(job->rows) + 1), (size_t)half_stride);
     int enough = rows && packed && resized && half;
     Near near = resizer->avx2 && across->width && job->channels == 1 ? near_of(across) : (Near){0};
-    for (Py_ssize_t picture = 0; enough && picture < job->pictures; picture++) {
+    Py_ssize_t picture = 0;
+    for (; enough && picture < job->pictures; picture++) {
         Py_ssize_t done = 0;
+        if (job->read && !job->read(job->files, picture, (char *)(uintptr_t)job->raw))
+            break;
         if (!across->width && !down->width) { /* nothing is resized */
             for (Py_ssize_t row = 0; row < job->rows; row++, out += length)
                 fetch(job, picture, row, out, resizer->avx2);
@@ -383,7 +390,7 @@ static int resample_all(const Job *job, const Resizer *resizer)
     free(packed);
     free(resized);
     free(half);
-    return enough;
+    return enough ? picture : -1;
 }
 
 #endif

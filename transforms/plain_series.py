@@ -21,7 +21,7 @@ from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_h
 from medmllm_plugin.transforms.dicom_pixels import bits_of, decodes
 from medmllm_plugin.transforms.entries import Entry
 from medmllm_plugin.transforms.gaps import SAME_PLACE
-from medmllm_plugin.transforms.instance_facts import facts_like
+from medmllm_plugin.transforms.instance_facts import facts_like, facts_of
 from medmllm_plugin.transforms.lazy import Lazy
 from medmllm_plugin.transforms.mixed import BETWEEN_KEYWORDS, jumps, lie_between
 from medmllm_plugin.transforms.scan import UNDEFINED, Scanned
@@ -100,25 +100,25 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
         facts=_facts(columns, rescales),
         record=record if direct else None,
         instance=_instances(columns, order),
-        instance_facts=_instance_facts(headers[0], columns, order),
+        instance_facts=_instance_facts(headers, columns, order),
     )
     return stack, headers
 
 
 def _instance_facts(
-    first: Header, columns: dict[str, Column], order: NDArray[np.intp]
-) -> Callable[[], Sequence[InstanceFacts]] | None:
-    """What gives the facts of each frame's instance, where they differ in UID and number alone."""
-    uids, numbers = (_column(columns, keyword) for keyword in ("SOPInstanceUID", "InstanceNumber"))
-    plain = all(number is None or _NUMBER.fullmatch(number) for number in numbers)
-    if not plain or len(set(_column(columns, "SeriesNumber"))) > 1:
-        return None
+    headers: Sequence[Header], columns: dict[str, Column], order: NDArray[np.intp]
+) -> Callable[[], Sequence[InstanceFacts]]:
+    """What gives the facts of each frame's instance: mostly those of one but for UID and number."""
 
     def facts() -> Sequence[InstanceFacts]:
+        uids, numbers = (_column(columns, keyword) for keyword in ("SOPInstanceUID", "InstanceNumber"))
+        alike = len(set(_column(columns, "SeriesNumber"))) == 1
+        if not alike or not all(number is None or _NUMBER.fullmatch(number) for number in numbers):
+            return [facts_of(headers[int(n)]) for n in order]
         each = (
             [(column[n] or b"").decode("ascii").strip(" \0") for n in order] for column in (uids, numbers)
         )
-        return facts_like(first, *each)
+        return facts_like(headers[0], *each)
 
     return facts
 

@@ -26,7 +26,20 @@ def destination(
         output: One of `settings.outputs`.
         settings: Of the node.
         commitments: Where answers to storage commitment come in; the node's `DimseService` has the same.
+
+    Raises:
+        SettingsError: If its token, or the site's secret where it is needed, isn't there.
     """
+    made = _destination(output, settings, commitments)
+    if not output.deidentify:
+        return made
+    from medmllm_plugin.dicom_bridge.delivery.deidentifying import Deidentifying
+    from medmllm_plugin.dicom_bridge.salt import salt_of
+
+    return Deidentifying(made, salt=salt_of(settings))
+
+
+def _destination(output: Output, settings: NodeSettings, commitments: Commitments | None) -> Destination:
     if output.folder is not None:
         from medmllm_plugin.dicom_bridge.delivery.folder import FolderDestination
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ _FIELDS = {
     "modalities": "00080061",
     "instances": "00201208",
 }
+MOST_STUDIES = 10_000
+"""Of one answer in pages: whoever gives more gives without end."""
+
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -47,9 +51,27 @@ class WebArchive:
         matched = {name: value for name, value in keys.items() if value}
         if not matched:
             raise ValueError("found neither study_uid nor patient_id, expected one of them")
+        found = self._page(matched, offset=0)
+        seen = {one.study_uid for one in found}
+        # a service may give less than it has (PS3.18 8.3.4.4); one that knows no offset begins anew
+        while found and not study_uid:
+            more = [one for one in self._page(matched, offset=len(found)) if one.study_uid not in seen]
+            if not more:
+                break
+            found += more
+            seen.update(one.study_uid for one in more)
+            if len(found) > MOST_STUDIES:
+                raise RetrieveError(
+                    f"{self.name}: found over {MOST_STUDIES} studies of one patient; see how it matches",
+                    retry=False,
+                )
+        return found
+
+    def _page(self, matched: Mapping[str, str], *, offset: int) -> list[FoundStudy]:
         params: list[tuple[str, str | int | float | bool | None]] = [
             *matched.items(),
             *(("includefield", tag) for tag in _FIELDS.values()),
+            *([("offset", offset)] if offset else []),
         ]
         response = web.asked(
             self.name,

@@ -114,9 +114,8 @@ def compare(
     said = [_facts(one, language=language, modality=modality) for one in (reference, candidate)]
     right, given = map(_distinct, said)
     points = [*_points(_there(right), _there(given), right, given)]
-    return Comparison(
-        score=_score(points, right, given), points=tuple(points), reference=right, candidate=given
-    )
+    score = _score(points, right, given) if right or given else float(reference == candidate)
+    return Comparison(score=score, points=tuple(points), reference=right, candidate=given)
 
 
 def _facts(report: str | Report | Sequence[Fact], *, language: str, modality: str | None) -> Sequence[Fact]:
@@ -126,8 +125,8 @@ def _facts(report: str | Report | Sequence[Fact], *, language: str, modality: st
 
 
 def _score(points: Sequence[Point], right: Sequence[Fact], given: Sequence[Fact]) -> float:
-    if not given and (right or not points):
-        return 0.0 if right else 1.0
+    if not given:
+        return 0.0
     stake = sum(one.weight for one in points if one.gain >= 0 and one.reference is not None)
     net = sum(one.gain for one in points)
     if net < 0:
@@ -246,8 +245,9 @@ def _lacking(one: Fact, given: Sequence[Fact], all_given: Sequence[Fact]) -> Poi
     plainly = denial is not None and denial.finding == one.finding
     for other in () if plainly else given:
         relation = kin(other.finding, one.finding)
-        if relation in (Kin.NARROWER, Kin.WIDER) and agree(one, other):
-            share = 1.0 if relation is Kin.NARROWER else 0.5
+        again = relation is Kin.SAME and other.side is Side.BILATERAL
+        if (again or relation in (Kin.NARROWER, Kin.WIDER)) and agree(one, other):
+            share = 0.5 if relation is Kin.WIDER else 1.0
             words = f"{in_words(one)}: said with {in_words(other)}"
             return Point(
                 judgements=(Judgement.IMPLIED if share == 1.0 else Judgement.LESS_EXACT,),

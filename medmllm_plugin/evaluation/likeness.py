@@ -38,10 +38,15 @@ def comparable(one: Fact, other: Fact) -> bool:
     """Whether two facts can be of one finding; a nodule of the lung is none of the thyroid."""
     if kin(one.finding, other.finding) is Kin.NONE:
         return False
-    if same_place(one.site, other.site):
+    if _device(one) or same_place(one.site, other.site):
         return True
     shared = {one.site, *around(str(one.site))} & {other.site, *around(str(other.site))}
     return bool(shared - _BROAD)
+
+
+def _device(one: Fact) -> bool:
+    """Whether it is something with a tip: that lies well or badly, whatever the site is called."""
+    return bool(concepts()[one.finding].good)
 
 
 _Details = list[tuple[Judgement, float, str]]
@@ -72,6 +77,8 @@ def _place(one: Fact, other: Fact, right: Sequence[Fact], given: Sequence[Fact])
             found.append((Judgement.WRONG_SIDE, 0.5 if both else 0.25, f"{one.side} against {other.side}"))
     elif one.side is not Side.NONE and other.side is Side.NONE:
         found.append((Judgement.LESS_EXACT, 0.75, f"side left out, {one.side}"))
+    if _device(one):
+        return found
     if not same_place(one.site, other.site):
         found.append((Judgement.WRONG_SITE, 0.5, f"{_name(one.site)} against {_name(other.site)}"))
     elif one.site is not None and one.site not in (other.site, canonical(one.finding)[1]):
@@ -125,7 +132,7 @@ def denies(denial: Fact, one: Fact) -> bool:
     if denial.status is not Status.ABSENT or not agree(denial, one):
         return False
     if denial.finding == "abnormality":
-        return denial.site is None or one.site is not None
+        return denial.site is None or (one.site is not None and denial.site in (one.site, *around(one.site)))
     return kin(one.finding, denial.finding) in (Kin.SAME, Kin.NARROWER)
 
 

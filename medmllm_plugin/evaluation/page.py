@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ SHOWN = 24
 
 SIDE = 360
 """Of their pictures, px."""
+
+REASONS = 6
+"""Reasons for abstaining or failing that are listed."""
 
 LONG = 900
 """Characters of a text that are shown before it folds."""
@@ -97,6 +101,7 @@ def render(
         f"<h1>{TITLE}: {text(head['benchmark'])}</h1>",
         f'<p class="study">{text(_words(head, summary))}</p>',
         _verdicts(summary["verdicts"]),
+        _reasons(records),
         _figures(summary),
         *_groups(summary["groups"]),
         _plots(summary, records),
@@ -145,6 +150,18 @@ def _verdicts(counts: Mapping[str, int]) -> str:
     )
     drawn = bar([(f"part-{one.value}", count / total) for one, count in present])
     return f'<section class="panel" aria-label="Verdicts">{drawn}<ul class="verdicts">{listed}</ul></section>'
+
+
+def _reasons(records: Sequence[Record]) -> str:
+    """Why items were not answered, the commonest reason first."""
+    silent = [one for one in records if one.verdict in (Verdict.ABSTAINED, Verdict.FAILED)]
+    counts = Counter((one.verdict, one.answer) for one in silent).most_common(REASONS)
+    if not counts:
+        return ""
+    lines = "".join(
+        f"<li>{count} {VERDICT_WORDS[verdict]}: {text(why[:LONG])}</li>" for (verdict, why), count in counts
+    )
+    return f'<section class="panel"><h2>Why some were not answered</h2><ul>{lines}</ul></section>'
 
 
 def _figures(summary: Mapping[str, Any]) -> str:

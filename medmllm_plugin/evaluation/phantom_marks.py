@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping
 
 from medmllm_plugin.evaluation.benchmark import Marks, Verdict
+from medmllm_plugin.evaluation.facts import facts_of_findings
 from medmllm_plugin.evaluation.grounding import of_report, placed
 from medmllm_plugin.evaluation.measures import Score
+from medmllm_plugin.evaluation.scored import of_report as of_text
+from medmllm_plugin.evaluation.scored import report_text
 from medmllm_plugin.findings import Change, Finding, Status
 from medmllm_plugin.phantoms.study import PhantomStudy
 from medmllm_plugin.report import Report
@@ -21,13 +24,11 @@ CLOSE_MM, CLOSE_SHARE = 3.0, 0.2
 
 def marks_of_report(study: PhantomStudy, report: Report) -> Marks:
     """A report on a phantom: right if nothing is missed, false, or on the wrong side."""
-    from medmllm_plugin.evaluation.scored import of_report as of_text
-    from medmllm_plugin.evaluation.scored import report_text
-
     result, scores, details = of_report(study, report.findings)
     right = not result.false and all(one.side_right for one in result.pairs)
-    gold = " ".join(true.sentence for true in study.truth()) or "No abnormality."
-    text = of_text(report_text(report), report, gold)
+    truth = study.truth()
+    gold = " ".join(true.sentence for true in truth) or "No abnormality."
+    text = of_text(report_text(report), report, gold, facts=facts_of_findings(truth))
     missed = [one.true.finding for one in result.pairs if one.said is None]
     sided = [one.true.finding for one in result.pairs if one.said is not None and not one.side_right]
     told = {"missed": missed, "false": [one.finding for one in result.false], "wrong side": sided}
@@ -37,6 +38,7 @@ def marks_of_report(study: PhantomStudy, report: Report) -> Marks:
         scores={**scores, **text.scores},
         details={
             **details,
+            **text.details,
             **{name: keys for name, keys in told.items() if keys},
             "boxes": _drawn(study, report),
         },

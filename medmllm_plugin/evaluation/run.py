@@ -217,6 +217,8 @@ def run(
     done = {one.item: one for one in known}
     left = [one for one in mine if one.name not in done]
     spent = 0.0
+    if progress is not None:
+        progress(len(done), len(mine), spent)
     for start in range(0, len(left), batch):
         if cancel is not None and cancel():
             raise CancelledError("stopped between two items; the same command goes on")

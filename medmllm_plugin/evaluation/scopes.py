@@ -96,13 +96,23 @@ def _states(words: Sequence[Token], items: Sequence[Item]) -> Iterator[Mention]:
                 if (mention := _of_state(state, place)) is not None
             ]
             if made:
-                yield from {one.finding + str(one.site): one for one in made}.values()
+                yield from _each_once(made)
                 break
         else:
             if meanings[0].kind is Kind.NORMAL and not places and len(words) <= 4:
                 yield Mention(
                     finding="abnormality", tokens=tokens, anchor=tokens[0], status=Status.ABSENT, fixed=True
                 )
+
+
+def _each_once(made: Sequence[Mention]) -> Iterator[Mention]:
+    """Of a finding named by several structures the nearest; of what is normal each structure."""
+    told: set[tuple[str, str | None]] = set()
+    for one in made:
+        key = (one.finding, one.site if one.fixed and one.finding == "abnormality" else None)
+        if key not in told:
+            told.add(key)
+            yield one
 
 
 def _subject(words: Sequence[Token], places: Sequence[Item], stops: set[int], at: int) -> list[Item]:

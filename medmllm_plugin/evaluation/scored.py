@@ -18,6 +18,7 @@ from medmllm_plugin.evaluation.answers import (
 )
 from medmllm_plugin.evaluation.benchmark import Item, Kind, Marks, Verdict
 from medmllm_plugin.evaluation.clinical import compare
+from medmllm_plugin.evaluation.facts import Fact
 from medmllm_plugin.evaluation.measures import Score
 from medmllm_plugin.evaluation.text_scores import text_scores
 from medmllm_plugin.reply_forms import UNCLEAR
@@ -132,18 +133,27 @@ def of_several(item: Item, text: str) -> Marks:
     return Marks(verdict=verdict, answer=listed, scores={"choices_f1": (2 * both, len(said) + len(right))})
 
 
-def of_report(text: str, report: Report | None, gold: str, *, language: str = "en") -> Marks:
+def of_report(
+    text: str,
+    report: Report | None,
+    gold: str,
+    *,
+    facts: Sequence[Fact] | None = None,
+    language: str = "en",
+) -> Marks:
     """What a report is worth: the clinical metric first, and the words in common beside it.
 
     Args:
         text: The report in words.
         report: The same with its findings coded, where there is one.
         gold: The reference.
+        facts: What it states, where that is known better than from its words.
         language: ISO 639-1 code of both.
     """
     if not text.strip():
         return Marks(verdict=Verdict.NO_ANSWER, answer=NO_ANSWER)
-    clinical = compare(gold, text if report is None else report, language=language)
+    reference = gold if facts is None else facts
+    clinical = compare(reference, text if report is None else report, language=language)
     counts = {name: count for name, count in clinical.counts().items() if count}
     # a report counts once among the false and once among the missed for what it says otherwise
     top, bottom = 2 * clinical.matched, 2 * clinical.matched + clinical.missed + clinical.invented

@@ -12,8 +12,8 @@ SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.88.33": "Comprehensive SR",
     "1.2.840.10008.5.1.4.1.1.88.34": "Comprehensive 3D SR",
 }
-ALL_SETTING = "MedMLLM/loadAllReports"
-"""A setting: whether this plugin also loads SRs that no AI made."""
+ALL_SETTING = "loadAllReports"
+"""A setting of the group MedMLLM: whether this plugin also loads SRs that no AI made."""
 
 
 class DICOMMedMLLMPluginClass(DICOMPlugin):
@@ -37,7 +37,7 @@ class DICOMMedMLLMPluginClass(DICOMPlugin):
         return [made for path in files if (made := self._examined(path)) is not None]
 
     def _examined(self, path):
-        from MedMLLMLib import sr_read
+        from MedMLLMLib import settings, sr_read
 
         if slicer.dicomDatabase.fileValue(path, self.tags["sopClassUID"]) not in SOP_CLASSES:
             return None
@@ -46,7 +46,7 @@ class DICOMMedMLLMPluginClass(DICOMPlugin):
         except sr_read.NoReportError as error:
             logging.debug("MedMLLM report: %s", error)
             return None
-        wanted = slicer.util.settingsValue(ALL_SETTING, False, converter=slicer.util.toBool)
+        wanted = settings.get(ALL_SETTING).lower() == "true"
         if not (report.is_ai or report.is_verified and report.predecessors or wanted):
             return None
         made = DICOMLoadable()

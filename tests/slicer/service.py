@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -69,13 +70,16 @@ class Service:
     more: str = ""
     """Lines of its settings."""
     environment: dict[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+    """Who is trusted, where the settings say that it speaks https."""
+    certificate: Path | None = None
     port: int = 0
     running: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def start(self) -> Service:
         """Start it, on the same port and folder as before if it was started before, and wait until it answers."""
@@ -97,7 +101,7 @@ class Service:
         until = time.monotonic() + 60
         while True:
             try:
-                urllib.request.urlopen(f"{self.url}/health/live", timeout=2).close()
+                urllib.request.urlopen(f"{self.url}/health/live", timeout=2, context=self.tls).close()
                 return self
             except (urllib.error.URLError, OSError):
                 assert self.running.poll() is None, (self.folder / "log").read_text()

@@ -20,9 +20,10 @@ RESERVED = (range(500_000, 510_000), range(2**30, 10**16))
 FINDINGS = tuple(dict.fromkeys(key for kind in KINDS.values() for key in kind.findings))
 """Keys of the findings of all kinds: what the labels of an example stand for, whichever kinds are taught."""
 
-SMALL = ("nodule", "fracture", "renal_stone")
-"""Findings of which most pictures show little or nothing: those that do are drawn more often."""
-
+HARD: Mapping[str, int] = MappingProxyType(
+    {"nodule": 4, "mass": 3, "fracture": 3, "hemorrhage": 2, "renal_stone": 3, "consolidation": 2}
+)
+"""How often, for once of the others, a picture is drawn that shows a finding that is hard to learn."""
 
 FEWER_SHARE = 0.7
 """Share of the studies that are taught in fewer pictures than the plan's."""

@@ -17,12 +17,52 @@ from tools.training.trainer import Trainer
 
 CHECKPOINT = "checkpoint.pt"
 
+SMALLEST_MATRIX = 90
+"""Sides from which on a matrix is one that Muon trains: layers, not heads."""
+
 
 def rate(share: float, peak: float) -> float:
     """Learning rate at a share of the time: 2 % warm-up, then a cosine down to a twentieth."""
     if share < 0.02:
         return peak * max(share, 1e-4) / 0.02
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.02) / 0.98))))
+
+
+class Both:
+    """Muon for the matrices within the model, AdamW for all else: embeddings, biases and what is thrown away.
+
+    Muon's steps are of AdamW's size (`match_rms_adamw`), so one learning rate serves both.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], *, lr: float) -> None:
+        matrices = [one for one in parameters if one.dim() == 2 and min(one.shape) >= SMALLEST_MATRIX]
+        taken = {id(one) for one in matrices}
+        rest = [one for one in parameters if id(one) not in taken]
+        self.parts = (
+            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.02),
+            torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        )
+
+    def begin(self, lr: float) -> None:
+        """Forget the gradients and set the learning rate."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Take the step."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Of both."""
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """What `state_dict` gave."""
+        for part, one in zip(self.parts, state, strict=True):
+            part.load_state_dict(one)
 
 
 class Run:
@@ -41,7 +81,7 @@ class Run:
         self.trainer, self.out, self.weights, self.save_every = trainer, out, weights, save_every
         out.mkdir(parents=True, exist_ok=True)
         self.stage, self.steps, self.seconds, self.next_seed = "see", 0, 0.0, first_seed
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer: Both | None = None
         self.kept: dict[str, Any] = {}
         if (out / CHECKPOINT).exists():
             self.kept = torch.load(out / CHECKPOINT, map_location=trainer.device, weights_only=True)
@@ -69,7 +109,7 @@ class Run:
         self, name: str, parameters: list[torch.nn.Parameter], *, minutes: float, peak: float
     ) -> Iterator[Stepper]:
         """Steps of a stage until its minutes are over, those of earlier runs counted."""
-        optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
+        optimizer = Both(parameters, lr=peak)
         if self.stage != name:
             self.stage, self.steps, self.seconds = name, 0, 0.0
         elif self.kept.get("optimizer"):
@@ -80,7 +120,7 @@ class Run:
     def _steps(
         self,
         parameters: list[torch.nn.Parameter],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Both,
         whole: float,
         peak: float,
     ) -> Iterator[Stepper]:
@@ -119,13 +159,9 @@ class Run:
 class Stepper:
     """One step: gradients of several losses are added up, then taken."""
 
-    def __init__(
-        self, run: Run, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lr: float
-    ) -> None:
+    def __init__(self, run: Run, parameters: list[torch.nn.Parameter], optimizer: Both, lr: float) -> None:
         self.run, self.parameters, self.optimizer = run, parameters, optimizer
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.begin(lr)
 
     def add(self, loss: Tensor, share: float) -> None:
         """A loss with the part that it has in the step."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tools.training.lessons import FINDINGS, LESSONS, SMALL, shares
+from tools.training.lessons import FINDINGS, HARD, LESSONS, shares
 from tools.training.questions import ask
 from tools.training.run import Run
 from tools.training.stream import Met, held_out
@@ -27,8 +27,8 @@ from tools.training.trainer import Asked, Trainer
 WINDOWS = 80
 """Pictures of one window, or what costs as much, in a step of stage 1."""
 
-SMALL_SHARE = 0.375
-"""Share of the pictures of stage 1 that show one of the findings `lessons.SMALL`, where the kind has one."""
+FINDING_SHARE = 0.7
+"""Share of the pictures of stage 1 that are drawn for a finding they show; most others show none."""
 
 FIRST = 24
 """Studies of each kind that a stage begins with."""
@@ -49,31 +49,31 @@ SEEN_SCALE, EDGE_SCALE, EXTRA_SCALE = 20.0, 0.3, 0.5
 class Pictures:
     """The newest pictures of a kind with their labels."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, findings: tuple[str, ...]) -> None:
         self.capacity, self.added = capacity, 0
         self.rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.small: set[int] = set()
+        self.showing: dict[int, set[int]] = {FINDINGS.index(key): set() for key in findings}
+        self.turns = [FINDINGS.index(key) for key in findings for _ in range(HARD.get(key, 1))]
 
     def add(self, study: Met) -> None:
         """Put in a study's pictures, over the oldest if it is full."""
-        indices = [FINDINGS.index(key) for key in SMALL]
         for row in zip(study.pictures, study.labels, study.boxes, strict=True):
             place = self.added % self.capacity
             if place < len(self.rows):
                 self.rows[place] = row
             else:
                 self.rows.append(row)
-            self.small.discard(place)
-            if bool(row[2][indices, 4].any()):
-                self.small.add(place)
+            for finding, places in self.showing.items():
+                (places.add if row[2][finding, 4] > 0 else places.discard)(place)
             self.added += 1
 
     def some(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """So many at random, of which `SMALL_SHARE` show something small."""
+        """So many at random, of which `FINDING_SHARE` show a finding, each as often as it is hard."""
         places = torch.randint(len(self.rows), (count,)).tolist()
-        small = list(self.small)
-        for k in range(min(round(SMALL_SHARE * count), len(small))):
-            places[k] = small[int(torch.randint(len(small), ()))]
+        for k in range(round(FINDING_SHARE * count)):
+            known = list(self.showing[self.turns[int(torch.randint(len(self.turns), ()))]])
+            if known:
+                places[k] = known[int(torch.randint(len(known), ()))]
         pictures, labels, boxes = zip(*(self.rows[place] for place in places), strict=True)
         return torch.stack(pictures), torch.stack(labels), torch.stack(boxes)
 
@@ -104,7 +104,7 @@ class Store:
 def learn_to_see(run: Run, held: Mapping[str, list[Met]], *, minutes: float, peak: float, pool: int) -> None:
     """Stage 1: vision tower and its heads on single pictures."""
     trainer, parts = run.trainer, _parts(run.weights)
-    stores = {kind: Pictures(pool // LESSONS[kind].windows) for kind in parts}
+    stores = {kind: Pictures(pool // LESSONS[kind].windows, LESSONS[kind].findings) for kind in parts}
     run.draw(_drawn(run.weights, "see"))
     for _ in range(FIRST * len(parts)):
         one = run.take()

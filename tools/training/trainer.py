@@ -101,21 +101,23 @@ class Trainer:
             boxes: Shape (pictures, findings, 5).
 
         Returns:
-            Cross entropy, where rare lesions weigh more; mean error of edges in units of a token's side.
+            Cross entropy, where rare lesions weigh more; mean error of edges as part of a finding's size.
         """
         truth = dense_labels(labels.to(self.device))
         patches = functional.binary_cross_entropy_with_logits(
             self.heads["patches"](seen).float(), truth, pos_weight=torch.tensor(3.0, device=self.device)
         )
-        there, where = edge_labels(truth, boxes.to(self.device))
+        there, where, weight = edge_labels(truth, boxes.to(self.device))
         if not there.any():
             return patches, patches.new_zeros(())
-        edges = functional.smooth_l1_loss(self.heads["edges"](seen).float()[there], where[there], beta=0.1)
+        found, where, weight = self.heads["edges"](seen).float()[there], where[there], weight[there]
+        off = functional.smooth_l1_loss(found, where, beta=0.1, reduction="none").mean(dim=-1)
+        edges = (off / (where[:, 4] + 0.25) * weight).sum() / weight.sum()
         return patches, edges
 
     @torch.no_grad()
     def level(self, seen: Tensor) -> None:
-        """Give vision tokens mean 0 and the same spread in all directions, or the language part learns slowly.
+        """Give vision tokens mean 0 and the same spread in all directions: the language part learns faster.
 
         The last layer of the tower takes that up, and the heads that read it take it back.
 
@@ -206,7 +208,7 @@ def dense_labels(labels: Tensor) -> Tensor:
     return (x.reshape(n, g * g // 4, 4 * kinds).float() / 255).sqrt()
 
 
-def edge_labels(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def edge_labels(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For each token whether it shows a finding, and how far that one's edges lie from the token's middle.
 
     Args:
@@ -214,13 +216,16 @@ def edge_labels(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         boxes: Shape (pictures, findings, 5).
 
     Returns:
-        Shape (pictures, tokens), bool; and (pictures, tokens, 5) in units of a token's side, outwards.
+        Shape (pictures, tokens), bool; (pictures, tokens, 5) in units of a token's side, outwards; and
+        (pictures, tokens) such that all tokens of a finding in a picture together weigh about 1.
     """
     n, tokens, _ = truth.shape
     across = round(tokens**0.5)
-    cover, most = truth.reshape(n, tokens, 4, -1).sum(dim=2).max(dim=-1)
+    covers = truth.reshape(n, tokens, 4, -1).sum(dim=2)
+    cover, most = covers.max(dim=-1)
+    spread = (covers > 0).sum(dim=1).clamp(min=1).gather(1, most)
     box = boxes.gather(1, most[..., None].expand(-1, -1, EDGES)) / CELL
     at = torch.arange(tokens, device=truth.device)
     x, y = (at % across + 0.5), (at // across + 0.5)
     away = torch.stack([x - box[..., 0], y - box[..., 1], box[..., 2] - x, box[..., 3] - y], dim=-1)
-    return cover > 0, torch.cat([away, box[..., 4:]], dim=-1)
+    return cover > 0, torch.cat([away, box[..., 4:]], dim=-1), 1 / spread

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -14,13 +13,6 @@ from medmllm_plugin.evaluation.benchmark import Benchmark
 
 GROUP = "medmllm.benchmarks"
 
-MODULES: tuple[str, ...] = (
-    *("vqa_rad", "slake", "path_vqa", "pmc_vqa", "omnimed_vqa", "mmmu_med", "medxpert_qa", "medframe_qa"),
-    *("medqa", "medmcqa", "pubmed_qa", "mmlu_medical", "medbullets", "super_gpqa", "health_bench"),
-    *("iu_xray", "mimic_cxr", "chexpert_plus", "rad_restruct", "rad_bench", "phantoms"),
-)
-"""Each has `BENCHMARKS`, one or several."""
-
 SAMPLES = Path(str(files("medmllm_plugin.evaluation").joinpath("samples")))
 """Five synthetic items for each, in its published format; a folder that is no benchmark of anything."""
 
@@ -28,11 +20,36 @@ SAMPLES = Path(str(files("medmllm_plugin.evaluation").joinpath("samples")))
 @cache
 def ours() -> Mapping[str, Benchmark]:
     """The benchmarks of this package by name, in the order to list them."""
-    found: dict[str, Benchmark] = {}
-    for name in MODULES:
-        module = import_module(f"{__name__}.{name}")
-        found |= {one.name: one for one in module.BENCHMARKS}
-    return found
+    from medmllm_plugin.evaluation.benchmarks import (
+        chexpert_plus,
+        health_bench,
+        iu_xray,
+        medbullets,
+        medframe_qa,
+        medmcqa,
+        medqa,
+        medxpert_qa,
+        mimic_cxr,
+        mmlu_medical,
+        mmmu_med,
+        omnimed_vqa,
+        path_vqa,
+        phantoms,
+        pmc_vqa,
+        pubmed_qa,
+        rad_bench,
+        rad_restruct,
+        slake,
+        super_gpqa,
+        vqa_rad,
+    )
+
+    modules = (
+        *(vqa_rad, slake, path_vqa, pmc_vqa, omnimed_vqa, mmmu_med, medxpert_qa, medframe_qa),
+        *(medqa, medmcqa, pubmed_qa, mmlu_medical, medbullets, super_gpqa, health_bench),
+        *(iu_xray, mimic_cxr, chexpert_plus, rad_restruct, rad_bench, phantoms),
+    )
+    return {one.name: one for module in modules for one in module.BENCHMARKS}
 
 
 def benchmark(name: str) -> Benchmark:

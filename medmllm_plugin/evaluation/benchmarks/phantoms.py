@@ -22,11 +22,12 @@ from medmllm_plugin.evaluation.phantom_marks import (
 from medmllm_plugin.evaluation.pictures import PREVIEWS
 from medmllm_plugin.findings import Finding, Side
 from medmllm_plugin.models import Model
+from medmllm_plugin.page_pictures import side_words
 from medmllm_plugin.phantoms.study import KINDS, PhantomStudy, sample_study
 from medmllm_plugin.report import Report
 from medmllm_plugin.scoring import bounds, true_findings
 from medmllm_plugin.selftest_page import study_index
-from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.sliceset import Slice, SliceSet
 from medmllm_plugin.transforms.window import apply_window
 from medmllm_plugin.views import views_of
 
@@ -71,13 +72,10 @@ class Phantom:
             (study_index(study, one.box), bounds(one.box)) for one in study.truth() if one.box is not None
         ]
         shown = dict.fromkeys([*(k for k, _ in true), *(k for k, _ in said)])
-        center, width = study.scan.window
         return tuple(
             Preview(
-                pixels=np.repeat(
-                    apply_window(study.values(k), center=center, width=width)[..., None], 3, axis=2
-                ),
-                words=f"Image {k + 1} of {study.slices}",
+                pixels=(one := _pictured(study, k)).pixels,
+                words=f"Image {k + 1} of {study.slices}; {side_words(one)}",
                 frames=(
                     *(("truth", box) for here, box in true if here == k),
                     *(("said", box) for here, box in said if here == k),
@@ -95,6 +93,22 @@ class Phantom:
             return shown, ()
         prior = views_of(model, self.prior.volume(), count=room).slices
         return shown, (replace(prior, days_before=180),)
+
+
+def _pictured(study: PhantomStudy, k: int) -> Slice:
+    """An image of a phantom in its own window."""
+    center, width = study.scan.window
+    plane = study.plane(k)
+    grey = apply_window(study.values(k), center=center, width=width)
+    return Slice(
+        pixels=np.repeat(grey[..., None], 3, axis=2),
+        source=plane.source,
+        source_shape=(plane.rows, plane.columns),
+        to_source=np.eye(3),
+        to_patient=plane.to_patient,
+        window="header",
+        patient_orientation=plane.patient_orientation,
+    )
 
 
 @lru_cache(maxsize=8)

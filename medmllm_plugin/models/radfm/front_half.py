@@ -26,6 +26,9 @@ from medmllm_plugin.models.radfm.published import sizes_of
 from medmllm_plugin.models.weight_files import INDEX
 from medmllm_plugin.prompts import Prompt
 
+PLACEHOLDER = "<prompt_embeds>"
+"""What vLLM calls the token that it adds to tokenizers where prompts may be embeddings."""
+
 KEPT_BYTES = 256 << 20
 """Memory for what was made of images, 0.7 MB each, for the next question on them."""
 
@@ -109,7 +112,8 @@ def _weight_map(folder: ModelFolder) -> dict[str, str]:
 def language_half(folder: ModelFolder) -> Iterator[ModelFolder]:
     """The language half of a converted folder as one of its own, of the type `llama`, while it is loaded.
 
-    Only links to the weights and to the tokenizer are made.
+    Of the weights only links are made. In the tokenizer `<unk>`, which no text becomes, gives its number to
+    the token that vLLM would add beyond the vocabulary, where replies could not be bound to a schema.
     """
     _, language = sizes_of(folder.config, where=folder.name)
     index = {name: shard for name, shard in _weight_map(folder).items() if not name.startswith(FRONT)}
@@ -119,6 +123,9 @@ def language_half(folder: ModelFolder) -> Iterator[ModelFolder]:
         (place / CONFIG).write_text(json.dumps(config), "utf-8")
         (place / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}), "utf-8")
         shards = sorted(set(index.values()))
-        for one in (*shards, *(path.name for path in folder.path.glob("*token*.json"))):
+        for one in shards:
             (place / one).symlink_to((folder.path / one).resolve())
+        for path in folder.path.glob("*token*.json"):
+            text = path.read_text("utf-8").replace('"<unk>"', f'"{PLACEHOLDER}"')
+            (place / path.name).write_text(text, "utf-8")
         yield replace(folder, path=place, config=config, weights=tuple(place / one for one in shards))

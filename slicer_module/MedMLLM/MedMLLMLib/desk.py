@@ -277,7 +277,7 @@ class Desk:
             if stored:
                 try:
                     made.review.restore(stored)
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, AttributeError):
                     made.problems.append(
                         "the decisions in the scene can't be read; those of the drafts are taken"
                     )

@@ -118,6 +118,7 @@ class AskPanel:
         try:
             if not self._has_consent(send):
                 self.say(_("Nothing was sent."))
+                self.update()
                 return
             self.reading = self.logic.start(
                 ui.volumeSelector.currentNode(),

@@ -524,10 +524,10 @@ def narrative(one: OpenReport, selected: str | None) -> str:
         if sentence.section != section:
             section = sentence.section
             parts.append(f"<h4>{html.escape(section)}</h4>")
-        keys = one.report.findings_on(sentence.images)
-        keys = keys or tuple(
+        own = tuple(
             each.key for each in one.report.findings if each.sentence and each.sentence in sentence.text
         )
+        keys = own or one.report.findings_on(sentence.images)
         text = html.escape(sentence.text)
         if keys:
             key = selected if selected in keys else keys[0]

@@ -245,7 +245,7 @@ class Drafts:
         """Restore what was kept for the report; how many decisions."""
         try:
             return review.restore(self._path(review.report.uid).read_text("utf-8"))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return 0
 
     def forget(self, uids: Iterable[str]) -> None:

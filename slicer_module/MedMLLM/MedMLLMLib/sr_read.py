@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from . import codes, sr_items
@@ -52,6 +54,8 @@ def read_file(path: str | Path) -> Dataset:
 def _read(source: str | io.BytesIO, where: str) -> Dataset:
     try:
         dataset = pydicom.dcmread(source, stop_before_pixels=True)
+        if any(_is_cut_off(one) for one in dataset.values()):  # pydicom passes over that in silence
+            raise EOFError("the file is cut off")
         for _ in dataset.iterall():  # decodes all of it, texts too
             pass
     except Exception as error:  # a damaged file can raise anything
@@ -61,6 +65,10 @@ def _read(source: str | io.BytesIO, where: str) -> Dataset:
     if dataset.get("ValueType") != "CONTAINER" or not dataset.get("ContentSequence"):
         raise NoReportError(f"{where} is no structured report with content; load one of modality SR")
     return dataset
+
+
+def _is_cut_off(element: Any) -> bool:
+    return isinstance(element, RawDataElement) and len(element.value or b"") < element.length < 0xFFFFFFFF
 
 
 def report_of(findings: Dataset, *others: Dataset) -> Report:
@@ -186,7 +194,7 @@ def is_evaluation(item: Dataset) -> bool:
 
 
 def _evaluated(items: list[Dataset]) -> Iterator[Finding]:
-    for item, after in zip(items, [*items[1:], None], strict=True):
+    for item, after in zip(items, [*items[1:], None], strict=False):
         if is_evaluation(item):
             said = after is not None and name_of(after) == sr_items.COMMENT
             made = statement(item, clean(after.get("TextValue")) if said else "", ())

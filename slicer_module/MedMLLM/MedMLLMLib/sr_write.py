@@ -158,7 +158,7 @@ def _findings(document: Dataset) -> list[tuple[list[Dataset], Finding]]:
             found.append(([group], sr_read.statement(group, comment, images)))
     for part in children(document, sr_items.EVALUATIONS):
         items = children(part)
-        for item, after in zip(items, [*items[1:], None], strict=True):
+        for item, after in zip(items, [*items[1:], None], strict=False):
             if sr_read.is_evaluation(item):
                 said = after if after is not None and name_of(after) == sr_items.COMMENT else None
                 comment = clean(said.get("TextValue")) if said is not None else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
-KEPT = {"layout", "parent", "children", "style", "sizeHint", "minimumSizeHint", "spacing"}
+KEPT = {"layout", "parent", "children", "style", "sizeHint", "minimumSizeHint", "spacing", "singleShot"}
 """Properties that stay methods, for Qt itself calls them or they are no properties everywhere."""
 
 _SIGNATURE = re.compile(r"^(\w+)\((.*)\)$")
@@ -63,11 +63,16 @@ def _signals(cls: type) -> None:
     plain = cls.__getattribute__
 
     def getattribute(one: QtCore.QObject, name: str) -> Any:
-        if name == "connect":
-            return lambda signature, slot: _connect(one, signature, slot)
-        if name == "disconnect":
-            return lambda signature, slot: _disconnect(one, signature, slot)
-        return plain(one, name)
+        found = plain(one, name)
+        if name in ("connect", "disconnect"):
+            ours = _connect if name == "connect" else _disconnect
+
+            def either(*values: Any) -> Any:
+                by_text = len(values) == 2 and isinstance(values[0], str)
+                return ours(one, *values) if by_text else found(*values)
+
+            return either
+        return found
 
     cls.__getattribute__ = getattribute
 
