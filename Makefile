@@ -15,7 +15,7 @@ SYSTEM_PACKAGES := dcmtk libpixelmed-java default-jdk-headless orthanc orthanc-d
 IN_C := $(wildcard transforms/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-vllm slicer slicer-screenshots crash check lint bench clean system-packages ohif
+.PHONY: help demo install test test-vllm slicer slicer-screenshots crash soak check lint bench clean system-packages ohif
 
 help:  ## Show these lines
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -52,9 +52,14 @@ test-vllm:  ## The tests of vLLM with the real one, on the CPU, in an environmen
 	@if [ -e $(VLLM_VENV)/vllm.stamp ]; then \
 	  OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -rs $(PYTEST_FLAGS) tests/vllm tests/contracts/test_model.py; fi
 
-crash: system-packages $(VENV)/dev.stamp  ## Kill nodes of the PACS node 400 times at random, and see what is lost
+crash: system-packages $(VENV)/dev.stamp  ## Kill nodes 400 times at random, bring every trouble on them; about an hour
 	OMP_NUM_THREADS=1 $(RUN) tests.siege --database sqlite --kills 200
 	OMP_NUM_THREADS=1 $(RUN) tests.siege --database postgres --kills 200
+	OMP_NUM_THREADS=1 $(RUN) tests.troubles
+	OMP_NUM_THREADS=1 $(RUN) tests.fuzz --seconds 60
+
+soak: system-packages $(VENV)/dev.stamp  ## Send 10000 studies through a node, and see whether anything grows; some hours
+	OMP_NUM_THREADS=1 $(RUN) tests.soak -n 10000 --write docs/endurance.md
 
 check: lint test  ## What must pass before a commit: lint, then test
 

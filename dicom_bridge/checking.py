@@ -122,7 +122,7 @@ def _outputs(node: NodeSettings) -> Iterator[Checked]:
 
 
 def _models(settings: Settings, node: NodeSettings) -> Iterator[Checked]:
-    for name in sorted({rule.model for rule in node.rules if rule.model} | {node.model}):
+    for name in sorted({name for rule in node.rules for name in rule.models} | {node.model}):
         yield _tried(f"model {name}", lambda name=name: _model(settings, node, name))  # type: ignore[misc]
 
 

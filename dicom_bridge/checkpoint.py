@@ -52,6 +52,10 @@ class Remembering(Wrapped):
                 known[path] = reply
         return [known[path] for path in paths]
 
+    def beside(self, model: Model) -> Remembering:
+        """Another model whose replies are kept in the same folder, told apart by its name and weights."""
+        return Remembering(model, self._folder, asks=self._asks)
+
     def forget(self) -> None:
         """Ask anew from here on."""
         forget(self._folder)

@@ -269,7 +269,7 @@ def _instances(event: evt.Event) -> int:
     return int(getattr(event.assoc, "medmllm_instances", 0))
 
 
-def _contexts(steps: bool) -> list[Any]:
+def _contexts(steps: bool = True) -> list[Any]:
     """All storage, verification, storage commitment from both sides, and procedure steps."""
     uids = sorted({VERIFICATION, *(str(one.abstract_syntax) for one in AllStoragePresentationContexts)})
     contexts = [build_context(uid, ALL_TRANSFER_SYNTAXES) for uid in uids]

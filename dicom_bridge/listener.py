@@ -8,6 +8,7 @@ all TLS, which has a port of its own.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import threading
 import time
@@ -308,6 +309,8 @@ class Listener:
                 length = 6 + int.from_bytes(seen[2:6], "big")
                 if length > PEEKED or len(seen) >= length:
                     return length
+            if _has_left(connection):
+                raise ConnectionError("the connection was closed")
             time.sleep(pause)  # a peek returns at once, whether or not more has come
             pause = min(2 * pause, 0.05)
 
@@ -316,6 +319,13 @@ def _first_to_go(connections: list[_Connection]) -> _Connection:
     """Of the address that has the most of these, the one on which nothing came for longest."""
     counts = Counter(one.address for one in connections)
     return min(connections, key=lambda one: (-counts[one.address], one.heard))
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Whether the other side will send nothing more, where the system tells; a peek doesn't."""
+    asked = select.poll()
+    asked.register(connection, getattr(select, "POLLRDHUP", 0))
+    return bool(asked.poll(0))
 
 
 def _read_exactly(connection: socket.socket, count: int) -> None:

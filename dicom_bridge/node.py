@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import threading
@@ -40,7 +39,7 @@ from medmllm_plugin.dicom_bridge.sr_profile import profile
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.steps import drop
 from medmllm_plugin.dicom_bridge.steps_scp import StepsProvider
-from medmllm_plugin.dicom_bridge.store import Store
+from medmllm_plugin.dicom_bridge.store import Store, StudyRow
 from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.dicom_bridge.watching import Watch
 from medmllm_plugin.dicom_bridge.worker import Models, Reader, begin_deliveries
@@ -318,9 +317,9 @@ class Node:
         at_work = {reader.reading for reader in self.readers}
         for one in self.store.studies(State.READING):
             mine = one.owner == self.settings.node and one.study_uid not in at_work
-            if mine and one.since < time.time() - LOST_S:
+            if mine and _is_lost(one):
                 self.jobs.give_back(one, "reading it was cut short")
-        self._resume(before=time.time() - LOST_S)
+        self._resume(_is_lost)
         self.jobs.refuse_others(self.settings.outputs)
         return LOST_S
 
@@ -344,19 +343,24 @@ class Node:
         self.pictures.take_up()
         self._resume()
 
-    def _resume(self, *, before: float = math.inf) -> None:
-        """Go on with reports that are made, of studies that have been where they are since before then."""
+    def _resume(self, which: Callable[[StudyRow], bool] = lambda study: True) -> None:
+        """Go on with reports that are made of this node's studies."""
         mine = [
             one
             for one in self.store.studies(State.REPORTED, State.DELIVERING)
-            if one.owner == self.settings.node and one.since < before
+            if one.owner == self.settings.node and which(one)
         ]
         for one in mine:
             if one.state is State.REPORTED:
                 begin_deliveries(self.jobs, self.store, self.settings, one.study_uid)
             else:
                 self.jobs.close_deliveries(one.study_uid)
-        self._parts.wake()
+        self._parts.wake("read", "send")
+
+
+def _is_lost(study: StudyRow) -> bool:
+    """Whether a study has long been between two steps, or the clock was set back since."""
+    return not 0 <= time.time() - study.since <= LOST_S
 
 
 def _admission(settings: NodeSettings) -> Admission:
@@ -369,7 +373,7 @@ def _admission(settings: NodeSettings) -> Admission:
 
 
 def _model_names(settings: NodeSettings) -> list[str]:
-    return sorted({rule.model for rule in settings.rules if rule.model} | {settings.model})
+    return sorted({name for rule in settings.rules for name in rule.models} | {settings.model})
 
 
 def _tls_port(settings: NodeSettings) -> TlsPort | None:

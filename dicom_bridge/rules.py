@@ -64,6 +64,8 @@ class Rule:
     task: str = "report"
     model: str | None = None
     """As `--model` takes it; None for the node's own."""
+    second: str | None = None
+    """A second model that reads the study too, as `--second` takes it; None for none."""
     strategy: str = "single"
     evidence: bool = False
     language: str = "en"
@@ -72,6 +74,11 @@ class Rule:
     priority: Priority = Priority.ROUTINE
     outputs: tuple[str, ...] | None = None
     """Names of destinations; None for all of them."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that it names."""
+        return tuple(name for name in (self.model, self.second) if name is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +166,7 @@ def _literal(pattern: str) -> str:
 
 
 _CHOICES: Mapping[str, type[StrEnum]] = {"action": Action, "priority": Priority}
-_TEXTS = ("task", "model", "strategy", "language")
+_TEXTS = ("task", "model", "second", "strategy", "language")
 _FLAGS = ("evidence", "prior")
 
 

@@ -104,6 +104,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_try", Float, nullable=False, doc="seconds since 1970"),
     Column("note", Text, nullable=False, doc="what the destination said last"),
+    Index("medmllm_deliveries_by_destination", "destination", "state", "next_try"),
 )
 
 steps = Table(
@@ -157,6 +158,8 @@ def open_database(url: str) -> Engine:
             event.listen(engine, "connect", _durable)
             event.listen(engine, "begin", _immediate)
         metadata.create_all(engine)
+        for index in (one for table in metadata.tables.values() for one in table.indexes):
+            index.create(engine, checkfirst=True)  # of tables that were made before it
         with engine.begin() as connection:
             found = connection.scalar(select(versions.c.version))
             if found is None:

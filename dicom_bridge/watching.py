@@ -288,6 +288,7 @@ def plan_of(rule: Rule) -> dict[str, Any]:
         "rule": rule.name,
         "task": rule.task,
         "model": rule.model,
+        "second": rule.second,
         "strategy": rule.strategy,
         "evidence": rule.evidence,
         "language": rule.language,

@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -194,7 +195,7 @@ class Reader:
             _remove(folder, prior)
 
     def _reading(
-        self, study: StudyRow, model: Model, folder: Path, prior: Prior | None, *, cancel: Cancel
+        self, study: StudyRow, model: Remembering, folder: Path, prior: Prior | None, *, cancel: Cancel
     ) -> pipeline.Reading:
         """Read the images in a folder as the plan of their study says."""
         plan = study.plan
@@ -202,6 +203,7 @@ class Reader:
         return pipeline.read(
             [folder],
             model=model,
+            second=self._second_of(plan, model),
             task="compare" if prior is not None and task == "report" else task,
             strategy=str(plan.get("strategy") or "single"),
             evidence=bool(plan.get("evidence")),
@@ -210,6 +212,11 @@ class Reader:
             prior_report=None if prior is None else prior.report,
             cancel=cancel,
         )
+
+    def _second_of(self, plan: Mapping[str, Any], model: Remembering) -> Model | None:
+        """The second model that the plan names, whose replies are kept beside those of the first."""
+        name = plan.get("second")
+        return None if not name else model.beside(self._models.opened(str(name)))
 
     def _model_of(self, study: StudyRow) -> Model:
         return self._models.opened(study.plan.get("model") or self._settings.model)

@@ -99,6 +99,13 @@ def list_command(as_json: bool) -> None:
 )
 @click.option("--shard", metavar="K/N", help="Only every N-th item, from the K-th; run the others anywhere.")
 @click.option("--judge", metavar="NAME", help="A model that also judges open answers; none if left out.")
+@click.option(
+    "--score",
+    "scores",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="A learned metric of reports (chexbert, ratescore, radgraph) and its weights; repeat.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
 @seed_option
 @json_option
@@ -150,14 +157,19 @@ def run_command(
             shards.run(items, model, out=place, batch=batch, jobs=jobs, progress=told)
         else:
             run.run(items, opened, out=place, seed=seed, shard=share, batch=batch, progress=told)
+        mine = [(k, jobs) for k in range(1, jobs + 1)] if share == (1, 1) else [share]
         if judge is not None:
             from medmllm_plugin.evaluation.judge import judged
 
-            judged(place, items, registry.open_model(judge), name=judge, shard=share)
+            judging = registry.open_model(judge)
+            for part in mine:
+                judged(place, items, judging, name=judge, shard=part)
         if learned:
             from medmllm_plugin.evaluation import learned_scores
 
-            learned_scores.add(place, {key: Path(value) for key, value in learned.items()}, shard=share)
+            scorers = learned_scores.opened({key: Path(value) for key, value in learned.items()})
+            for part in mine:
+                learned_scores.add(place, scorers, shard=part)
     if share != (1, 1) and not _whole(place, len(items)):
         print_lines([f"Shard {shard} is done: {place}. Run the others into the same folder."])
         return
@@ -207,7 +219,7 @@ def compare_command(first: Path, second: Path, as_json: bool) -> None:
 
 
 @eval_group.command("score")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @json_option
 def score_command(file: Path, as_json: bool) -> None:
     """Score replies that another harness wrote: RadBench's CSV or MedEvalKit's results.json.

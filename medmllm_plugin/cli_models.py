@@ -122,6 +122,7 @@ def _checked(model: Model) -> dict[str, Any]:
         "seconds": round(reply.seconds, 3),
         "kept_to_schema": kept,
         "pictures": able.pictures,
+        "volumes": able.volumes,
         "context_tokens": able.context_tokens,
         "boxes": able.boxes,
         "probabilities": bool(reply.token_probabilities),
@@ -134,6 +135,7 @@ def _checked(model: Model) -> dict[str, Any]:
 def _in_words(found: dict[str, Any]) -> list[str]:
     """What was found, a line for each."""
     context = found["context_tokens"]
+    volumes = f", as {found['volumes']} volumes and images at most" if found["volumes"] else ""
     return [
         *([f"Version: {found['version']}"] if found["version"] else []),
         f"Its reply {'kept' if found['kept_to_schema'] else 'did not keep'} to the schema it was given.",

@@ -49,7 +49,9 @@ class ReadCommand(Grouped):
             "Which images": (
                 *("series", "volume", "modality", "study", "prior", "prior_report", "count", "plan"),
             ),
-            "How it is read": ("model", "second", "config", "strategy", "samples", "evidence", "second_pass", "seed"),
+            "How it is read": (
+                *("model", "second", "config", "strategy", "samples", "evidence", "second_pass", "seed"),
+            ),
             "What is written": ("out", "sr_profile", "with_fhir", "as_json"),
         }
     )

@@ -148,7 +148,7 @@ class SecondOpinion:
 
     model: str
     """Its name."""
-    agreement: Agreement
+    verdict: Agreement
     status: Status | None = None
     """As it says; None if it doesn't mention the finding, as for all below."""
     side: Side | None = None

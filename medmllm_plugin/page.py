@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from importlib.resources import files
 
 from medmllm_plugin import __version__, codes, page_evidence
-from medmllm_plugin.findings import Box, Finding, Side, Status
+from medmllm_plugin.findings import Agreement, Box, Finding, Side, Status
 from medmllm_plugin.geometry import plane_name
 from medmllm_plugin.page_pictures import Album, picture_links, side_words, text
 from medmllm_plugin.report import DISCLAIMER, Outcome, Report
@@ -57,6 +57,13 @@ _STATUS_ICONS = {
 }
 
 _SUPPORT_WORDS = {True: "supported", False: "not supported", None: ""}
+_SECOND_WORDS = {
+    Agreement.AGREES: "agrees",
+    Agreement.UNSURE: "unsure",
+    Agreement.SILENT: "silent",
+    Agreement.DISAGREES: "disagrees",
+    Agreement.ALONE: "saw it alone",
+}
 
 
 def render(report: Report, slices: SliceSet, *, priors: Sequence[SliceSet] = (), title: str = TITLE) -> str:
@@ -149,6 +156,7 @@ def _study_words(report: Report, slices: SliceSet) -> str:
         f"{_plural(len(slices), 'picture')} shown",
         f"task {report.provenance.task}",
         f"model {report.provenance.model} {report.provenance.model_version}".rstrip(),
+        *([] if report.second is None else [f"second model {report.second.model}"]),
     )
     return " · ".join(filter(None, words))
 
@@ -191,7 +199,7 @@ def _findings_table(report: Report, album: Album) -> str:
         ("Size, mm", "number", lambda one: "" if one.size_mm is None else f"{one.size_mm:.1f}"),
         ("Certainty", "number", _certainty),
         ("Image support", "", lambda one: _SUPPORT_WORDS[one.image_supported]),
-        ("Second model", "", lambda one: "" if one.second is None else _SECOND_WORDS[one.second.agreement]),
+        ("Second model", "", lambda one: "" if one.second is None else _SECOND_WORDS[one.second.verdict]),
         ("Pictures", "number", lambda one: picture_links(album.cited(one))),
     )
     head = ['<th scope="col" class="number">No.</th><th scope="col">Finding</th>']

@@ -338,7 +338,7 @@ def _opinion_from_json(data: dict[str, Any]) -> SecondOpinion:
     return SecondOpinion(
         **{
             **data,
-            "agreement": Agreement(data["agreement"]),
+            "verdict": Agreement(data["verdict"]),
             "status": None if status is None else Status(status),
             "side": None if side is None else Side(side),
         }

@@ -40,7 +40,13 @@ RULE = (
 
 WHOLES = (
     *(("chest", "lung"), ("chest", "heart"), ("chest", "pleura"), ("lung", "lung"), ("pleura", "pleura")),
-    *(("airway", "airways"), ("aorta", "aorta"), ("brain", "brain"), ("colon", "colon"), ("abdomen", "colon")),
+    *(
+        ("airway", "airways"),
+        ("aorta", "aorta"),
+        ("brain", "brain"),
+        ("colon", "colon"),
+        ("abdomen", "colon"),
+    ),
 )
 """Sites, and the groups of sites that are parts of them: one model may name an organ, another its part."""
 
@@ -131,10 +137,10 @@ def matched(ours: Sequence[Finding], theirs: Sequence[Finding]) -> list[int | No
 def opinion_words(one: SecondOpinion) -> str:
     """What the second model says, in a few words.
 
-    >>> opinion_words(SecondOpinion(model="RadFM", agreement=Agreement.SILENT))
+    >>> opinion_words(SecondOpinion(model="RadFM", verdict=Agreement.SILENT))
     'not mentioned by RadFM'
     """
-    match one.agreement:
+    match one.verdict:
         case Agreement.AGREES:
             return f"{one.model} agrees"
         case Agreement.SILENT:
@@ -143,7 +149,7 @@ def opinion_words(one: SecondOpinion) -> str:
             return f"seen by {one.model} alone"
     said = "" if one.status is None else one.status.value
     side = "" if one.side in (None, Side.NONE) else f", {one.side}"
-    return f"{one.model} {'is unsure' if one.agreement is Agreement.UNSURE else 'disagrees'}: {said}{side}"
+    return f"{one.model} {'is unsure' if one.verdict is Agreement.UNSURE else 'disagrees'}: {said}{side}"
 
 
 def _rank(one: Finding, other: Finding) -> int | None:
@@ -182,11 +188,11 @@ def _judged(
     if other is None:
         if not whole or one.status is Status.ABSENT:
             return one  # what is absent need not be mentioned
-        opinion = SecondOpinion(model=name, agreement=Agreement.SILENT, first_certainty=one.certainty)
+        opinion = SecondOpinion(model=name, verdict=Agreement.SILENT, first_certainty=one.certainty)
     else:
         opinion = SecondOpinion(
             model=name,
-            agreement=_agreement(one, other),
+            verdict=_agreement(one, other),
             status=other.status,
             side=other.side,
             certainty=other.certainty,
@@ -194,13 +200,13 @@ def _judged(
             first_certainty=one.certainty,
         )
     status = one.status
-    if opinion.agreement is Agreement.DISAGREES and status is not Status.INDETERMINATE:
+    if opinion.verdict is Agreement.DISAGREES and status is not Status.INDETERMINATE:
         notes.append(
             f"two eyes: finding {number} ({words(one)}): {opinion_words(opinion)}; its status was "
             f"{status.value} and is now indeterminate"
         )
         status = Status.INDETERMINATE
-    return replace(one, second=opinion, status=status, certainty=_lowered(one, opinion.agreement))
+    return replace(one, second=opinion, status=status, certainty=_lowered(one, opinion.verdict))
 
 
 def _agreement(one: Finding, other: Finding) -> Agreement:
@@ -217,7 +223,7 @@ def _alone(one: Finding, name: str) -> Finding:
     """A finding of the second model that the first doesn't have."""
     opinion = SecondOpinion(
         model=name,
-        agreement=Agreement.ALONE,
+        verdict=Agreement.ALONE,
         status=one.status,
         side=one.side,
         certainty=one.certainty,
@@ -279,7 +285,7 @@ def _summary(findings: Sequence[Finding], name: str) -> str:
         Agreement.DISAGREES: "contradicted",
         Agreement.ALONE: "seen by it alone",
     }
-    said = [one.second.agreement for one in findings if one.second is not None]
+    said = [one.second.verdict for one in findings if one.second is not None]
     counts = [f"{said.count(kind)} {text}" for kind, text in told.items() if kind in said]
     return f"two eyes: of {len(findings)} findings, by {name}: {', '.join(counts) or 'none compared'}; {RULE}"
 

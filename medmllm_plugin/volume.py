@@ -75,6 +75,33 @@ class Stored:
         return np.asarray(self.tables[n][self.raw[n]], np.float32)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Lying:
+    """Where planes lie that files hold just as `Stored.raw` has them."""
+
+    files: tuple[str, ...]
+    """For each plane its file."""
+    offsets: NDArray[np.int64]
+    """For each where it begins in that file, bytes."""
+    rows: int
+    columns: int
+    tables: tuple[NDArray[np.float32], ...]
+    """As `Stored.tables`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class InFiles:
+    """A `Volume.read_stored` of planes that lie in files as they are, for others to read them themselves."""
+
+    read: Callable[[Sequence[int]], Stored | None]
+    lying: Callable[[Sequence[int]], Lying]
+    """Where planes of those numbers lie; they are read as `read` reads them."""
+
+    def __call__(self, ks: Sequence[int]) -> Stored | None:
+        """See `Volume.read_stored`."""
+        return self.read(ks)
+
+
 class _Shift(NamedTuple):
     by: int
     limit: int
@@ -115,7 +142,7 @@ class Volume:
     study: Study
     read_stored: Callable[[Sequence[int]], Stored | None] = field(default=lambda ks: None, repr=False)
     """Planes of those numbers as stored, read side by side; None where that is no gain (colour, float files).
-    `read_plane` gives the same values."""
+    `read_plane` gives the same values. May be `InFiles`."""
     compressed: bool = False
     """Whether planes are decoded when they are read, best many at a time."""
     unit: str = ""

@@ -16,6 +16,7 @@ from medmllm_plugin.quoting import QUESTION_LENGTH, plain
 from medmllm_plugin.request import Request
 from medmllm_plugin.slice import Montage, Slice
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.source import FileImage
 from medmllm_plugin.tasks import common_words
 
 
@@ -56,8 +57,8 @@ def volume_prompt(request: Request, context: Sequence[str] = ()) -> Prompt:
 def stacks(slices: SliceSet) -> list[tuple[int, ...]]:
     """The numbers of the pictures that are one volume together, in the order that they are shown first.
 
-    Pictures of one series, plane, window and size are a volume, if they have places in the patient; all
-    others stand by themselves, as do montages.
+    Pictures of one series, plane, window and size are a volume, if they have places in the patient or are
+    planes of one file; all others, such as frames of a film, stand by themselves, as do montages.
     """
     found: dict[object, list[int]] = {}
     ends = [part.pictures for part in slices.parts]
@@ -68,8 +69,10 @@ def stacks(slices: SliceSet) -> list[tuple[int, ...]]:
 
 
 def _stack_of(one: Slice, series: int, number: int) -> object:
-    if isinstance(one.source, Montage) or one.to_patient is None:
+    if isinstance(one.source, Montage):
         return number
+    if one.to_patient is None:
+        return (one.source.file, one.pixels.shape) if isinstance(one.source, FileImage) else number
     return series, one.window, plane_name(one.to_patient), one.pixels.shape
 
 

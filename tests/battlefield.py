@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 import random
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -96,6 +98,11 @@ class Field:
             _look_at(outcome, reports_among(held), sent, "pacs")
         outcome.asked = self.engine.asked
         outcome.stuck += [f"port {one.port} ended with an error" for one in self.fleet if one.stop() != 0]
+
+
+def clean_up_when_terminated() -> None:
+    """Have this program end in order when it is told to, so that no node or PACS is left running."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.battlefield import Outcome, battlefield
+from tests.battlefield import Outcome, battlefield, clean_up_when_terminated
 
 
 def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 0) -> Outcome:
@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    clean_up_when_terminated()
     folder = Path(tempfile.mkdtemp(prefix="siege-"))
     outcome = besiege(
         folder,

@@ -35,7 +35,7 @@ from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store
 from medmllm_plugin.dicom_bridge.tables import events, studies
-from tests.battlefield import as_output
+from tests.battlefield import as_output, clean_up_when_terminated
 from tests.node_runner import (
     Process,
     a_study,
@@ -326,6 +326,7 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures")
     asked = parser.parse_args()
+    clean_up_when_terminated()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
 
     def tell(line: str) -> None:

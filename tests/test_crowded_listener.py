@@ -16,6 +16,7 @@ from medmllm_plugin.dicom_bridge.segments import Record
 from medmllm_plugin.dicom_bridge.spool import Spool
 from tests import by_hand
 from tests.by_hand import ACCEPTED, REJECTED, c_store, request, status_of
+from tests.node_runner import wait_for
 
 ELSEWHERE = "127.0.0.66"
 
@@ -96,6 +97,22 @@ def test_an_association_long_idle_makes_room_for_anybody(
     assert (answer, status, left) == (ACCEPTED, 0x0000, b"")
     for one in (idle, other):
         one.close()
+
+
+def test_who_leaves_in_the_midst_of_a_request_is_forgotten(start: Start) -> None:
+    node = start(associations=2)
+
+    with by_hand.connected(node.port) as connection:
+        connection.sendall(request()[:50])
+        before = wait_for(lambda: threads(node))
+
+    wait_for(lambda: threads(node) == 0, within_s=10.0)
+    assert before == 1
+
+
+def threads(node: Listener) -> int:
+    """How many of the listener's threads serve somebody."""
+    return len(node._threads)
 
 
 def test_a_request_too_long_to_be_one_is_not_waited_for(start: Start) -> None:

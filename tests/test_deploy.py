@@ -39,7 +39,7 @@ def test_the_settings_of_the_how_to_are_taken(tmp_path: Path) -> None:
 
     node = node_settings(parse(tomllib.loads(block), path=tmp_path / "medmllm.toml"))
 
-    assert [rule.name for rule in node.rules] == ["phantoms", "chest CT, urgent"]
+    assert [rule.name for rule in node.rules] == ["self-test", "phantoms", "chest CT, urgent"]
 
 
 def test_each_field_of_the_node_is_described() -> None:

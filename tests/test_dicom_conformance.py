@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 
-from medmllm_plugin.dicom_bridge import commitment, dimse_service, negotiation
+from medmllm_plugin.dicom_bridge import commitment, deidentifying, dimse_service, negotiation, steps_scp
 from medmllm_plugin.dicom_bridge.commands import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Status
 from medmllm_plugin.dicom_bridge.listener import Port
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
@@ -65,12 +65,34 @@ def test_the_contexts_are_those_that_are_taken() -> None:
     storage = {str(one.abstract_syntax) for one in AllStoragePresentationContexts}
 
     assert set(quick) == storage | {negotiation.VERIFICATION}
-    assert set(others) == set(quick) | {commitment.SOP_CLASS}
+    said = {commitment.SOP_CLASS, steps_scp.STEP, steps_scp.AVAILABILITY}
+    assert set(others) == set(quick) | said
     assert all(set(one.transfer_syntax) == set(ALL_TRANSFER_SYNTAXES) for one in quick.values())
-    assert len(others[commitment.SOP_CLASS].transfer_syntax) == 4
-    for uid in (negotiation.VERIFICATION, commitment.SOP_CLASS):
+    assert {len(others[uid].transfer_syntax) for uid in said} == {4}
+    for uid in (negotiation.VERIFICATION, *said):
         assert f"`{uid}`" in PAGE
 
 
 def test_the_character_set_is_the_one_of_reports() -> None:
     assert f"`{CHARACTER_SET}`" in PAGE
+
+
+def test_every_status_of_a_procedure_step_is_listed() -> None:
+    section = PAGE.partition("## Procedure steps and instance availability")[2].partition("\n## ")[0]
+
+    listed = re.findall(r"^\| `([0-9A-F]{4})` \|", section, flags=re.MULTILINE)
+
+    assert sorted(listed) == sorted(
+        f"{status:04X}"
+        for status in (
+            *(steps_scp.SUCCESS, steps_scp.INVALID_VALUE, steps_scp.PROCESSING_FAILURE),
+            *(steps_scp.DUPLICATE, steps_scp.NO_SUCH_INSTANCE, steps_scp.MISSING),
+        )
+    )
+
+
+def test_the_profile_of_de_identification_is_the_one_that_is_applied() -> None:
+    edition = deidentifying.TABLE.removeprefix("dicomfields_")
+
+    assert f"table\nE.1-1 of {edition}" in PAGE
+    assert ", ".join(value for value, _ in deidentifying._METHODS) in PAGE

@@ -20,6 +20,8 @@ from medmllm_plugin.evaluation.run import all_records, begin, items_of, plan_of,
 from medmllm_plugin.evaluation.shards import run as run_shards
 from medmllm_plugin.models import Model
 from medmllm_plugin.models.scripted import ScriptedModel
+from medmllm_plugin.prompts import Prompt
+from tests.chat_server import serving
 from tests.evaluating import ABLE, Dying, reply_to, told
 
 VQA = benchmark("vqa-rad")
@@ -232,3 +234,36 @@ def test_groups_choose_items(items: list[Item]) -> None:
     assert [one.name for one in chosen] == ["2", "3", "4"]
     with pytest.raises(SettingsError, match="no item of vqa-rad with organ=HEAD"):
         items_of(VQA, sample(VQA), only={"organ": "HEAD"})
+
+
+@pytest.mark.parametrize("name", ["medqa", "medxpert-qa-mm"])
+def test_a_model_behind_a_server_is_asked_over_http(name: str, tmp_path: Path) -> None:
+    one = benchmark(name)
+    items = items_of(one, sample(one))
+    by_question = {item.question: json.dumps(reply_to(item)) for item in items}
+
+    def say(prompt: Prompt) -> str:
+        return next(reply for question, reply in by_question.items() if question in prompt.text)
+
+    with serving(say=say) as server:
+        model = registry.open_model(f"chat:{server.url}")
+        begin(tmp_path / "run", plan_of(one, items, model, name="chat", folder=sample(one), seed=0))
+        records = run(items, model, out=tmp_path / "run")
+
+    assert {record.item for record in records} == {item.name for item in items}
+    assert records[0].verdict is Verdict.RIGHT
+    assert len(server.asked) == 5
+
+
+def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_done(
+    items: list[Item], tmp_path: Path
+) -> None:
+    with serving(say=json.dumps(reply_to(items[0]))) as server:
+        model = registry.open_model(f"chat:{server.url}?retries=0")
+        out = started(tmp_path / "run", items, model)
+        run(items[:2], model, out=out, batch=1)
+
+    with pytest.raises(ModelError):
+        run(items, model, out=out, batch=1)
+
+    assert len(read_lines(out / "items.jsonl")) == 2

@@ -218,7 +218,7 @@ def test_the_json_has_the_settled_fields() -> None:
 
     assert list(data) == [
         *("schema", "disclaimer", "outcome", "study", "findings", "narrative", "notes", "question"),
-        *("answer", "differential", "coverage", "checks", "heard", "provenance", "raw_reply"),
+        *("answer", "differential", "coverage", "checks", "heard", "provenance", "second", "raw_reply"),
     ]
     assert (data["schema"], data["disclaimer"], data["outcome"]) == (SCHEMA, DISCLAIMER, "findings")
     (finding,) = data["findings"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
@@ -29,7 +31,6 @@ from medmllm_plugin.dicom_bridge.steps_scp import (
     STEP,
     SUCCESS,
 )
-from medmllm_plugin.transforms.quiet import quiet
 from tests.chat_server import serving
 from tests.http_node import MULTIPART, http_node, multipart
 from tests.node_runner import SENDER, a_study, one_in, send, settings_for, wait_for
@@ -66,7 +67,7 @@ def modality(node: Node, *classes: str) -> Iterator[Association]:
 
 def begun(study_uid: str, **changes: Any) -> Dataset:
     item, said = Dataset(), Dataset()
-    item.StudyInstanceUID = study_uid
+    item.add(DataElement(0x0020000D, "UI", study_uid, validation_mode=IGNORE))
     said.ScheduledStepAttributesSequence = [item]
     said.PerformedProcedureStepStatus = "IN PROGRESS"
     for keyword, value in changes.items():
@@ -85,7 +86,8 @@ def ended(uids: Iterable[str], *, status: str = "COMPLETED") -> Dataset:
 
 def reference(uid: str, **more: str) -> Dataset:
     one = Dataset()
-    one.ReferencedSOPClassUID, one.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", uid
+    one.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    one.add(DataElement(0x00081155, "UI", uid, validation_mode=IGNORE))
     for keyword, value in more.items():
         setattr(one, keyword, value)
     return one
@@ -153,14 +155,14 @@ def test_what_is_wrong_is_refused_and_changes_nothing(node: Node) -> None:
     step, other = generate_uid(), generate_uid()
     listed = ended(["1.2.3.4"])
 
-    with modality(node, STEP, AVAILABILITY) as association, quiet():
+    with modality(node, STEP, AVAILABILITY) as association:
         answers = [
             created(association, begun("1.2.3"), step),
             created(association, begun("1.2.3"), step),
             created(association, begun("1.2.3", PerformedProcedureStepStatus="COMPLETED"), other),
             created(association, begun("1.2.3", ScheduledStepAttributesSequence=[]), other),
             created(association, begun("../../x"), other),
-            created(association, Dataset(), other, kind=AVAILABILITY),
+            created(association, begun("1.2.3"), other, kind=AVAILABILITY),
             changed(association, listed, other),
             changed(association, ended(["../../x"]), step),
             changed(association, begun("1.2.3", PerformedProcedureStepStatus="PAUSED"), step),

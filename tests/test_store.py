@@ -21,6 +21,7 @@ from medmllm_plugin.dicom_bridge.states import NEXT, State, may_go
 from medmllm_plugin.dicom_bridge.store import Instance, Store, digest_of
 from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.errors import SettingsError
+from tests.postgres import BINARIES, postgres
 
 
 @pytest.fixture
@@ -223,7 +224,18 @@ def test_an_instance_says_its_study(tmp_path: Path) -> None:
     assert one.offset != other.offset
 
 
-@pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(132), a_file()[:200], a_file(study="")])
+ODD = a_file(study="1.2.3.4.5.6.7")
+"""To be made odd, byte for byte."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"no DICOM", bytes(132), a_file()[:200], a_file(study="")),
+        *(ODD.replace(b"1.2.3.4.5.6.7", odd) for odd in (b"1.2.3\x004.5.6.7", b"1.2.3.4\n5.6.7")),
+        ODD.replace(b"UI\x0e\x001.2.3.4.5.6.7\0", b"UI\x42\x00" + b"1." + b"2" * 64),
+    ],
+)
 def test_an_instance_that_does_not_say_its_study_is_kept(content: bytes, tmp_path: Path) -> None:
     record = Spool(tmp_path, durability=Durability.PROCESS).put(facts(), [content])
 
@@ -248,3 +260,20 @@ def test_what_was_received_is_indexed_also_after_a_stop(tmp_path: Path, store: S
     assert len(store.instances("1.2.3")) == 3
     assert len(store.instances("1.2.9")) == 6
     assert set(told) == {"1.2.3", "1.2.9"}
+
+
+@pytest.mark.skipif(BINARIES is None, reason="Postgres is not installed")
+def test_what_no_database_takes_keeps_back_none_of_the_others(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", durability=Durability.PROCESS)
+    odd = replace(facts(7), calling_ae="X" * 99)
+    for number, said in enumerate((facts(1), odd, facts(2))):
+        spool.put(said, [a_file(number=number, study=f"1.2.{number + 1}")])
+
+    with postgres(tmp_path) as url:
+        engine = open_database(url)
+        store = Store(engine, salt=b"a salt of tests only")
+        Indexer(store, tmp_path / "spool", node="one").close()
+        found = [one.study_uid for one in store.studies()]
+        engine.dispose()
+
+    assert sorted(found) == ["1.2.1", "1.2.3"]

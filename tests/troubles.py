@@ -28,7 +28,7 @@ import pydicom
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.states import State
 from tests.bad_network import BadNetwork, bad_network
-from tests.battlefield import Outcome, battlefield
+from tests.battlefield import Outcome, battlefield, clean_up_when_terminated
 from tests.jumping_clock import COMPILER, JumpingClock
 from tests.node_runner import send, wait_for
 
@@ -162,7 +162,8 @@ def clock_jumps(folder: Path, *, long: bool) -> Outcome:
     minute, day = 60, 86_400
     jumps = (2 * day, -30 * minute, 400 * day, -1 * day, -10 * minute, 0)
     clock = JumpingClock(folder)
-    with battlefield(folder, environment=clock.environment) as field:
+    # what is old is removed by the clock's own word, so nothing may become old here
+    with battlefield(folder, environment=clock.environment, keep_days=10_000) as field:
         (node,) = field.fleet
         for number, jump in enumerate(jumps * 3 if long else jumps[1:4]):
             field.senders.one_more()
@@ -242,6 +243,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TROUBLES)}; all if left out")
     parser.add_argument("--short", action="store_true", help="as the tests do it")
     asked = parser.parse_args()
+    clean_up_when_terminated()
     wrong = 0
     for name in asked.names or TROUBLES:
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))

@@ -161,7 +161,7 @@ static PyObject *resample(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     result = done < 0 ? PyErr_NoMemory() : PyLong_FromSsize_t(done);
 end:
-    if (job.files) {
+    if (PyTuple_Check(from)) {
         PyMem_Free(job.files);
         PyMem_Free((void *)(uintptr_t)job.raw);
     }

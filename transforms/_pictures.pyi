@@ -12,7 +12,7 @@ def resample(
     kernel: int,
     pictures: int,
     channels: int,
-    source: Buffer,
+    source: Buffer | tuple[tuple[bytes, ...], Buffer],
     levels: Buffer,
     lines: Buffer,
     which: Buffer,
@@ -20,7 +20,7 @@ def resample(
     down: Line,
     across: Line,
     /,
-) -> None: ...
+) -> int: ...
 def cut(
     kernel: int,
     rows: int,

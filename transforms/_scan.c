@@ -57,6 +57,101 @@ static PyObject *values(const Py_buffer *head, const Py_buffer *cuts, PyObject *
     return found;
 }
 
+/* How headers are built that were walked before: as many as scan.py keeps. */
+enum { BUILDS = 8 };
+
+typedef struct {
+    Py_buffer looked_at, seen, cuts;
+} Build;
+
+/* Reads a tuple of (looked_at, seen, cuts); how many, or -1 with an error set. */
+static Py_ssize_t read_builds(PyObject *tuple, Build *builds)
+{
+    Py_ssize_t count = PyTuple_Size(tuple);
+    if (count > BUILDS) {
+        PyErr_SetString(PyExc_ValueError, "more builds than are kept");
+        return -1;
+    }
+    for (Py_ssize_t n = 0; n < count; n++) {
+        Py_buffer *parts[] = {&builds[n].looked_at, &builds[n].seen, &builds[n].cuts};
+        PyObject *one = PyTuple_GetItem(tuple, n);
+        for (int k = 0; k < 3; k++) {
+            PyObject *part = PyTuple_Check(one) && PyTuple_Size(one) == 3 ? PyTuple_GetItem(one, k) : NULL;
+            if (!part || !PyBytes_Check(part) || (k != 1 && PyBytes_Size(part) % 8)) {
+                PyErr_SetString(PyExc_ValueError, "a build is spans, what was seen there, and spans");
+                return -1;
+            }
+            parts[k]->buf = PyBytes_AsString(part); /* the caller's tuple keeps it */
+            parts[k]->len = PyBytes_Size(part);
+        }
+    }
+    return count;
+}
+
+/* The values of heads that lie `size` bytes apart, as many from the first as are built like one of the builds, and of
+ * each which one; `lengths` has for each how many bytes it has, below 0 for none, and another number.
+ */
+static PyObject *values_of_all(const Py_buffer *heads, Py_ssize_t size, const Py_buffer *lengths, const Build *builds,
+                               Py_ssize_t count, PyObject *like)
+{
+    const Py_ssize_t most = lengths->len / 16;
+    unsigned char order[BUILDS], *which = PyMem_Malloc((size_t)(most ? most : 1));
+    PyObject *all = PyList_New(0), *result = NULL;
+    Py_ssize_t done = 0;
+    for (int k = 0; k < BUILDS; k++)
+        order[k] = (unsigned char)k;
+    for (; which && all && done < most; done++) {
+        int64_t length;
+        Py_buffer head = *heads;
+        Py_ssize_t k = 0;
+        memcpy(&length, (const char *)lengths->buf + 16 * done, sizeof length);
+        head.buf = (char *)heads->buf + done * size;
+        head.len = (Py_ssize_t)length;
+        if (length < 0 || length > size)
+            break;
+        while (k < count && !alike(&head, &builds[order[k]].looked_at, &builds[order[k]].seen))
+            k++;
+        if (k == count)
+            break;
+        const unsigned char found = which[done] = order[k];
+        memmove(order + 1, order, (size_t)k); /* the next one is likely built so too */
+        order[0] = found;
+        PyObject *those = values(&head, &builds[found].cuts, like);
+        if (!those || PyList_Append(all, those)) {
+            Py_XDECREF(those);
+            goto end;
+        }
+        Py_DECREF(those); /* the list holds it */
+        like = those;
+    }
+    if (!which)
+        PyErr_NoMemory();
+    else if (all)
+        result = Py_BuildValue("(Oy#)", all, (const char *)which, done);
+end:
+    Py_XDECREF(all);
+    PyMem_Free(which);
+    return result;
+}
+
+static PyObject *cut_all(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_buffer heads, lengths;
+    Build builds[BUILDS] = {{{0}}};
+    Py_ssize_t size, count;
+    PyObject *tuple, *like, *found = NULL;
+    if (!PyArg_ParseTuple(arguments, "y*ny*O!O!", &heads, &size, &lengths, &PyTuple_Type, &tuple, &PyTuple_Type,
+                          &like))
+        return NULL;
+    if (lengths.len % 16 || size < 0 || (lengths.len && size > heads.len / (lengths.len / 16)))
+        PyErr_SetString(PyExc_ValueError, "as many heads as pairs of 64-bit numbers");
+    else if ((count = read_builds(tuple, builds)) >= 0)
+        found = values_of_all(&heads, size, &lengths, builds, count, like);
+    PyBuffer_Release(&heads);
+    PyBuffer_Release(&lengths);
+    return found;
+}
+
 static PyObject *cut(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer head, looked_at, seen, cuts;
@@ -78,6 +173,7 @@ static PyObject *cut(PyObject *Py_UNUSED(module), PyObject *arguments)
 
 static PyMethodDef METHODS[] = {
     {"cut", cut, METH_VARARGS, "The values of a header that is built as another, else None."},
+    {"cut_all", cut_all, METH_VARARGS, "The values of headers, as many from the first as are built as another."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medmllm_plugin.transforms import compiled
 
@@ -39,24 +41,53 @@ class Beginnings:
         Raises:
             OSError: If one can't be opened or read.
         """
-        waiting = iter(paths)
-        while some := list(islice(waiting, max(1, min(_AHEAD, _AT_ONCE // self.size)))):
+        for some in self._some(paths):
             if compiled.read is None:
                 yield from _in_turn(some, self.size)
             else:
-                yield from self._at_once(compiled.read, some, self.size)
+                yield from self._at_once(compiled.read, some).each()
 
-    def _at_once(self, fast: ModuleType, paths: list[str], size: int) -> Iterator[Beginning]:
-        needed = len(paths) * size
+    def together(self, fast: ModuleType, paths: Iterable[str]) -> Iterator[Heads]:
+        """The beginnings of some files at a time, read by the compiled part."""
+        for some in self._some(paths):
+            yield self._at_once(fast, some)
+
+    def _some(self, paths: Iterable[str]) -> Iterator[list[str]]:
+        waiting = iter(paths)
+        while some := list(islice(waiting, max(1, min(_AHEAD, _AT_ONCE // self.size)))):
+            yield some
+
+    def _at_once(self, fast: ModuleType, paths: list[str]) -> Heads:
+        size, needed = self.size, len(paths) * self.size
         if len(self._heads) < needed:
             self._heads = np.empty(needed, np.uint8)
-        found, every = np.empty((len(paths), 2), np.int64), self._heads.data
-        fast.read_first(tuple(map(os.fsencode, paths)), found, every[:needed])
-        for n, (path, (count, total)) in enumerate(zip(paths, found.tolist(), strict=True)):
+        found, every = np.empty((len(paths), 2), np.int64), self._heads.data[:needed]
+        # no name holds a zero byte, so all become bytes at once
+        fast.read_first(tuple(os.fsencode("\0".join(paths)).split(b"\0")), found, every)
+        return Heads(paths, every, size, found)
+
+
+class Heads(NamedTuple):
+    """The beginnings of some files, good until the next are asked for."""
+
+    paths: list[str]
+    every: memoryview
+    """All of them, `size` bytes apart."""
+    size: int
+    found: NDArray[np.int64]
+    """Shape (files, 2): how many bytes there are of each, and in the file; below 0 if it can't be read."""
+
+    def each(self, first: int = 0) -> Iterator[Beginning]:
+        """One by one, from that number on.
+
+        Raises:
+            OSError: If one can't be opened or read.
+        """
+        for n, (count, total) in enumerate(self.found[first:].tolist(), first):
             if total < 0:
-                yield from _in_turn([path], size)  # says what is wrong
+                yield from _in_turn(self.paths[n : n + 1], self.size)  # says what is wrong
             else:
-                yield path, every[n * size : n * size + count], total
+                yield self.paths[n], self.every[n * self.size : n * self.size + count], total
 
 
 def _in_turn(paths: list[str], size: int) -> Iterator[Beginning]:

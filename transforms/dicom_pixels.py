@@ -29,7 +29,7 @@ from medmllm_plugin.transforms.entries import one_line
 from medmllm_plugin.transforms.quiet import quiet, quiet_codecs
 from medmllm_plugin.transforms.stacks import Stack
 from medmllm_plugin.transforms.stored_bits import Bits, Record, read_records, value_table
-from medmllm_plugin.volume import Stored
+from medmllm_plugin.volume import InFiles, Stored
 
 Values = NDArray[np.float32] | NDArray[np.uint8]
 
@@ -68,7 +68,11 @@ def stored_reader(stack: Stack) -> Callable[[Sequence[int]], Stored | None]:
     record = stack.record
     if record is None:
         return lambda ks: read_stored([stack.frames[k] for k in ks])
-    return lambda ks: read_records([record(k) for k in ks])
+
+    def read(ks: Sequence[int]) -> Stored | None:
+        return read_records([record(k) for k in ks])
+
+    return read if stack.lying is None else InFiles(read=read, lying=stack.lying)
 
 
 def record_of(frame: Frame) -> Record | None:

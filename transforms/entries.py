@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import _read_file_meta_info, read_preamble
@@ -57,16 +57,18 @@ _HEAD = 144
 _KNOWN_KINDS = "DICOM, a DICOMDIR, a .zip of DICOM, NIfTI, NRRD or MetaImage"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file that is, or says it is, DICOM."""
 
     file: str
     """The path as given, or `archive.zip:member`."""
-    scanned: Scanned | None = field(default=None, repr=False)
+    scanned: Scanned | None = None
     """Its header as far as it was scanned; None if pydicom must read it."""
-    unpack: Callable[[], BinaryIO] | None = field(default=None, repr=False)
+    unpack: Callable[[], BinaryIO] | None = None
     """Unpacks a member of a zip; None for a file on disk."""
+
+    def __repr__(self) -> str:
+        return f"Entry({self.file!r})"
 
     @property
     def name(self) -> str:

@@ -26,7 +26,8 @@ from medmllm_plugin.transforms.lazy import Lazy
 from medmllm_plugin.transforms.mixed import BETWEEN_KEYWORDS, jumps, lie_between
 from medmllm_plugin.transforms.scan import UNDEFINED, Scanned
 from medmllm_plugin.transforms.stacks import Facts, Stack
-from medmllm_plugin.transforms.stored_bits import Bits, Record
+from medmllm_plugin.transforms.stored_bits import Bits, Record, value_table
+from medmllm_plugin.volume import Lying
 
 CLASSES = frozenset(
     uid.encode() for uid in (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
@@ -93,12 +94,23 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
         syntax = header.transfer_syntax if header.encapsulated else None
         return Record(entries[n], offset, length, syntax, header.rows, header.columns, bits, rescales[n])
 
+    def lying(ks: Sequence[int]) -> Lying:
+        ns = [int(order[k]) for k in ks]
+        return Lying(
+            files=tuple(entries[n].file for n in ns),
+            offsets=np.array([scans[n].layout.pixels for n in ns], np.int64),
+            rows=headers[0].rows,
+            columns=headers[0].columns,
+            tables=tuple(value_table(bits, rescales[n]) for n in ns),
+        )
+
     direct = not headers[0].encapsulated or decodes(headers[0].transfer_syntax, bits)
     stack = Stack(
         frames=Lazy(len(entries), lambda k: frames_of(headers[int(order[k])])[0]),
         origins=origins[order],
         facts=_facts(columns, rescales),
         record=record if direct else None,
+        lying=lying if not headers[0].encapsulated and bits.allocated == 16 else None,
         instance=_instances(columns, order),
         instance_facts=_instance_facts(headers, columns, order),
     )

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.transforms.body import STEP
 from medmllm_plugin.transforms.crop import Framing
-from medmllm_plugin.transforms.render import Levels, Window, render
+from medmllm_plugin.transforms.render import Levels, Window, render, render_lying
 from medmllm_plugin.transforms.resize import resize_stack
 from medmllm_plugin.transforms.threads import in_parts
 from medmllm_plugin.transforms.voi import Padded, counted
-from medmllm_plugin.volume import Stored, Volume
+from medmllm_plugin.volume import InFiles, Stored, Volume
 
 _AT_A_TIME = 4
 """Planes that are read and drawn together: as many as lie in the cache of a processor."""
@@ -155,9 +155,18 @@ class Planes:
         channels = (3,) if len(shown[0]) == 3 else ()
         out = np.empty((len(ns), *framing.shape, *channels), np.uint8)
         known: Levels = {}
+        read = volume.read_stored
+
+        def drawn_as_they_lie(start: int, stop: int) -> int:
+            if not isinstance(read, InFiles):
+                return start
+            lying = read.lying([self.ks[n] for n in ns[start:stop]])
+            if (framing.crop.rows, framing.crop.columns) != (lying.rows, lying.columns):
+                return start
+            return start + render_lying(lying, shown[start:stop], known=known, out=out[start:stop])
 
         def part(start: int, stop: int) -> None:
-            for first in range(start, stop, _AT_A_TIME):
+            for first in range(drawn_as_they_lie(start, stop), stop, _AT_A_TIME):
                 these = slice(first, min(stop, first + _AT_A_TIME))
                 ks = [self.ks[n] for n in ns[these]]
                 stored = volume.read_stored(ks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 
@@ -9,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.transforms import compiled
-from medmllm_plugin.transforms.resize import resample, resize_stack
+from medmllm_plugin.transforms.resize import resample, resample_files, resize_stack
 from medmllm_plugin.transforms.straight import NONE, line_of
-from medmllm_plugin.volume import Stored
+from medmllm_plugin.volume import Lying, Stored
 
 Window = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 """Modality values of any shape to grey levels of that shape, value by value, as `window.apply_window`."""
@@ -65,7 +66,7 @@ def render(
             f"{sorted(channels)} windows"
         )
     deep = 3 if channels == {3} else 1
-    levels, lines, which = _levels(stored, windows, {} if known is None else known)
+    levels, lines, which = _levels(stored.tables, windows, {} if known is None else known)
     target = shape or (rows, columns)
     if compiled.pictures is not None and planes:
         result = np.empty((planes, *target, deep), np.uint8) if out is None else out
@@ -82,6 +83,38 @@ def render(
         return pictures
     out[:] = pictures
     return out
+
+
+def render_lying(
+    lying: Lying,
+    windows: Sequence[Sequence[Window]],
+    *,
+    known: Levels,
+    out: NDArray[np.uint8],
+) -> int:
+    """Pictures of planes that lie in files, each read and drawn before the next: it never leaves the cache.
+
+    Args:
+        lying: The planes.
+        windows: As many as planes, as `render` takes them.
+        known: As for `render`.
+        out: Where to put the pictures, as `render` returns them.
+
+    Returns:
+        How many were done, from the first: what follows must be read as usual, which says what is wrong
+        with it. None are done without the compiled part.
+    """
+    if compiled.pictures is None or compiled.read is None:
+        return 0
+    deep = len(windows[0])
+    levels, lines, which = _levels(lying.tables, windows, known)
+    files = tuple(os.fsencode("\0".join(lying.files)).split(b"\0"))  # no name holds a zero byte
+    return resample_files(
+        (files, lying.offsets),
+        (levels, lines, which),
+        out.reshape(*out.shape[:3], deep),
+        shape=(lying.rows, lying.columns),
+    )
 
 
 def _look_up(levels: NDArray[np.uint8], raw: NDArray[np.uint16], out: NDArray[np.uint8]) -> None:
@@ -108,12 +141,12 @@ def shown(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _levels(
-    stored: Stored, windows: Sequence[Sequence[Window]], known: Levels
+    tables: Sequence[NDArray[np.float32]], windows: Sequence[Sequence[Window]], known: Levels
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
     """Grey levels of all patterns, shape (tables, 65536), their lines, and which of them for each channel."""
     numbers: dict[tuple[int, int], int] = {}
     which = []
-    for table, channels in zip(stored.tables, windows, strict=True):
+    for table, channels in zip(tables, windows, strict=True):
         for window in channels:
             key = id(table), id(window)
             if key not in known:

@@ -243,6 +243,35 @@ def resample(
     in_parts(part, len(out), least=-(-_WORTH_A_THREAD // max(1, out[:1].size)))
 
 
+def resample_files(
+    source: tuple[tuple[bytes, ...], NDArray[np.int64]],
+    levels: tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]],
+    out: NDArray[np.uint8],
+    *,
+    shape: tuple[int, int],
+) -> int:
+    """As `resample`, of planes of 16 bits that are read from files, one by one; in the caller's thread.
+
+    Args:
+        source: The files, and where in each the plane begins.
+        levels: As for `resample`.
+        out: As for `resample`.
+        shape: (rows, columns) of the planes.
+
+    Returns:
+        How many pictures were done, up to the first whose plane isn't all there.
+
+    Raises:
+        ValueError: If the shapes don't fit each other.
+        MemoryError: If there is none for one picture half done.
+    """
+    fast = compiled.pictures
+    assert fast is not None
+    lines = [_line(*sides) for sides in zip(shape, out.shape[1:3], strict=True)]
+    done: int = fast.resample(fast.KERNELS - 1, len(out), out.shape[3], source, *levels, out, *lines)
+    return done
+
+
 def _line(source: int, target: int) -> tuple[Any, ...]:
     if source == target:
         return source, target, 0, 0, b"", b"", b""

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from medmllm_plugin.transforms import compiled
-from medmllm_plugin.transforms.beginnings import Beginnings
+from medmllm_plugin.transforms.beginnings import Beginnings, Heads
 
 KEYWORDS = (
     *("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID", "SpecificCharacterSet"),
@@ -239,9 +240,35 @@ class Scanner:
         Raises:
             OSError: If a file can't be opened or read.
         """
+        if compiled.scan is not None and compiled.read is not None:
+            for heads in self._beginnings.together(compiled.read, paths):
+                yield from self._scanned(compiled.scan, heads)
+            return
         for path, head, size in self._beginnings.of(paths):
             scanned = self._followed(path, head, size)
             yield path, bytes(head) if scanned is None else b"", scanned
+
+    def _scanned(self, fast: ModuleType, heads: Heads) -> Iterator[tuple[str, bytes, Scanned | None]]:
+        """As `scan_all`, of files whose beginnings were read: those built alike at once."""
+        paths, every, size, found = heads
+        lengths, n = found.tolist(), 0
+        while n < len(paths):
+            if self._templates:
+                known = tuple(self._templates)
+                builds = tuple((one.looked_at, one.seen, one.cuts) for one in known)
+                cut, which = fast.cut_all(every[n * size :], size, found[n:], builds, self._last)
+                for values, number in zip(cut, which, strict=True):
+                    count, total = lengths[n]
+                    head = every[n * size : n * size + count]
+                    yield paths[n], b"", _as_scanned(known[number].layout, values, total, head)
+                    n += 1
+                self._last = cut[-1] if cut else self._last
+                if n == len(paths):
+                    return
+            path, beginning, total = next(heads.each(n))
+            scanned = self._followed(path, beginning, total)
+            yield path, bytes(beginning) if scanned is None else b"", scanned
+            n += 1
 
     def _followed(self, path: str, head: bytes | memoryview, size: int) -> Scanned | None:
         known = self._known(head)
@@ -255,10 +282,7 @@ class Scanner:
                 if len(head) >= min(size, _MOST_READ):
                     return None
                 ((_, head, size),) = Beginnings(8 * len(head)).of([path])
-        layout, values = known
-        length = int.from_bytes(values[-1], "little")
-        fragment = _one_fragment(bytes(head), layout.pixels, size) if length == UNDEFINED else None
-        return Scanned(layout, values, length, size, fragment)
+        return _as_scanned(*known, size, head)
 
     def _known(self, head: bytes | memoryview) -> tuple[Layout, tuple[bytes, ...]] | None:
         for number, template in enumerate(self._templates):
@@ -277,6 +301,14 @@ class Scanner:
         if needed > self._beginnings.size:
             self._beginnings.size = -(-needed // FIRST_READ) * FIRST_READ
         return self._known(head)
+
+
+def _as_scanned(layout: Layout, values: tuple[bytes, ...], size: int, head: bytes | memoryview) -> Scanned:
+    """What was cut out of a file of that size; of its beginning no more is looked at than it has."""
+    length = int.from_bytes(values[-1], "little")
+    if length != UNDEFINED:
+        return Scanned(layout, values, length, size, None)
+    return Scanned(layout, values, length, size, _one_fragment(bytes(head), layout.pixels, size))
 
 
 def _walk(head: bytes) -> _Template:

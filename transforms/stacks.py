@@ -19,6 +19,7 @@ from medmllm_plugin.transforms.dicom_headers import Header
 from medmllm_plugin.transforms.gaps import SAME_PLACE
 from medmllm_plugin.transforms.mixed import BETWEEN, are_stacks, fields_of_view
 from medmllm_plugin.transforms.stored_bits import Record
+from medmllm_plugin.volume import Lying
 
 _PARALLEL = 2e-3
 """How far direction cosines of one stack may differ: headers round them."""
@@ -61,6 +62,8 @@ class Stack:
     facts: Facts
     record: Callable[[int], Record] | None = None
     """Where the pixels of each lie, by number; None if that is to be found frame by frame."""
+    lying: Callable[[Sequence[int]], Lying] | None = None
+    """The same of several, where all lie in files as they are, of 16 bits."""
     instance: Callable[[int], str] | None = None
     """SOP Instance UID (0008,0018) of each, where frames differ in nothing that a `Plane` says but this and
     their place; None if they may."""

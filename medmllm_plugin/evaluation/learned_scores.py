@@ -1,11 +1,11 @@
-"""Metrics of reports that need weights, for who has them on disk: CheXbert, RaTEScore, RadGraph. Nothing is fetched.
+"""Metrics of reports that need weights, for who has them on disk: CheXbert, RaTEScore, RadGraph.
 
-CheXbert is small enough to be run here from its published checkpoint; the other two are their authors' packages.
+Nothing is fetched. CheXbert is small enough to be run here from its published checkpoint; the other two are
+their authors' packages.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +16,8 @@ from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.evaluation.benchmark import Kind, Verdict
 from medmllm_plugin.evaluation.measures import Score
 from medmllm_plugin.evaluation.records import file_of, read_lines, write_lines
+from medmllm_plugin.models import torchvision_shim
+from medmllm_plugin.models.loading import check_engine
 
 Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[Score]]
 """The scores of texts against their references, in their order."""
@@ -30,23 +32,35 @@ LONGEST = 512
 """Tokens of a report that CheXbert reads."""
 
 
-def add(out: Path, asked: Mapping[str, Path], *, shard: tuple[int, int] = (1, 1)) -> None:
+def opened(asked: Mapping[str, Path]) -> dict[str, Scorer]:
+    """Learned metrics, ready.
+
+    Args:
+        asked: Folders of weights by names of `SCORERS`.
+
+    Raises:
+        SettingsError: If there is no such metric, or its package or weights are missing.
+    """
+    for name in asked:
+        if name not in SCORERS:
+            raise SettingsError(f"--score: found {name!r}, expected one of {', '.join(SCORERS)}")
+    return {name: SCORERS[name](folder) for name, folder in asked.items()}
+
+
+def add(out: Path, scorers: Mapping[str, Scorer], *, shard: tuple[int, int] = (1, 1)) -> None:
     """Score the reports of a run with learned metrics; the records get their scores.
 
     Args:
         out: The run's folder.
-        asked: Folders of weights by names of `SCORERS`.
+        scorers: By the names of their figures.
         shard: Whose records.
 
     Raises:
-        SettingsError: If there is no such metric, or its package or weights are missing.
         OutputError: If the records can't be written.
     """
     path = file_of(out, shard)
     records = read_lines(path)
-    for name, folder in asked.items():
-        if name not in SCORERS:
-            raise SettingsError(f"--score: found {name!r}, expected one of {', '.join(SCORERS)}")
+    for name, scorer in scorers.items():
         wanted = [
             k
             for k, one in enumerate(records)
@@ -56,7 +70,6 @@ def add(out: Path, asked: Mapping[str, Path], *, shard: tuple[int, int] = (1, 1)
         ]
         if not wanted:
             continue
-        scorer = SCORERS[name](folder)
         found = scorer([records[k].answer for k in wanted], [records[k].gold[0] for k in wanted])
         for k, score in zip(wanted, found, strict=True):
             records[k] = replace(records[k], scores={**records[k].scores, name: score})
@@ -74,13 +87,11 @@ def chexbert(folder: Path) -> Scorer:
         SettingsError: If a file is missing or broken, or the engine is not installed.
     """
     _need(folder, "chexbert.pth", "vocab.txt")
-    try:
-        import torch
-        from transformers import BertConfig, BertModel, BertTokenizer
-    except ImportError as error:
-        raise SettingsError(
-            f"chexbert: found no package {error.name}, expected it; run: pip install 'medmllm-plugin[engine]'"
-        ) from error
+    check_engine()
+    torchvision_shim.ensure()
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
     config = BertConfig.from_pretrained(folder) if (folder / "config.json").is_file() else BertConfig()
     tokenizer = BertTokenizer(str(folder / "vocab.txt"))
     bert = BertModel(config).eval()
@@ -124,6 +135,8 @@ def ratescore(folder: Path) -> Scorer:
         SettingsError: If the package or a folder is missing.
     """
     _need(folder, "ner", "embedding")
+    check_engine()
+    torchvision_shim.ensure()
     with _offline():
         try:
             from RaTEScore import RaTEScore
@@ -149,6 +162,8 @@ def radgraph(folder: Path) -> Scorer:
         SettingsError: If the package or the folder is missing.
     """
     _need(folder, "radgraph-xl")
+    check_engine()
+    torchvision_shim.ensure()
     with _offline():
         try:
             from radgraph import F1RadGraph
@@ -196,15 +211,13 @@ def _weights(path: Path) -> dict[str, Any]:
 @contextmanager
 def _offline() -> Iterator[None]:
     """Keep the hub's client from fetching what is missing."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before
+        constants.HF_HUB_OFFLINE = before
 
 
 def _no_package(name: str, package: str, error: ImportError) -> SettingsError:

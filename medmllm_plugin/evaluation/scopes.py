@@ -99,7 +99,8 @@ def _states(words: Sequence[Token], items: Sequence[Item]) -> Iterator[Mention]:
                 yield from _each_once(made)
                 break
         else:
-            if meanings[0].kind is Kind.NORMAL and not places and len(words) <= 4:
+            nothing = words[tokens[0]].text == "no" and not any(one.kind is Kind.FINDING for one in items)
+            if meanings[0].kind is Kind.NORMAL and (nothing or (not places and len(words) <= 4)):
                 yield Mention(
                     finding="abnormality", tokens=tokens, anchor=tokens[0], status=Status.ABSENT, fixed=True
                 )

@@ -65,6 +65,8 @@ _PREPOSITIONS = frozenset(
         *("to", "near", "is", "are", "was"),
     )
 )
+_RELATIVE = frozenset(("which", "where"))
+"""What follows these is said of what stands before."""
 _SHIFTS = frozenset(("midline_shift", "mediastinal_shift"))
 _COMPANIONS = frozenset(
     (
@@ -96,16 +98,20 @@ def traits(
         words=words,
         found=found,
         cuts=frozenset(parts | {one.first for one in items if one.kind in _CUTS}),
-        walls=frozenset(one.first for one in items if one.kind is Kind.STOP),
+        walls=frozenset(
+            one.first for one in items if one.kind is Kind.STOP and words[one.first].text not in _RELATIVE
+        ),
         told=frozenset(index for one in items if one.kind in _KINDS for index in one.tokens),
     )
-    false = false_sides(text)
+    false = false_sides(text) if any(one.kind is Kind.SIDE for one in items) else ()
     for item in items:
         name = _KINDS.get(item.kind)
         owner = None if name is None else _owner(item.first, item.last, said)
         if name is None or owner is None:
             continue
         start = words[item.first].start
+        if item.kind is Kind.SIDE and words[item.first].text == "both" and not _of_both(item, items):
+            continue
         pushed = item.kind is Kind.SIDE and any(low <= start < high for low, high in false)
         if pushed and found[owner].finding not in _SHIFTS:
             continue
@@ -117,6 +123,14 @@ def traits(
             given[owner].lengths.append(length)
     _share(given, found, words, items)
     return [_traits(text, words, one, mine) for one, mine in zip(found, given, strict=True)]
+
+
+def _of_both(side: Item, items: Sequence[Item]) -> bool:
+    """Whether "both" speaks of places or findings, and not of two views or two other things."""
+    named = (Kind.SITE, Kind.STRUCTURE, Kind.FINDING, Kind.STATE)
+    return len(side.tokens) > 1 or any(
+        one.kind in named and side.last < one.first <= side.last + 3 for one in items
+    )
 
 
 def _current(text: str) -> list[Length]:

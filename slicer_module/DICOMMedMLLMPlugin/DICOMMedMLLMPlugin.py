@@ -17,8 +17,7 @@ ALL_SETTING = "loadAllReports"
 
 
 class DICOMMedMLLMPluginClass(DICOMPlugin):
-    """Offers SRs that a device observed; of others only where the user asked for it, so that Slicer's own loaders
-    keep them."""
+    """Offers SRs that a device observed; others stay with Slicer's own loaders unless the user asks."""
 
     def __init__(self):
         super().__init__()
@@ -47,12 +46,14 @@ class DICOMMedMLLMPluginClass(DICOMPlugin):
             logging.debug("MedMLLM report: %s", error)
             return None
         wanted = settings.get(ALL_SETTING).lower() == "true"
-        if not (report.is_ai or report.is_verified and report.predecessors or wanted):
+        if not (report.is_ai or (report.is_verified and report.predecessors) or wanted):
             return None
         made = DICOMLoadable()
         made.files = [path]
         made.name = f"{report.title}: {len(report.findings)} findings"
-        made.tooltip = _("{state}. Findings at their places, narrative and origin, to review").format(state=report.state)
+        made.tooltip = _("{state}. Findings at their places, narrative and origin, to review").format(
+            state=report.state
+        )
         made.selected = True
         # Slicer's own loader of TID 1500 says 0.95, and a tie would load both
         made.confidence = 0.97
@@ -61,7 +62,7 @@ class DICOMMedMLLMPluginClass(DICOMPlugin):
 
     def load(self, loadable):
         """Show the report in the module MedMLLM's way; False, with a line in the log, if it can't be."""
-        from MedMLLMLib.desk import WrongReportError
+        from MedMLLMLib.open_report import WrongReportError
 
         logic = _logic()
         try:

@@ -6,6 +6,14 @@ import time
 from pathlib import Path
 
 import slicer
+from MedMLLMLib import dicomio, scene, settings
+from MedMLLMLib.client import Address, EngineError, Wish
+from MedMLLMLib.desk import Desk
+from MedMLLMLib.json_report import answer_of
+from MedMLLMLib.local_engine import LocalEngine
+from MedMLLMLib.open_report import WrongReportError
+from MedMLLMLib.reading import Cancelled, Done, Failed, Reading
+from MedMLLMLib.review import Drafts
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -15,14 +23,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-from MedMLLMLib import dicomio, scene, settings
-from MedMLLMLib.client import Address, EngineError, Wish
-from MedMLLMLib.desk import Desk, WrongReportError
-from MedMLLMLib.json_report import answer_of
-from MedMLLMLib.local_engine import LocalEngine
-from MedMLLMLib.reading import Cancelled, Done, Failed, Reading
-from MedMLLMLib.review import Drafts
 
 
 class MedMLLM(ScriptedLoadableModule):
@@ -35,7 +35,8 @@ class MedMLLM(ScriptedLoadableModule):
         parent.dependencies = ["DICOM"]
         parent.contributors = ["The MedMLLM founders"]
         parent.helpText = _(
-            "Has a study read by an AI engine, shows each finding at its place, and saves what you accept, edit "
+            "Has a study read by an AI engine, shows each finding at its place, and saves what you accept, "
+            "edit "
             "or reject as a verified DICOM structured report. Research use only; not a medical device."
         )
         parent.acknowledgementText = _("Apache-2.0. See the extension's page for documentation.")
@@ -246,7 +247,7 @@ class MedMLLMLogic(ScriptedLoadableModuleLogic):
                 raise EngineError(event.words if isinstance(event, Failed) else "the reading was cancelled")
 
     def loadReport(self, path, *, beside=True):
-        """Show an SR from a file, and the other SRs of the same reading in the DICOM database; no engine needed.
+        """Show an SR from a file, with the other SRs of its reading in the DICOM database; no engine needed.
 
         Raises:
             WrongReportError: If it is no SR, or can't be shown.
@@ -347,7 +348,7 @@ class MedMLLMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.review.setShortcuts(False)
 
     def onSceneStartClose(self, caller=None, event=None):
-        """The scene is being closed: a reading goes on, and its report is kept until the study is there again."""
+        """The scene is being closed: a reading goes on, and its report is kept."""
         self.ask.sceneCloses()
 
     def onSceneEndClose(self, caller=None, event=None):
@@ -364,7 +365,7 @@ class MedMLLMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedMLLMTest(ScriptedLoadableModuleTest):
-    """What can be tested inside Slicer without an engine: a report of the sample study, reviewed and verified."""
+    """What can be tested inside Slicer without an engine: the sample's report, reviewed and verified."""
 
     def setUp(self):
         """Begin with an empty scene."""

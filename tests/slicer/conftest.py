@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the 3D Slicer extension. They run in the environment of `make slicer`, and only there."""
+"""Fixtures of the tests of the 3D Slicer extension, which run in the environment of `make slicer` only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ ROOT = HERE.parents[1]
 EXTENSION = ROOT / "slicer_module"
 
 if importlib.util.find_spec("slicer") is None:
-    collect_ignore_glob = ["test_*.py", "harness/*", "service.py", "volumes.py", "made_reports.py", "engine_process.py"]
+    collect_ignore_glob = [
+        "test_*.py",
+        "harness/*",
+        "service.py",
+        "volumes.py",
+        "made_reports.py",
+        "engine_process.py",
+    ]
 else:
     collect_ignore_glob = ["engine_process.py", "made_reports.py"]
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -38,6 +45,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         sys.stderr.flush()
         FOLDER.cleanup()
         os._exit(_status[0])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell what was measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 _status = [0]
@@ -114,7 +128,7 @@ def _slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def slow(_slow: Any) -> Any:
-    """The engine service whose model thinks for 4 seconds first; it runs, whatever a test before did to it."""
+    """The engine service whose model thinks for 4 seconds first; it runs, whatever was done to it before."""
     if _slow.running is None:
         _slow.start()
     return _slow

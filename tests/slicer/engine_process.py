@@ -1,7 +1,7 @@
-"""The engine service in a process of its own, run by the package's Python: the real one, its model slowed if asked.
+"""The engine service in a process of the package's Python: the real one, its model slowed if asked.
 
-python engine_process.py CONFIG SECONDS: SECONDS is how long the model thinks before it answers, telling how far it
-is, and stopping when it is told to. 0 leaves it as it is.
+python engine_process.py CONFIG SECONDS: SECONDS is how long the model thinks before it answers, telling how
+far it is, and stopping when it is told to. 0 leaves it as it is.
 """
 
 from __future__ import annotations

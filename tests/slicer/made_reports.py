@@ -6,6 +6,7 @@ Run by the package's Python: python -m tests.slicer.made_reports OUT
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ COLUMNS, ROWS, SLICES, STEP = 48, 40, 12, 3.0
 SPACING = (0.8, 0.7)
 LESION = {"columns": (10, 16), "rows": (20, 25), "slices": (5, 8)}
 VALUE, AROUND = 1000, 40
+WRITTEN = datetime(2026, 11, 22, 6, 0)
 
 
 def series(name: str) -> list[Dataset]:
@@ -103,7 +105,7 @@ def write(folder: Path, name: str) -> None:
         ),
     )
     for file, make in (("findings", findings_sr), ("points", points_sr), ("report", text_sr)):
-        make(report, headers).save_as(folder / f"{file}.sr", enforce_file_format=True)
+        make(report, headers, written=WRITTEN).save_as(folder / f"{file}.sr", enforce_file_format=True)
 
 
 if __name__ == "__main__":

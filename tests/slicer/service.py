@@ -82,7 +82,7 @@ class Service:
         return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def start(self) -> Service:
-        """Start it, on the same port and folder as before if it was started before, and wait until it answers."""
+        """Start it, on the port and folder it had before if it had, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.port:
             with socket.socket() as one:

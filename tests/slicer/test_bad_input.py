@@ -12,7 +12,7 @@ import pytest
 import slicer
 from MedMLLMLib import scene, settings
 from MedMLLMLib.client import Address, Engine, EngineError
-from MedMLLMLib.desk import WrongReportError
+from MedMLLMLib.open_report import WrongReportError
 from MedMLLMLib.sr_write import NotVerifiableError, Person
 from pydicom import dcmread
 from service import Service
@@ -28,12 +28,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out",
+         str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip
     more = (
-        'http_token_env = "MEDMLLM_TOKEN"\n'
-        f'http_tls = {{ certificate = "{certificate}", key = "{key}" }}\n'
+        f'http_token_env = "MEDMLLM_TOKEN"\nhttp_tls = {{ certificate = "{certificate}", key = "{key}" }}\n'
     )
     context = ssl.create_default_context(cafile=str(certificate))
     one = Service(folder=folder, more=more, environment={"MEDMLLM_TOKEN": TOKEN}, tls=context).start()
@@ -46,7 +46,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     "url", ["ftp://127.0.0.1", "127.0.0.1:8042", "http://", "http://127.0.0.1:99999", "http://user@127.0.0.1"]
 )
 def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
-    with pytest.raises(EngineError, match="expected one such as http://127.0.0.1:8042"):
+    with pytest.raises(EngineError, match=r"expected one such as http://127\.0\.0\.1:8042"):
         Address(url=url)
 
 
@@ -129,7 +129,9 @@ def test_consent_is_asked_once_for_a_machine(widget: Any, loaded: Any) -> None:
     assert len(asked) == 1
 
 
-def test_the_token_is_never_in_a_scene(widget: Any, loaded: Any, engine: Any, until: Any, tmp_path: Path) -> None:
+def test_the_token_is_never_in_a_scene(
+    widget: Any, loaded: Any, engine: Any, until: Any, tmp_path: Path
+) -> None:
     settings.put("url", engine.url)
     settings.put("token", TOKEN)
     widget.ui.readButton.click()

@@ -17,7 +17,17 @@ EXTENSION = ROOT / "slicer_module"
 FILES = sorted(EXTENSION.rglob("*.py"))
 THERE = {"slicer", "vtk", "numpy", "qt", "ctk", "pydicom", "DICOMLib", "MedMLLMLib", *sys.stdlib_module_names}
 """What may be imported at the top of a file: what Slicer 5.10 and 5.12 bring along, and loads quickly."""
-GETTERS = {"text", "currentIndex", "currentText", "checked", "enabled", "visible", "value", "rowCount", "count"}
+GETTERS = {
+    "text",
+    "currentIndex",
+    "currentText",
+    "checked",
+    "enabled",
+    "visible",
+    "value",
+    "rowCount",
+    "count",
+}
 """Qt properties: attributes in PythonQt, which can't be called."""
 
 
@@ -84,7 +94,9 @@ def test_every_widget_that_the_code_names_is_in_the_ui_file() -> None:
     named = {
         name
         for path in FILES
-        for name in re.findall(r"\bui\.(\w+(?:Button|Box|Edit|Label|Browser|Table|Selector|Bar))\b", path.read_text())
+        for name in re.findall(
+            r"\bui\.(\w+(?:Button|Box|Edit|Label|Browser|Table|Selector|Bar))\b", path.read_text()
+        )
     }
 
     assert named <= there

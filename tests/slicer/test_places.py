@@ -1,4 +1,4 @@
-"""A finding's markup lies on the lesion's voxels, however the series was taken; and a dragged one is written back."""
+"""A finding's markup lies on the lesion's voxels in every orientation; a dragged one is written back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from MedMLLMLib import dicomio, geometry, scene
+from MedMLLMLib import dicomio, geometry, opening, scene
 from MedMLLMLib.geometry import PlaceError
 from MedMLLMLib.model import ImageRef, Region
 from MedMLLMLib.sr_write import Person
@@ -86,7 +86,9 @@ def test_choosing_a_finding_shows_its_place_in_every_view_and_again_the_old_view
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_a_box_dragged_by_two_slices_is_written_onto_that_image(logic: Any, made: Path, orientation: str) -> None:
+def test_a_box_dragged_by_two_slices_is_written_onto_that_image(
+    logic: Any, made: Path, orientation: str
+) -> None:
     volume, report = opened(logic, made / orientation)
     key = report.report.findings[0].key
     (node,) = report.markups[key]
@@ -100,19 +102,25 @@ def test_a_box_dragged_by_two_slices_is_written_onto_that_image(logic: Any, made
     changed.DeepCopy(list(matrix.ravel()))
     node.SetAndObserveObjectToNodeMatrix(changed)
 
-    box = logic.desk.dragged(key)
+    box = opening.dragged(report, key, logic.desk.planes)
 
     headers = {uid: logic.desk.planes.of(ImageRef(uid)) for uid in dicomio.study_of(volume).instances}
-    wanted = min(headers, key=lambda uid: abs(headers[uid].to_image((plane.matrix[:3, 3] + moved)[None])[1][0]))
+    wanted = min(
+        headers, key=lambda uid: abs(headers[uid].to_image((plane.matrix[:3, 3] + moved)[None])[1][0])
+    )
     assert box.image.sop_instance_uid == wanted
     assert np.allclose(box.box, (11, 18, 17, 23), atol=0.011)
 
 
-def test_a_dragged_box_is_in_the_verified_sr_and_lies_there_when_that_is_loaded(logic: Any, made: Path) -> None:
+def test_a_dragged_box_is_in_the_verified_sr_and_lies_there_when_that_is_loaded(
+    logic: Any, made: Path
+) -> None:
     _, report = opened(logic, made / "oblique")
     key = report.report.findings[0].key
     (node,) = report.markups[key]
-    center = np.array(node.GetCenterWorld()) + scene.flip(logic.desk.planes.of(report.report.findings[0].images[0]).matrix[:3, 0])
+    center = np.array(node.GetCenterWorld()) + scene.flip(
+        logic.desk.planes.of(report.report.findings[0].images[0]).matrix[:3, 0]
+    )
     node.SetCenterWorld(*center)
     logic.desk.edit(key)
     for finding in report.report.findings[1:]:
@@ -131,7 +139,7 @@ def test_a_box_dragged_off_the_images_is_refused_with_what_to_do(logic: Any, mad
     report.markups[key][0].SetCenterWorld(500.0, 0.0, 0.0)
 
     with pytest.raises(ValueError, match="drag it back"):
-        logic.desk.dragged(key)
+        opening.dragged(report, key, logic.desk.planes)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +176,9 @@ def test_each_kind_of_region_on_an_image_is_drawn_where_it_lies(
 def test_an_ellipsoid_and_a_polygon_in_the_patient_are_drawn_where_they_lie(logic: Any) -> None:
     ends = ((-5.0, 0, 0), (5.0, 0, 0), (0, -3.0, 0), (0, 3.0, 0), (0, 0, -2.0), (0, 0, 2.0))
     ellipsoid = Region("ELLIPSOID", ends, frame_of_reference_uid="1.2.3")
-    polygon = Region("POLYGON", ((0.0, 0, 9), (4, 0, 9), (4, 4, 9), (0, 0, 9)), frame_of_reference_uid="1.2.3")
+    polygon = Region(
+        "POLYGON", ((0.0, 0, 9), (4, 0, 9), (4, 4, 9), (0, 0, 9)), frame_of_reference_uid="1.2.3"
+    )
 
     drawn = [
         scene.draw(geometry.place(one, logic.desk.planes.of), name=one.graphic_type, thickness_mm=1.0)

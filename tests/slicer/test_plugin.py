@@ -1,4 +1,4 @@
-"""The DICOM plugin: AI reports are drawn in any orientation with no engine; what isn't ours is left to Slicer."""
+"""The DICOM plugin: AI reports are drawn in any orientation without an engine; others stay Slicer's."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ def test_it_says_what_the_package_says_and_is_legal(
     assert errors_of(ours) == 0
 
 
-def test_the_package_shows_it_as_verified_by_its_own_reader(made: Path, report: Report, tmp_path: Path) -> None:
+def test_the_package_shows_it_as_verified_by_its_own_reader(
+    made: Path, report: Report, tmp_path: Path
+) -> None:
     path = tmp_path / "ours.dcm"
     document = sr_read.read_file(made / "axial" / "findings.sr")
     sr_write.save(sr_write.verified(document, decided(report, "place"), READER, written=WRITTEN), str(path))
@@ -174,7 +176,10 @@ def test_what_needs_no_slicer_imports_neither_slicer_nor_qt() -> None:
     script += "; bad = {'slicer', 'qt', 'ctk', 'vtk'} & set(sys.modules); assert not bad, bad"
 
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(LIB)}
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(LIB)},
     )
 
     assert done.returncode == 0, done.stderr

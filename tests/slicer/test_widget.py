@@ -173,7 +173,7 @@ def test_a_box_is_dragged_in_editing_kept_and_undone(review: Any) -> None:
     press(review, "Down")
     press(review, "E")
     assert node.GetDisplayNode().GetHandlesInteractive()
-    node.SetCenterWorld(*(before + (2.1, 0.0, 0.0)))
+    node.SetCenterWorld(*(before + np.array([2.1, 0.0, 0.0])))
     node.InvokeEvent(node.PointEndInteractionEvent)
 
     press(review, "A")
@@ -181,7 +181,7 @@ def test_a_box_is_dragged_in_editing_kept_and_undone(review: Any) -> None:
     kept = np.array(node.GetCenterWorld())
     press(review, "U")
 
-    assert np.allclose(kept, before + (2.1, 0.0, 0.0), atol=0.01)
+    assert np.allclose(kept, before + np.array([2.1, 0.0, 0.0]), atol=0.01)
     assert np.allclose(node.GetCenterWorld(), before)
 
 
@@ -234,7 +234,9 @@ def test_saving_waits_until_all_is_decided_and_the_reader_is_named(review: Any) 
     assert "Family^Given" in ui.statusLabel.text
 
 
-def test_the_verified_sr_is_sent_to_the_engine_if_that_is_wanted(review: Any, engine: Any, until: Any) -> None:
+def test_the_verified_sr_is_sent_to_the_engine_if_that_is_wanted(
+    review: Any, engine: Any, until: Any
+) -> None:
     settings.put("url", engine.url)
     ui = review.ui
     for key in keys(review):
@@ -319,7 +321,10 @@ def test_an_earlier_study_is_shown_beside(review: Any, chest: SimpleNamespace) -
     review.ui.besideButton.click()
 
     shown = [
-        slicer.app.applicationLogic().GetSliceLogicByLayoutName(name).GetSliceCompositeNode().GetBackgroundVolumeID()
+        slicer.app.applicationLogic()
+        .GetSliceLogicByLayoutName(name)
+        .GetSliceCompositeNode()
+        .GetBackgroundVolumeID()
         for name in ("Red", "Yellow")
     ]
     assert shown == [volume.GetID(), prior.GetID()]
@@ -332,7 +337,7 @@ def test_the_table_is_exported_without_a_name(review: Any, tmp_path: Path, kind:
     press(review, "R")
     target = tmp_path / f"report.{kind}"
 
-    review.review.exportTo(str(target))
+    review.review.saving.exportTo(str(target))
 
     said = target.read_text("utf-8")
     assert "rejected" in said

@@ -32,7 +32,9 @@ def main() -> None:
     }
     decisions = []
     for uid, said in json.loads(Path(sys.argv[2]).read_text()).items():
-        verdict = {"accepted": Verdict.ACCEPT, "edited": Verdict.EDIT, "rejected": Verdict.REJECT}[said["verdict"]]
+        verdict = {"accepted": Verdict.ACCEPT, "edited": Verdict.EDIT, "rejected": Verdict.REJECT}[
+            said["verdict"]
+        ]
         values = dict(said) if verdict is Verdict.EDIT else {}
         box = values.pop("box", None)
         if box is not None:

@@ -120,9 +120,9 @@ def _wrongly_shown(
         yield "slices mixed", [right[n] for n in rng.permutation(len(right))]
 
 
-def tried(guard: Guard, kind: str, *, studies: int, rounds: int) -> dict[str, object]:
+def tried(guard: Guard, lesson: Lesson, *, studies: int, rounds: int) -> dict[str, object]:
     """How a guard does on unseen phantoms of a kind and on strangers that come in its pictures."""
-    lesson, rng = LESSONS[kind], np.random.default_rng(0)
+    kind, rng = lesson.kind, np.random.default_rng(0)
     ratios = [guard.look(shown(lesson, lesson.study(UNSEEN + n)), kind=kind).ratio for n in range(studies)]
     let_in: dict[str, list[bool]] = {}
     for _ in range(rounds):
@@ -157,7 +157,9 @@ def main() -> None:
     guard.save(options.out)
     guard = Guard.load(options.out)
     for kind in kinds:
-        print(json.dumps(tried(guard, kind, studies=options.check, rounds=options.rounds)), flush=True)
+        print(
+            json.dumps(tried(guard, LESSONS[kind], studies=options.check, rounds=options.rounds)), flush=True
+        )
 
 
 if __name__ == "__main__":

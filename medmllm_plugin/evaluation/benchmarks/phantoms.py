@@ -140,12 +140,12 @@ def _of_report(item: Item, report: Report, slices: SliceSet) -> Marks:
 def _grounding(folder: Path) -> Iterator[Item]:
     for one in _phantoms(tuple(KINDS)):
         for index, true in _alone(one.study):
-            words = codes.finding(true.finding).words.lower()
             yield _item(
                 one,
                 true.finding,
                 task="locate",
-                question=f"Where is the {words}?",
+                question=f"Where is the {_named(true)}?",
+                gold=true.sentence,
                 scoring=_place(index, true),
             )
 
@@ -157,7 +157,7 @@ def _place(index: int, true: Finding) -> Callable[[Item, Report, SliceSet], Mark
 def _volumes(folder: Path) -> Iterator[Item]:
     for one in _phantoms([kind for kind in KINDS if KINDS[kind].slices[2] > 1]):
         for _, true in _alone(one.study):
-            words, size = codes.finding(true.finding).words.lower(), true.size_mm
+            words, size = _named(true), true.size_mm
             if size is not None and true.finding in ("nodule", "mass", "cyst"):
                 yield _item(
                     one,
@@ -185,24 +185,23 @@ def _negation(folder: Path) -> Iterator[Item]:
         keys = KINDS[one.kind].findings
         there = [key for key in keys if any(true.finding == key for true in one.study.truth())]
         others = [key for key in keys if key not in there]
-        chosen = there[:1] if number % 2 == 0 and there else others[number // 2 % len(others) :][:1]
-        for key in chosen:
-            words, is_there = codes.finding(key).words.lower(), key in there
-            forms = {
-                "is": (f"Is there {_article(words)}{words} in this study?", is_there),
-                "is-no": (f"Is this study free of any {words}?", not is_there),
-            }
-            for form, (question, right) in forms.items():
-                yield _item(
-                    one,
-                    f"{key}-{form}",
-                    kind=Kind.YES_NO,
-                    task="question",
-                    question=question,
-                    gold="yes" if right else "no",
-                    form="asked plainly" if form == "is" else "asked the other way round",
-                    pair=f"{one.kind}-{one.seed}-{key}",
-                )
+        is_there = bool(there) and (number % 2 == 0 or not others)
+        key = there[0] if is_there else others[number // 2 % len(others)]
+        words = codes.finding(key).words.lower()
+        for form, way, question, right in (
+            ("is", "asked plainly", f"Is there {_article(words)}{words} in this study?", is_there),
+            ("is-no", "asked the other way round", f"Is this study free of any {words}?", not is_there),
+        ):
+            yield _item(
+                one,
+                f"{key}-{form}",
+                kind=Kind.YES_NO,
+                task="question",
+                question=question,
+                gold="yes" if right else "no",
+                form=way,
+                pair=f"{one.kind}-{one.seed}-{key}",
+            )
 
 
 def _priors(folder: Path) -> Iterator[Item]:
@@ -269,10 +268,16 @@ def _alone(study: PhantomStudy) -> list[tuple[int, Finding]]:
     return [(index, true) for index, true in found if keys.count(true.finding) == 1]
 
 
+def _named(true: Finding) -> str:
+    """A finding in the words of a question; one that could be any has its site beside it."""
+    words = codes.finding(true.finding).words.lower()
+    return f"{words} of the {codes.site(true.site).words.lower()}" if true.finding == "lesion" else words
+
+
 def _article(words: str) -> str:
     """The article before a finding's name, with its blank; none before what is not counted."""
     uncounted = ("cardiomegaly", "atelectasis", "edema", "hydronephrosis", "ascites", "calcification")
-    if words.endswith(uncounted) or words.endswith("s"):
+    if words.endswith(uncounted) or (words.endswith("s") and not words.endswith("ss")):
         return ""
     return "an " if words[0] in "aeiou" else "a "
 

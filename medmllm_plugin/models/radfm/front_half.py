@@ -74,7 +74,8 @@ class FrontHalf:
             seen = [self._seen(one) for one in self._family.shown(prompt)]
             if seen:
                 found[ids >= self._processor.image_token_id] = torch.cat(seen).to(kind)
-        return found.cpu()
+        on_cpu: torch.Tensor = found.cpu()
+        return on_cpu
 
     def _seen(self, levels: Any) -> torch.Tensor:
         name = picture_hash(levels)

@@ -1,7 +1,7 @@
 """The engine over HTTP: `medmllm serve` on this or another machine, as docs/http-api.md has it.
 
-Nothing of Slicer and nothing of Qt, so that all of it may run in a worker thread. `requests`, which Slicer brings
-along, is imported when it is first needed.
+Nothing of Slicer and nothing of Qt, so that all of it may run in a worker thread. `requests`, which Slicer
+brings along, is imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -68,11 +68,13 @@ class Address:
             known = False
         if not known or parts.query or parts.fragment or parts.username or parts.path not in ("", "/"):
             raise EngineError(
-                f"found the address {self.url!r}, expected one such as {DEFAULT_URL} or https://engine.example"
+                f"found the address {self.url!r}, expected one such as {DEFAULT_URL} or "
+                "https://engine.example"
             )
         if not self.is_here and parts.scheme != "https":
             raise EngineError(
-                f"the engine at {parts.hostname} isn't on this machine, so it needs https: patient images don't "
+                f"the engine at {parts.hostname} isn't on this machine, so it needs https: patient images "
+                "don't "
                 "travel without encryption; ask for its https address"
             )
 
@@ -170,7 +172,8 @@ class Engine:
         numbers = tuple(int(one) if one.isdigit() else 0 for one in version.split(".")[:2])
         if numbers < OLDEST:
             raise EngineError(
-                f"the engine is version {version or 'unknown'}, expected {'.'.join(map(str, OLDEST))} or newer; "
+                f"the engine is version {version or 'unknown'}, expected {'.'.join(map(str, OLDEST))} or "
+                "newer; "
                 "update it: pip install --upgrade medmllm-plugin"
             )
         return said
@@ -357,7 +360,8 @@ class Engine:
         here = f"the engine at {self.address.host}"
         if status == 401:
             words = (
-                f"{here} wants another token than the one that is set; it may have been revoked: enter the current "
+                f"{here} wants another token than the one that is set; it may have been revoked: enter the "
+                "current "
                 "one under Engine"
                 if self.address.token
                 else f"{here} wants a token; enter it under Engine"
@@ -380,7 +384,8 @@ class Engine:
         details = f"{type(error).__name__}: {text}"
         if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
             return EngineError(
-                f"the certificate of {here} isn't one that this machine trusts; if it is of your hospital's own "
+                f"the certificate of {here} isn't one that this machine trusts; if it is of your "
+                "hospital's own "
                 "authority, choose that authority's file under Engine",
                 details=details,
             )

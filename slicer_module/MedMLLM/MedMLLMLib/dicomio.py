@@ -1,4 +1,4 @@
-"""Slicer's DICOM database: the study of a volume, where its images lie, and SRs in and out. Main thread only."""
+"""Slicer's DICOM database: studies of volumes, places of images, SRs in and out. Main thread only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import slicer
 from pydicom.dataset import Dataset
 
 from . import sr_write
-from .geometry import Plane, PlaceError, plane
+from .geometry import PlaceError, Plane, plane
 from .model import ImageRef
 
 _TAGS = {
@@ -133,7 +133,8 @@ def _plane(image: ImageRef) -> Plane:
     path = slicer.dicomDatabase.fileForInstance(image.sop_instance_uid)
     if not path:
         raise PlaceError(
-            "an image that the report cites isn't in Slicer's DICOM database; import the study, then load the "
+            "an image that the report cites isn't in Slicer's DICOM database; import the study, then load "
+            "the "
             "report again"
         )
     frames = int(value(path, "frames") or 1)

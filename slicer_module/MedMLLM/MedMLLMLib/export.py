@@ -1,4 +1,4 @@
-"""A reviewed report as CSV, JSON or Markdown, for spreadsheets, programs and letters. No patient's name is in it."""
+"""A reviewed report as CSV, JSON or Markdown, without the patient's name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where images lie in the patient, and regions on them. Needs numpy and nothing of Slicer.
 
-Everything is in LPS millimetres; a matrix takes (column, row, 0, 1) to millimetres, (0, 0) being the centre of
-the first pixel, while columns and rows of an SR count from that pixel's outer corner (PS3.3 C.18.6.1).
+Everything is in LPS millimetres; a matrix takes (column, row, 0, 1) to millimetres, (0, 0) being the centre
+of the first pixel, while columns and rows of an SR count from that pixel's outer corner (PS3.3 C.18.6.1).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Plane:
         return (index @ self.matrix.T)[:, :3]
 
     def to_image(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Millimetres as (column, row) pairs from the corner, shape (n, 2), and how far off the plane they are."""
+        """Millimetres as (column, row) pairs, shape (n, 2), and how far off the plane they are, mm."""
         homogeneous = np.column_stack([np.asarray(points, float).reshape(-1, 3), np.ones(len(points))])
         index = homogeneous @ np.linalg.inv(self.matrix).T
         return index[:, :2] + 0.5, index[:, 2]

@@ -1,4 +1,4 @@
-"""`report.json` of a volume without DICOM origin as a `Report`: no SR can be made of it, for it names no patient."""
+"""`report.json` of a volume without DICOM origin as a `Report`; it names no patient, so there is no SR."""
 
 from __future__ import annotations
 

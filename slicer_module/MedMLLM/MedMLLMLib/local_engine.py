@@ -38,7 +38,8 @@ def command(setting: str = "") -> str:
     found = setting if setting and Path(setting).is_file() else shutil.which(setting or "medmllm")
     if found is None:
         raise NoLocalEngineError(
-            "the program medmllm isn't on this machine's path: install it beside Slicer, in a Python of its own "
+            "the program medmllm isn't on this machine's path: install it beside Slicer, in a Python of "
+            "its own "
             "(pip install 'medmllm-plugin[engine,node]'), or enter where it is under Engine"
         )
     return found

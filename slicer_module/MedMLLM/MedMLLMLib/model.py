@@ -1,7 +1,7 @@
 """A report as a reader sees it: findings with their places, sentences, who said it; and regions in images.
 
-Coordinates are DICOM's: LPS millimetres, or columns and rows of an image, (0, 0) being the outer corner of its
-first pixel. `scene.py` alone turns them into Slicer's RAS.
+Coordinates are DICOM's: LPS millimetres, or columns and rows of an image, (0, 0) being the outer corner of
+its first pixel. `scene.py` alone turns them into Slicer's RAS.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Region:
 
     @property
     def box(self) -> tuple[float, float, float, float] | None:
-        """(column_min, row_min, column_max, row_max) if it is a rectangle along rows and columns, else None."""
+        """(column_min, row_min, column_max, row_max) of a rectangle along rows and columns, else None."""
         if self.image is None or self.graphic_type != "POLYLINE" or len(self.points) != 5:
             return None
-        columns, rows = zip(*self.points)
+        columns, rows = zip(*self.points, strict=True)
         edges = (min(columns), min(rows), max(columns), max(rows))
         corners = all(x in edges[::2] and y in edges[1::2] for x, y in self.points)
         room = edges[0] < edges[2] and edges[1] < edges[3]

@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 
 from . import dicomio, settings
 from .client import Engine, EngineError
-from .desk import WrongReportError
 from .local_engine import NoLocalEngineError
+from .open_report import WrongReportError
 from .reading import Cancelled, Done, Failed, Stage, Submitted
 
 TICK_MS = 40
@@ -232,10 +232,7 @@ class AskPanel:
             except WrongReportError as error:
                 self.say(str(error))
             else:
-                findings = len(made.report.findings)
-                self.say(
-                    _("Done: {count} findings.").format(count=findings) if findings else _done_words(made)
-                )
+                self.say(_("Done: {words}").format(words=_done_words(made)))
                 if self._closed_scene and made.volume is None:
                     self.say(_("The reading of the closed scene is done; load its study to see the places."))
                 self.review.update()
@@ -318,5 +315,8 @@ class AskPanel:
 
 
 def _done_words(made: Any) -> str:
+    count = len(made.report.findings)
+    if count:
+        return _("1 finding") if count == 1 else _("{count} findings").format(count=count)
     answers = [one.text for one in made.report.sentences if one.section == "Impressions"]
-    return _("Done: {words}").format(words=answers[0] if answers else made.report.outcome)
+    return answers[0] if answers else made.report.outcome

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import html
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
-from . import codes, compare, export, scene, settings
-from .client import Engine, EngineError
-from .desk import OpenReport, WrongReportError
+from . import codes, report_html, scene
 from .model import SIDES, Status
+from .open_report import OpenReport
+from .panel_save import SavePanel
 from .review import Verdict, WrongEditError
-from .sr_write import NotVerifiableError, Person
 
 COLUMNS = ("Finding", "Site", "Side", "Status", "Sure", "Decision")
 
@@ -37,6 +33,7 @@ class ReviewPanel:
         self._busy = False
         self._editing: str | None = None
         self._observed: list[tuple[Any, int]] = []
+        self.saving = SavePanel(ui, logic, self)
         self._fill()
         connected = (
             (ui.findingsTable, "cellClicked(int,int)", self.onRow),
@@ -48,15 +45,8 @@ class ReviewPanel:
             (ui.keepButton, "clicked()", self.onKeep),
             (ui.discardButton, "clicked()", self.onDiscard),
             (ui.narrativeBrowser, "anchorClicked(QUrl)", self.onSentence),
-            (ui.saveButton, "clicked()", self.onSave),
-            (ui.exportButton, "clicked()", self.onExport),
-            (ui.citationButton, "clicked()", self.onCitation),
-            (ui.besideButton, "clicked()", self.onBeside),
             (ui.closeReportButton, "clicked()", self.onClose),
             (ui.reportBox, "currentIndexChanged(int)", self.onReport),
-            (ui.compareBox, "currentIndexChanged(int)", self.onCompare),
-            (ui.readerEdit, "textChanged(QString)", self.onPerson),
-            (ui.organizationEdit, "textChanged(QString)", self.onPerson),
         )
         for widget, signal, slot in connected:
             widget.connect(signal, slot)
@@ -109,15 +99,11 @@ class ReviewPanel:
         self._enable()
 
     def _show_reports(self) -> None:
-        box, other = self.ui.reportBox, self.ui.compareBox
+        box = self.ui.reportBox
         box.clear()
-        other.clear()
-        other.addItem(_("nothing"), "")
         for uid, one in self.desk.open.items():
-            label = f"{one.report.title}, {one.report.content_time or one.report.uid[-8:]}"
-            box.addItem(label, uid)
-            if one is not self.desk.current:
-                other.addItem(label, uid)
+            box.addItem(one.title, uid)
+        self.saving.show_others()
         current = self.desk.current
         box.currentIndex = -1 if current is None else box.findData(current.report.uid)
 
@@ -162,8 +148,8 @@ class ReviewPanel:
             return
         lines = [one.banner, *(f"Verified: {who}" for who in one.report.verifiers), *one.problems]
         ui.stateLabel.text = f"<b>{html.escape(lines[0])}</b><br>" + "<br>".join(map(html.escape, lines[1:]))
-        ui.narrativeBrowser.html = narrative(one, self.desk.selected)
-        ui.provenanceBrowser.html = provenance(one)
+        ui.narrativeBrowser.html = report_html.narrative(one, self.desk.selected)
+        ui.provenanceBrowser.html = report_html.provenance(one)
 
     def _enable(self) -> None:
         ui, one = self.ui, self.desk.current
@@ -171,29 +157,9 @@ class ReviewPanel:
         for button in (ui.acceptButton, ui.rejectButton, ui.editButton):
             button.enabled = chosen
         ui.undoButton.enabled = one is not None and one.review.can_undo and not one.report.is_verified
-        for widget in (ui.hideButton, ui.closeReportButton, ui.citationButton, ui.exportButton):
-            widget.enabled = one is not None
-        ui.besideButton.enabled = one is not None and ui.priorSelector.currentNode() is not None
+        ui.hideButton.enabled = ui.closeReportButton.enabled = one is not None
         ui.editor.visible = self._editing is not None
-        why = self._why_not_save()
-        ui.saveButton.enabled = not why
-        ui.saveButton.toolTip = why or _("Write the verified SR into the DICOM database")
-
-    def _why_not_save(self) -> str:
-        one = self.desk.current
-        if one is None:
-            return _("No report is open")
-        if one.document is None:
-            return _("The volume has no DICOM origin, so no SR can be made for it; export the report")
-        if one.report.is_verified:
-            return _("The report is verified already")
-        if one.has_changed:
-            return _("The study has changed since the report; read it again")
-        if one.review.undecided:
-            return _("{count} findings aren't decided on yet").format(count=len(one.review.undecided))
-        if not self.ui.readerEdit.text.strip() or not self.ui.organizationEdit.text.strip():
-            return _("Enter the reader's name and organization")
-        return ""
+        self.saving.enable()
 
     def say(self, words: str) -> None:
         """A line for the reader."""
@@ -345,7 +311,8 @@ class ReviewPanel:
         changes = {
             name: box.itemData(box.currentIndex)
             for name, box in (
-                ("finding", ui.findingBox), ("site", ui.siteBox), ("side", ui.sideBox), ("status", ui.statusBox)
+                ("finding", ui.findingBox), ("site", ui.siteBox), ("side", ui.sideBox), ("status",
+                ui.statusBox)
             )
             if box.currentIndex >= 0
         }  # fmt: skip
@@ -370,114 +337,6 @@ class ReviewPanel:
             self.desk.set_movable(key, False)
         self.update()
 
-    # ---- saving
-
-    def onPerson(self, text: str) -> None:
-        """The reader's name or organization was typed."""
-        if not self._busy:
-            settings.put("organization", self.ui.organizationEdit.text.strip())
-            settings.put("reader", self.ui.readerEdit.text.strip())
-            self._enable()
-
-    def onSave(self) -> None:
-        """Write the verified SR, and send it if that is wanted."""
-        ui = self.ui
-        try:
-            person = Person(name=ui.readerEdit.text.strip(), organization=ui.organizationEdit.text.strip())
-            made, path = self.desk.save(person)
-        except (NotVerifiableError, WrongReportError, RuntimeError) as error:
-            self.say(str(error))
-            return
-        self.say(_("Saved in the DICOM database: {title}").format(title=made.report.title))
-        if ui.sendBox.checked:
-            self.send(path)
-        self.update()
-
-    def send(self, path: str) -> None:
-        """Send an SR to the engine's node, in a thread; what came of it is said when it is known."""
-        try:
-            address = self.logic.address()
-        except EngineError as error:
-            self.say(str(error))
-            return
-        if not settings.has_consent(address):
-            self.say(
-                _("The SR was saved but not sent: nobody agreed yet to send to {host}").format(
-                    host=address.host
-                )
-            )
-            return
-        told: list[str] = []
-
-        def work() -> None:
-            engine = Engine(address)
-            try:
-                engine.send([path])
-                told.append(_("Saved in the DICOM database, and sent to {host}.").format(host=address.host))
-            except EngineError as error:
-                told.append(_("Saved in the DICOM database, but not sent: {error}").format(error=error))
-            finally:
-                engine.close()
-
-        threading.Thread(target=work, name="MedMLLM send", daemon=True).start()
-        timer = self._sending = qt.QTimer()
-
-        def look() -> None:
-            if told:
-                timer.stop()
-                self.say(told[0])
-
-        timer.setInterval(100)
-        timer.connect("timeout()", look)
-        timer.start()
-
-    def onExport(self) -> None:
-        """Ask for a file, and write the table there."""
-        kinds = "CSV (*.csv);;JSON (*.json);;Markdown (*.md)"
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export the report"), "", kinds)
-        path = path[0] if isinstance(path, tuple) else path
-        if path:
-            self.exportTo(path)
-
-    def exportTo(self, path: str) -> None:
-        """Write the table; the end of the name says in which form."""
-        one, kind = self.desk.current, Path(path).suffix.lstrip(".").lower()
-        if one is None:
-            return
-        if kind not in ("csv", "json", "md"):
-            self.say(_("Choose a name that ends in .csv, .json or .md"))
-            return
-        try:
-            Path(path).write_text(export.text(one.review, kind), "utf-8")
-        except OSError as error:
-            self.say(_("The file can't be written: {reason}").format(reason=error.strerror))
-            return
-        self.say(_("Exported to {name}").format(name=Path(path).name))
-
-    def onCitation(self) -> None:
-        """Copy where the report comes from."""
-        if self.desk.current is not None:
-            qt.QApplication.clipboard().setText(export.citation(self.desk.current.review))
-            self.say(_("Copied."))
-
-    # ---- comparing
-
-    def onBeside(self) -> None:
-        """Show the volume and the earlier one side by side."""
-        one, prior = self.desk.current, self.ui.priorSelector.currentNode()
-        if one is not None and one.volume is not None and prior is not None:
-            scene.side_by_side(one.volume, prior)
-
-    def onCompare(self, index: int) -> None:
-        """Compare the report with another, or with none."""
-        if self._busy:
-            return
-        one, other = self.desk.current, self.desk.open.get(self.ui.compareBox.itemData(index) or "")
-        self.desk.comparing = one is not None and other is not None
-        self.desk.refresh()
-        words = "" if one is None or other is None else compare.words(self.desk.compared(one, other))
-        self.ui.compareBrowser.setPlainText(words)
-
     # ---- inside
 
     def _observe(self, nodes: list[Any]) -> None:
@@ -497,6 +356,7 @@ class ReviewPanel:
         table.setColumnCount(len(COLUMNS))
         table.setHorizontalHeaderLabels(list(COLUMNS))
         table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setStretchLastSection(True)
         for box, rows in (
             (ui.findingBox, codes.findings().items()),
@@ -506,7 +366,6 @@ class ReviewPanel:
         ):
             for key, words in rows:
                 box.addItem(words, key)
-        ui.readerEdit.text, ui.organizationEdit.text = settings.get("reader"), settings.get("organization")
 
 
 def _shown(one: OpenReport, verdict: Verdict) -> Verdict:
@@ -515,51 +374,3 @@ def _shown(one: OpenReport, verdict: Verdict) -> Verdict:
 
 def _qcolor(color: tuple[float, float, float]) -> Any:
     return qt.QColor(*(round(255 * part) for part in color))
-
-
-def narrative(one: OpenReport, selected: str | None) -> str:
-    """The sentences as HTML; each that belongs to a finding is a link to it."""
-    parts, section = [], ""
-    for sentence in one.report.sentences:
-        if sentence.section != section:
-            section = sentence.section
-            parts.append(f"<h4>{html.escape(section)}</h4>")
-        own = tuple(
-            each.key for each in one.report.findings if each.sentence and each.sentence in sentence.text
-        )
-        keys = own or one.report.findings_on(sentence.images)
-        text = html.escape(sentence.text)
-        if keys:
-            key = selected if selected in keys else keys[0]
-            unsupported = any(one.report.finding(each).is_unsupported for each in keys)
-            text = f'<a href="finding:{html.escape(key)}">{text}</a>'
-            text = f"<b>{text}</b>" if selected in keys else text
-            text += " <i>(not supported by the images)</i>" if unsupported else ""
-        parts.append(f"<p>{text}</p>")
-    if not one.report.sentences:
-        parts = [f"<p>{html.escape(each.sentence)}</p>" for each in one.report.findings]
-    return "".join(parts)
-
-
-def provenance(one: OpenReport) -> str:
-    """Where the report comes from, as HTML."""
-    report = one.report
-    rows = [
-        ("state", report.state),
-        *(("verified by", who) for who in report.verifiers),
-        *report.device,
-        ("time", report.content_time),
-        ("from", one.node.GetParameter("origin")),
-        ("outcome", report.outcome),
-        ("images", f"{len(report.evidence)} in {len({series for series, _, _ in report.evidence})} series"),
-        ("SR", report.uid),
-        *(("successor of", uid) for uid in report.predecessors),
-        ("parameters", report.parameters),
-    ]
-    lines = (
-        f"<tr><td><b>{html.escape(what)}</b></td><td>{html.escape(said)}</td></tr>"
-        for what, said in rows
-        if said
-    )
-    remarks = "".join(f"<li>{html.escape(words)}</li>" for words in report.remarks)
-    return f"<table>{''.join(lines)}</table><ul>{remarks}</ul>"

@@ -1,7 +1,7 @@
 """A reading by the engine, followed in a thread of its own: HTTP and nothing else happens there.
 
-What happens is told through a queue that the main thread empties by a timer. The reading ends with one of `Done`,
-`Cancelled` or `Failed`.
+What happens is told through a queue that the main thread empties by a timer. The reading ends with one of
+`Done`, `Cancelled` or `Failed`.
 """
 
 from __future__ import annotations
@@ -210,7 +210,8 @@ class Reading:
                     raise CancelledError from error
                 if left <= 0:
                     raise EngineError(
-                        f"the engine at {self.address.host} went away while it was reading; when it runs again, "
+                        f"the engine at {self.address.host} went away while it was reading; when it runs "
+                        "again, "
                         "press Resume: it keeps the job",
                         details=error.details,
                     ) from error

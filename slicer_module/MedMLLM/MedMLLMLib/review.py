@@ -160,7 +160,8 @@ def check(found: Finding, made: Decision) -> None:
     """Refuse changes that contradict themselves.
 
     Raises:
-        WrongEditError: If the finding can't be at that site, the site can't have that side, what is absent has
+        WrongEditError: If the finding can't be at that site, the site can't have that side, what is absent
+        has
             a new place, or the words weren't written anew where the meaning changed.
     """
     finding = made.finding or codes.key_of("findings", found.finding)

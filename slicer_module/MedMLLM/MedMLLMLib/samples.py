@@ -28,7 +28,8 @@ def unpack(folder: Path) -> list[Path]:
     found = hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
     if found != SHA256:
         raise ValueError(
-            f"found an archive of SHA-256 {found}, expected {SHA256}, at {ARCHIVE.name}; install the extension again"
+            f"found an archive of SHA-256 {found}, expected {SHA256}, at {ARCHIVE.name}; install the "
+            "extension again"
         )
     with zipfile.ZipFile(ARCHIVE) as archive:
         return [Path(archive.extract(name, folder)) for name in archive.namelist()]

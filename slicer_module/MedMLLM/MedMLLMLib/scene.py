@@ -124,25 +124,37 @@ def draw(placed: Placed, *, name: str, thickness_mm: float) -> Any:
         name: What the views call it.
         thickness_mm: How thick a box is: the distance between the series' images.
     """
-    points = flip(placed.points)
-    if placed.kind == "box":
-        assert placed.plane is not None
+    if placed.kind in ("box", "ellipsoid"):
         node = _add("vtkMRMLMarkupsROINode", name)
-        set_box(node, placed.points, placed.plane, thickness_mm)
-    elif placed.kind == "ellipsoid":
-        node = _add("vtkMRMLMarkupsROINode", name)
-        low, high = points.min(axis=0), points.max(axis=0)
-        node.SetCenter(*(float(one) for one in (low + high) / 2))
-        node.SetSize(*(float(max(one, 0.1)) for one in high - low))
     else:
         kinds = {"line": "Line", "curve": "Curve", "closed": "ClosedCurve"}
         node = _add(f"vtkMRMLMarkups{kinds.get(placed.kind, 'Fiducial')}Node", name)
         if placed.kind in ("curve", "closed"):
             node.SetCurveTypeToLinear()
-        for point in points:
+        for point in flip(placed.points):
             node.AddControlPoint(vtk.vtkVector3d(*(float(one) for one in point)), name)
+    move_to(node, placed, thickness_mm=thickness_mm)
     node.GetDisplayNode().SetPropertiesLabelVisibility(True)
     return node
+
+
+def move_to(node: Any, placed: Placed, *, thickness_mm: float) -> None:
+    """Put a markup that `draw` made where a region lies."""
+    points = flip(placed.points)
+    if placed.kind == "box":
+        assert placed.plane is not None
+        set_box(node, placed.points, placed.plane, thickness_mm)
+    elif placed.kind == "ellipsoid":
+        low, high = points.min(axis=0), points.max(axis=0)
+        node.SetCenter(*(float(one) for one in (low + high) / 2))
+        node.SetSize(*(float(max(one, 0.1)) for one in high - low))
+    else:
+        slicer.util.updateMarkupsControlPointsFromArray(node, points)
+
+
+def points_of(node: Any) -> np.ndarray:
+    """The control points of a markup, shape (n, 3), LPS mm, in the images' own frame of reference."""
+    return flip(slicer.util.arrayFromMarkupsControlPoints(node).reshape(-1, 3))
 
 
 def _add(kind: str, name: str) -> Any:
@@ -220,12 +232,12 @@ def look(node: Any, *, color: Sequence[float], visible: bool, selected: bool, na
             node.SetNthControlPointLabel(number, name)
 
 
-def markups_of(report_uid: str) -> dict[str, Any]:
-    """The markups of a report by the key of their finding; of several the first."""
-    found: dict[str, Any] = {}
+def markups_of(report_uid: str) -> dict[str, list[Any]]:
+    """The markups of a report by the key of their finding, in the order of their regions."""
+    found: dict[str, list[Any]] = {}
     for node in slicer.util.getNodesByClass("vtkMRMLMarkupsNode"):
         if node.GetAttribute(REPORT) == report_uid:
-            found.setdefault(node.GetAttribute(FINDING), node)
+            found.setdefault(node.GetAttribute(FINDING), []).append(node)
     return found
 
 
@@ -366,8 +378,9 @@ LUNG, SOFT, BRAIN, BONE = (1500.0, -600.0), (400.0, 40.0), (80.0, 40.0), (2000.0
 """Windows of CT: (width, center)."""
 
 _BONES = (
-    "vertebra", "rib", "skull", "spine", "sacrum", "femur", "humerus", "clavicle", "sternum", "scapula", "bone",
-    "radius", "ulna", "tibia", "fibula", "patella", "mandible", "joint", "knee", "shoulder", "hand", "foot",
+    "vertebra", "rib", "skull", "spine", "sacrum", "femur", "humerus", "clavicle", "sternum", "scapula",
+    "bone", "radius", "ulna", "tibia", "fibula", "patella", "mandible", "joint", "knee", "shoulder", "hand",
+    "foot",
 )  # fmt: skip
 _BRAIN = (
     "brain", "lobe of brain", "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "cerebr",

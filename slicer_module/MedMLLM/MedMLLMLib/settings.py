@@ -49,9 +49,12 @@ def give_consent(one: Address) -> None:
 def consent_words(one: Address, images: int) -> str:
     """What leaves this machine, for the user to agree to."""
     return (
-        f"The engine at {one.host} is another machine. To read the study, {images} images go there, with everything "
-        "their DICOM headers say: name, identifier, birth date and other data of the patient are among it. The "
-        "connection is encrypted, and the machine's certificate is checked. What happens there is up to whoever runs "
+        f"The engine at {one.host} is another machine. To read the study, {images} images go there, with "
+        "everything "
+        "their DICOM headers say: name, identifier, birth date and other data of the patient are among it. "
+        "The "
+        "connection is encrypted, and the machine's certificate is checked. What happens there is up to "
+        "whoever runs "
         "it.\n\nSend images of patients to this machine, now and in future?"
     )
 

@@ -1,4 +1,4 @@
-"""An SR as a `Report`: those of MedMLLM whole, other SRs of TID 1500 and narrative ones as far as they are alike."""
+"""An SR as a `Report`: those of MedMLLM whole, others as far as they are alike."""
 
 from __future__ import annotations
 

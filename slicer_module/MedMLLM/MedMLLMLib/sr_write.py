@@ -1,7 +1,7 @@
 """A reader's decisions on an AI SR as a verified SR, its successor (PS3.3 C.17.2).
 
-The AI's document stays as it is. The new one names it as its predecessor, keeps the tracking UIDs, holds only what
-was accepted or edited, and lies in a series of its own.
+The AI's document stays as it is. The new one names it as its predecessor, keeps the tracking UIDs, holds only
+what was accepted or edited, and lies in a series of its own.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22",
 )  # fmt: skip
 _PATIENT_AND_STUDY = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime",
-    "AccessionNumber", "ReferringPhysicianName", "StudyID",
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
+    "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
 )  # fmt: skip
 _IF_THERE = (
     "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "PatientIdentityRemoved",
@@ -81,7 +81,8 @@ def verified(
         A dataset; the same document, decisions and person always give the same SOP Instance UID.
 
     Raises:
-        NotVerifiableError: If the document is no findings SR, its reading failed, a finding has no decision or no
+        NotVerifiableError: If the document is no findings SR, its reading failed, a finding has no decision
+        or no
             tracking UID, or its shape is none that can be carried over.
     """
     written = written or datetime.now()
@@ -125,7 +126,8 @@ def save(dataset: Dataset, path: str) -> None:
 def _check(document: Dataset, review: Review) -> None:
     if str(document.get("SOPClassUID")) not in _SOP_CLASSES or name_of(document) != sr_items.TITLE:
         raise NotVerifiableError(
-            "the report is no findings SR (TID 1500), so it can't be verified here; save the findings SR's review"
+            "the report is no findings SR (TID 1500), so it can't be verified here; save the findings SR's "
+            "review"
         )
     if str(document.get("SOPInstanceUID")) != review.report.uid:
         raise NotVerifiableError("the decisions are on another report; choose the report again")

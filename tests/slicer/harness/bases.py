@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
 import sys
 import unittest
 from pathlib import Path
@@ -92,7 +91,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 
 
 def _resource(cls: type, name: str) -> str:
-    return os.path.join(os.path.dirname(inspect.getfile(cls)), "Resources", name)
+    return str(Path(inspect.getfile(cls)).parent / "Resources" / name)
 
 
 def install() -> None:

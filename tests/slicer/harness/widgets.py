@@ -1,4 +1,4 @@
-"""Stand-ins of the ctk and qMRML widgets that a module's `.ui` file names: how they behave, not how they look."""
+"""Stand-ins of the ctk and qMRML widgets that a `.ui` file names: what they do, not their looks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):  # noqa: N801
 
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
-    """The root of a `.ui` file; it hands the scene on only where the file connects it, and ours connects none."""
+    """The root of a `.ui` file; the scene is handed on only where the file connects it, and ours doesn't."""
 
     def setMRMLScene(self, scene: Any) -> None:
         """Take the scene."""
