@@ -65,7 +65,7 @@ def _read(text: str) -> tuple[Fact, ...]:
 
 
 def score(reference: str, candidate: str) -> float:
-    """The metric on two texts, each read once."""
+    """The metric on two texts, each read once; texts of which nothing is understood are all alike to it."""
     return compare(_read(reference), _read(candidate)).score
 
 
@@ -111,7 +111,7 @@ def main() -> None:
         click.echo(f"{reference[:25]:<26}-> {candidate[:24]:<25}{score(reference, candidate):>8.3f}{said}")
     click.echo("\nFlips that lower the score, paraphrases that don't")
     _show("generated, evaluation/flips.toml", judge(suite(), score))
-    for name in ("before", "after"):
+    for name in ("before", "after", "last"):
         _show(f"by hand, clinical_pairs_{name}.txt", judge(by_hand(f"clinical_pairs_{name}.txt"), score))
     path = iu_xray.archive()
     if path is None:

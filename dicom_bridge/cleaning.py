@@ -34,7 +34,8 @@ def clean(
 ) -> list[str]:
     """Remove the segments of a spool in which all is of studies that have been done for so long.
 
-    A segment with an instance that the database doesn't know stays, whatever its age.
+    One without any instance, as a node that was killed leaves it, goes when it is so old itself. A segment
+    with an instance that the database doesn't know stays, whatever its age.
 
     Args:
         store: Of the studies.
@@ -50,8 +51,10 @@ def clean(
     known, needed = _known(store, node), _needed(store, node, store.clock() - keep_s)
     for path in sorted(spool.glob(f"*{SUFFIX}")):
         name = path.name
-        if not known[name] or name in needed or name in in_use():
+        if name in needed or name in in_use():
             continue
+        if not known[name] and _changed(path) > store.clock() - keep_s:
+            continue  # an instance may be on its way into it
         if sum(1 for _ in records(path)) != known[name]:
             continue
         path.unlink()
@@ -110,6 +113,14 @@ def _is_here(store: Store, folder: Path, study_uid: str) -> bool:
         rows = connection.execute(query.where(instances.c.study_uid == study_uid)).all()
     spools = folder / "spool"
     return any(not (spools / row.node).is_dir() or (spools / row.node / row.segment).exists() for row in rows)
+
+
+def _changed(path: Path) -> float:
+    """When a file was written to last, seconds since 1970; one that is gone was just now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _known(store: Store, node: str) -> Counter[str]:

@@ -141,9 +141,15 @@ class Indexer:
         self._thread.join()
 
     def _left(self) -> Iterable[Record]:
+        """In the order in which they came, as of those that came twice the last one counts."""
         known = self._store.indexed(self._node)
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            yield from (one for one in records(path) if (one.segment, one.offset) not in known)
+        left = [
+            one
+            for path in sorted(self._folder.glob(f"*{SUFFIX}"))
+            for one in records(path)
+            if (one.segment, one.offset) not in known
+        ]
+        return sorted(left, key=lambda one: one.facts.received)
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:

@@ -37,6 +37,10 @@ SEGMENT_BYTES = 256 << 20
 IN_MEMORY = 8 << 20
 """Bytes of one instance held in memory; a larger one has a segment of its own, written as it comes."""
 
+LANES = 2
+"""Segments that take instances at a time, where several senders are at work: while one is flushed, the other
+is written to."""
+
 _MOST_PARTS = 512
 """Parts written in one call; systems take 1024 or fewer."""
 
@@ -74,6 +78,7 @@ class Spool:
         """
         self.folder = folder
         self._durability = durability
+        self._most_lanes = LANES if durability is Durability.POWER else 1
         self._bytes = segment_bytes
         self._sync = sync
         self._lock = threading.Lock()
@@ -83,7 +88,7 @@ class Spool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._numbers = count(1 + max((_number(path) for path in folder.glob(f"*{SUFFIX}")), default=0))
-            self._segment = self._made(segment_bytes)
+            self._lanes = [self._made(segment_bytes)]
         except OSError as error:
             raise _no_room(folder, error) from error
 
@@ -127,7 +132,7 @@ class Spool:
     def in_use(self) -> frozenset[str]:
         """Names of segments that are or will be written to, but for those of one large instance each."""
         with self._lock:
-            return frozenset(one.name for one in (self._segment, self._spare) if one is not None)
+            return frozenset(one.name for one in (*self._lanes, self._spare) if one is not None)
 
     def close(self) -> None:
         """Take no more; what was acknowledged stays."""
@@ -137,7 +142,7 @@ class Spool:
         if preparing is not None:
             preparing.join()
         with self._lock:
-            for segment in filter(None, (self._segment, self._spare)):
+            for segment in filter(None, (*self._lanes, self._spare)):
                 self._retire(segment)
             self._spare = None
 
@@ -146,22 +151,39 @@ class Spool:
         with self._lock:
             if self._closed:
                 raise OSError("the spool is closed")
-            if self._segment.commit.failed is not None or self._segment.end + room > self._segment.size:
-                self._roll(room)
-            segment, at = self._segment, self._segment.end
+            segment = self._lane(room)
+            at = segment.end
             segment.end += room
             segment.writers += 1
             return segment, at
 
-    def _roll(self, room: int) -> None:
+    def _lane(self, room: int) -> _Segment:
+        """The segment that the fewest write to, with so much room."""
+        number = min(range(len(self._lanes)), key=lambda n: self._lanes[n].writers)
+        if self._lanes[number].writers and len(self._lanes) < self._most_lanes:
+            if self._spare is not None:
+                number = len(self._lanes)
+                self._lanes.append(self._spare)
+                self._spare = None
+            self._begin_preparing()
+        segment = self._lanes[number]
+        if segment.commit.failed is not None or segment.end + room > segment.size:
+            segment = self._rolled(number, room)
+        return segment
+
+    def _rolled(self, number: int, room: int) -> _Segment:
         """Go on in the next segment, and have the one after it made meanwhile."""
         following, self._spare = self._spare, None
         if following is not None and BLOCK + room > following.size:
             self._retire(following)
             following = None
         following = following or self._made(max(self._bytes, BLOCK + room))
-        self._retire(self._segment)
-        self._segment = following
+        self._retire(self._lanes[number])
+        self._lanes[number] = following
+        self._begin_preparing()
+        return following
+
+    def _begin_preparing(self) -> None:
         if self._preparing is None or not self._preparing.is_alive():
             self._preparing = threading.Thread(target=self._prepare, name="medmllm-spool", daemon=True)
             self._preparing.start()

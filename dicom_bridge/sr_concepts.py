@@ -78,6 +78,7 @@ KEY_OBJECT_DESCRIPTION = _code("113012", "DCM", "Key Object Description")
 
 # Outcome and sentences (TID 1500 row 12, CID 6047, TID 2000)
 OUTCOME = _code("111017", "DCM", "CAD Processing and Findings Summary")
+BASELINE = _code("121079", "DCM", "Baseline")
 BEST_ILLUSTRATION = _code("121080", "DCM", "Best illustration of finding")
 IMPRESSION = _code("121073", "DCM", "Impression")
 CONCLUSION = _code("121077", "DCM", "Conclusion")

@@ -104,6 +104,7 @@ def document(
     series: Series,
     written: datetime,
     predecessors: Sequence[Dataset] = (),
+    others: Dataset | None = None,
 ) -> Dataset:
     """An SR document around its tree, unverified and preliminary.
 
@@ -114,6 +115,7 @@ def document(
         series: The kind of SR.
         written: Content Date and Time (0008,0023), (0008,0033), local time.
         predecessors: Earlier SRs of the study that this one takes the place of.
+        others: An item of Pertinent Other Evidence Sequence (0040,A385), if the tree cites other studies.
 
     Returns:
         A dataset with file meta information, ready for `save_as(path, enforce_file_format=True)`.
@@ -132,6 +134,8 @@ def document(
         sr.SeriesDescription = series.description.replace("(unverified)", "(unverified, amended)")
     evidence = referenced(images.study_instance_uid, images.series)
     sr.CurrentRequestedProcedureEvidenceSequence = DatasetSequence([evidence])
+    if others is not None:
+        sr.PertinentOtherEvidenceSequence = DatasetSequence([others])
     for element in root:
         sr.add(element)
     return settled(sr)

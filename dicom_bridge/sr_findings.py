@@ -27,6 +27,7 @@ from medmllm_plugin.dicom_bridge.sr_items import (
     text_item,
     uidref_item,
 )
+from medmllm_plugin.dicom_bridge.sr_priors import prior_references
 from medmllm_plugin.dicom_bridge.sr_references import ITEM_HEAD, encoded, set_encoded, with_reference
 from medmllm_plugin.dicom_bridge.sr_statement import (
     BoxRegion,
@@ -69,13 +70,16 @@ Place = Callable[[Finding, StudyImages], BoxRegion | PointRegion | None]
 """Where a finding is, in the kind of region that an SR has: `box_region` or `center_point`."""
 
 
-def findings_tree(report: Report, images: StudyImages, *, place: Place | None = None) -> Dataset:
+def findings_tree(
+    report: Report, images: StudyImages, *, place: Place | None = None, compared: bool = False
+) -> Dataset:
     """The root CONTAINER of tree A.
 
     Args:
         report: What was read.
         images: The study.
         place: The kind of region; `box_region` by default. One SR has one kind, or viewers drop findings.
+        compared: Whether images of an earlier study are cited where findings are compared with them.
 
     Raises:
         ValueError: If a finding cites what is not among the images, or a box leaves its image.
@@ -83,7 +87,7 @@ def findings_tree(report: Report, images: StudyImages, *, place: Place | None = 
     """
     regions = [(place or box_region)(finding, images) for finding in report.findings]
     statements = [
-        _statement(number, finding, report, images, region)
+        _statement(number, finding, report, images, region, compared=compared)
         for number, (finding, region) in enumerate(zip(report.findings, regions, strict=True), 1)
     ]
     sentences = [finding.sentence for finding in report.findings]
@@ -144,7 +148,13 @@ def _descriptors(image: InstanceFacts, names: Sequence[str]) -> list[Dataset]:
 
 
 def _statement(
-    number: int, finding: Finding, report: Report, images: StudyImages, region: BoxRegion | PointRegion | None
+    number: int,
+    finding: Finding,
+    report: Report,
+    images: StudyImages,
+    region: BoxRegion | PointRegion | None,
+    *,
+    compared: bool,
 ) -> Statement:
     """The finding in codes; `region` is its place in this SR, or None where it has none here."""
     side = finding.side.value
@@ -165,6 +175,7 @@ def _statement(
         ),
         region=region,
         evidence=tuple(images.reference(image) for image in finding.images),
+        priors=prior_references(finding) if compared else (),
         comment=comment(finding, seen_on=images.words(finding.images) if region is None else None),
     )
 

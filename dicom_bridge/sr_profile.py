@@ -79,6 +79,7 @@ def dicom_files(
     *,
     profile: SrProfile | None = None,
     predecessors: Mapping[str, Sequence[Dataset]] | None = None,
+    prior_study: str | None = None,
     written: datetime | None = None,
 ) -> list[DicomFile]:
     """All DICOM objects of a reading, none written yet, so that a refusal leaves nothing behind.
@@ -89,6 +90,7 @@ def dicom_files(
         slices: The pictures that it was read from.
         profile: What to write; `default` by default.
         predecessors: By `DicomFile.key` the objects of an earlier report that this one amends.
+        prior_study: As `findings_sr`.
         written: Content Date and Time; now by default.
 
     Raises:
@@ -96,7 +98,7 @@ def dicom_files(
         ValueError: As `findings_sr` says.
     """
     asked, written = profile or PROFILES["default"], written or datetime.now()
-    return list(_made(report, headers, slices, asked, predecessors or {}, written))
+    return list(_made(report, headers, slices, asked, predecessors or {}, prior_study, written))
 
 
 def _made(
@@ -105,6 +107,7 @@ def _made(
     slices: SliceSet,
     asked: SrProfile,
     before: Mapping[str, Sequence[Dataset]],
+    prior_study: str | None,
     written: datetime,
 ) -> Iterator[DicomFile]:
     def amended(key: str) -> Sequence[Dataset]:
@@ -115,6 +118,7 @@ def _made(
         headers,
         sop_class=asked.findings_sop_class,
         predecessors=amended("findings_sr"),
+        prior_study=prior_study,
         written=written,
     )
     yield DicomFile(key="findings_sr", name="findings.dcm", dataset=findings)
@@ -133,7 +137,13 @@ def _made(
         )
         yield DicomFile(key="key_images", name="key_images.dcm", dataset=selection)
     if asked.points:
-        points = points_sr(report, headers, predecessors=amended("points_sr"), written=written)
+        points = points_sr(
+            report,
+            headers,
+            predecessors=amended("points_sr"),
+            prior_study=prior_study,
+            written=written,
+        )
         yield DicomFile(key="points_sr", name="points.dcm", dataset=points)
     if asked.pictures:
         pictures = key_pictures(report, headers, slices, predecessors=amended("findings_sr"), written=written)

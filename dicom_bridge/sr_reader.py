@@ -266,6 +266,7 @@ def _group(group: SrItem) -> SrFinding:
         status=_status(stated),
         regions=tuple(dict.fromkeys(regions)),
         images=_images([*cited, *(comment.children if comment is not None else ())]),
+        priors=_priors([*cited, *(comment.children if comment is not None else ())]),
         evaluations=tuple(pair for pair in others if pair[1] not in stated),
         comment=_comment_of(comment),
     )
@@ -290,6 +291,7 @@ def _evaluation(item: SrItem, comment: str) -> SrFinding:
         status=Status.PRESENT if plain or value is None else _status([value]),
         regions=(),
         images=_images(item.children),
+        priors=_priors(item.children),
         evaluations=tuple(modifiers),
         comment=comment,
     )
@@ -302,6 +304,7 @@ def _finding(
     status: Status,
     regions: tuple[SrRegion, ...],
     images: tuple[SrImage, ...],
+    priors: tuple[SrImage, ...],
     evaluations: tuple[tuple[Code, Code], ...],
     comment: str,
 ) -> SrFinding:
@@ -317,6 +320,7 @@ def _finding(
         tracking_uid=_text(item, concepts.TRACKING_UID),
         regions=regions,
         images=images,
+        prior_images=priors,
         measurements=tuple(_measurements(item)),
         evaluations=evaluations,
         comment=comment,
@@ -358,6 +362,15 @@ def _comment_of(item: SrItem | None) -> str:
 
 
 def _images(items: Iterable[SrItem]) -> tuple[SrImage, ...]:
+    return _cited(item for item in items if not item.is_named(concepts.BASELINE))
+
+
+def _priors(items: Iterable[SrItem]) -> tuple[SrImage, ...]:
+    """Images of an earlier study that a finding is compared with."""
+    return _cited(item for item in items if item.is_named(concepts.BASELINE))
+
+
+def _cited(items: Iterable[SrItem]) -> tuple[SrImage, ...]:
     return tuple(
         item.value for item in items if isinstance(item.value, SrImage) and item.value_type == "IMAGE"
     )

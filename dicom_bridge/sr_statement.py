@@ -77,6 +77,8 @@ class Statement:
     region: BoxRegion | PointRegion | None = None
     evidence: tuple[Dataset, ...] = ()
     """The images it cites, as items of Referenced SOP Sequence (0008,1199)."""
+    priors: tuple[Dataset, ...] = ()
+    """Those of an earlier study that it is compared with."""
 
 
 def measurement_group(statement: Statement) -> Dataset:
@@ -111,7 +113,8 @@ def measurement_group(statement: Statement) -> Dataset:
     items.append(code_item(_CONTAINS, concepts.GEOMETRIC_PURPOSE, purpose))
     items.append(_region(_CONTAINS, region))
     others = [one for one in statement.evidence if not isinstance(region, BoxRegion) or one != region.image]
-    items.append(text_item(_CONTAINS, concepts.COMMENT, statement.comment, *map(_inferred_from, others)))
+    cited = [*map(_inferred_from, others), *map(_compared_with, statement.priors)]
+    items.append(text_item(_CONTAINS, concepts.COMMENT, statement.comment, *cited))
     return container(_CONTAINS, concepts.MEASUREMENT_GROUP, items, template="1410")
 
 
@@ -134,6 +137,7 @@ def evaluation(statement: Statement) -> list[Dataset]:
         *(code_item(_MODIFIER, *qualifier) for qualifier in statement.qualifiers),
         *(num_item(_PROPERTY, *number) for number in statement.numbers),
         *map(_inferred_from, statement.evidence),
+        *map(_compared_with, statement.priors),
     )
     return [said, text_item(_CONTAINS, concepts.COMMENT, statement.comment)]
 
@@ -157,3 +161,7 @@ def _region(relationship: Relationship, region: BoxRegion | PointRegion) -> Data
 
 def _inferred_from(reference: Dataset) -> Dataset:
     return image_item(Relationship.INFERRED_FROM, concepts.BEST_ILLUSTRATION, reference)
+
+
+def _compared_with(reference: Dataset) -> Dataset:
+    return image_item(Relationship.INFERRED_FROM, concepts.BASELINE, reference)

@@ -58,7 +58,8 @@ def statement_of_group(group: Dataset) -> Statement:
         qualifiers=_qualifiers(group),
     )
     algorithm = tuple(item for name in _ALGORITHM for item in below(group, name))
-    return replace(plain, algorithm=algorithm, region=region, evidence=tuple(evidence))
+    priors = () if comment is None else tuple(_references(comment, prior=True))
+    return replace(plain, algorithm=algorithm, region=region, evidence=tuple(evidence), priors=priors)
 
 
 def statement_of_evaluation(item: Dataset, comment: str) -> Statement:
@@ -79,6 +80,7 @@ def statement_of_evaluation(item: Dataset, comment: str) -> Statement:
         numbers=_numbers(item),
         qualifiers=_qualifiers(item),
         evidence=tuple(_references(item)),
+        priors=tuple(_references(item, prior=True)),
     )
 
 
@@ -151,9 +153,12 @@ def _status(stated: Sequence[Code]) -> Status:
     return next((known[one.value] for one in stated if one.value in known), Status.PRESENT)
 
 
-def _references(item: Dataset) -> list[Dataset]:
+def _references(item: Dataset, *, prior: bool = False) -> list[Dataset]:
+    """The images that an item cites: those that it is of, or those that it is compared with."""
     return [
-        one.ReferencedSOPSequence[0] for one in item.get("ContentSequence", ()) if one.ValueType == "IMAGE"
+        one.ReferencedSOPSequence[0]
+        for one in item.get("ContentSequence", ())
+        if one.ValueType == "IMAGE" and is_named(one, concepts.BASELINE) is prior
     ]
 
 

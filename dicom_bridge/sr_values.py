@@ -55,6 +55,8 @@ class SrFinding:
     regions: tuple[SrRegion, ...]
     images: tuple[SrImage, ...]
     """Images and segments it rests on, besides those of its regions."""
+    prior_images: tuple[SrImage, ...]
+    """Images of an earlier study that it is compared with."""
     measurements: tuple[SrMeasurement, ...]
     evaluations: tuple[tuple[Code, Code], ...]
     """Further coded statements as (name, value), such as severity."""
@@ -138,6 +140,7 @@ class SrFinding:
             "center_mm": None if self.center_mm is None else list(self.center_mm),
             "regions": [region.to_json() for region in self.regions],
             "images": [image.to_json() for image in self.images],
+            "prior_images": [image.to_json() for image in self.prior_images],
             "measurements": [one.to_json() for one in self.measurements],
             "evaluations": _pairs_to_json(self.evaluations),
             "comment": self.comment,
@@ -155,6 +158,7 @@ class SrFinding:
         yield from (f"{name.meaning}: {value.meaning}" for name, value in self.evaluations)
         yield from map(str, self.regions)
         yield from (f"image {image}" for image in self.images)
+        yield from (f"compared with image {image}" for image in self.prior_images)
         yield " ".join(part for part in ("tracked as", self.tracking_identifier, self.tracking_uid) if part)
 
 

@@ -24,6 +24,7 @@ from medmllm_plugin.dicom_bridge.sr_document import document
 from medmllm_plugin.dicom_bridge.sr_findings import center_point, findings_tree
 from medmllm_plugin.dicom_bridge.sr_header import Series
 from medmllm_plugin.dicom_bridge.sr_preconditions import checked_images
+from medmllm_plugin.dicom_bridge.sr_priors import other_evidence
 from medmllm_plugin.dicom_bridge.sr_text import text_tree
 from medmllm_plugin.report import Report
 
@@ -58,6 +59,7 @@ def findings_sr(
     *,
     sop_class: str = Comprehensive3DSRStorage,
     predecessors: Sequence[Dataset] = (),
+    prior_study: str | None = None,
     written: datetime | None = None,
 ) -> Dataset:
     """The findings of a report as an SR of TID 1500, by default a Comprehensive 3D SR (PS3.3 A.35.13).
@@ -68,6 +70,8 @@ def findings_sr(
         sop_class: One of `FINDINGS_SOP_CLASSES`.
         predecessors: Earlier AI SRs of this study that this one amends, such as when late images changed the
             reading. They are named (PS3.3 C.17.2, Predecessor Documents Sequence) and never overwritten.
+        prior_study: Study Instance UID of the earlier study that findings are compared with; None where its
+            images aren't cited.
         written: Content Date and Time; now by default.
 
     Returns:
@@ -81,12 +85,13 @@ def findings_sr(
     """
     images = checked_images(report, headers)
     return document(
-        findings_tree(report, images),
+        findings_tree(report, images, compared=prior_study is not None),
         report=report,
         images=images,
         series=_stored_as(FINDINGS_SERIES, sop_class, FINDINGS_SOP_CLASSES),
         written=written or datetime.now(),
         predecessors=predecessors,
+        others=None if prior_study is None else other_evidence(report.findings, prior_study),
     )
 
 
@@ -95,6 +100,7 @@ def points_sr(
     headers: Sequence[Dataset],
     *,
     predecessors: Sequence[Dataset] = (),
+    prior_study: str | None = None,
     written: datetime | None = None,
 ) -> Dataset:
     """The findings as `findings_sr` has them, each at one point in the patient (SCOORD3D) for its box.
@@ -109,12 +115,13 @@ def points_sr(
     """
     images = checked_images(report, headers)
     return document(
-        findings_tree(report, images, place=center_point),
+        findings_tree(report, images, place=center_point, compared=prior_study is not None),
         report=report,
         images=images,
         series=POINTS_SERIES,
         written=written or datetime.now(),
         predecessors=predecessors,
+        others=None if prior_study is None else other_evidence(report.findings, prior_study),
     )
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from medmllm_plugin.cli_common import counted, json_option, print_json, print_lines, seed_option
+from medmllm_plugin.cli_common import (
+    config_option,
+    counted,
+    json_option,
+    print_json,
+    print_lines,
+    seed_option,
+)
 from medmllm_plugin.cli_eval_clinical import clinical_command
 from medmllm_plugin.errors import SettingsError
 
@@ -107,6 +114,7 @@ def list_command(as_json: bool) -> None:
     help="A learned metric of reports (chexbert, ratescore, radgraph) and its weights; repeat.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT_DIR", help="Where to write.")
+@config_option
 @seed_option
 @json_option
 def run_command(
@@ -122,6 +130,7 @@ def run_command(
     judge: str | None,
     scores: tuple[str, ...],
     out: Path | None,
+    config: Path | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -137,6 +146,7 @@ def run_command(
       medmllm eval run vqa-rad --data vqa_rad --model chat:http://localhost:8000 --batch 32
     """  # noqa: D301
     from medmllm_plugin import registry
+    from medmllm_plugin.config import load
     from medmllm_plugin.evaluation import benchmarks, finish, run, shards
     from medmllm_plugin.evaluation.benchmarks.phantoms import USUAL
 
@@ -150,18 +160,19 @@ def run_command(
     items = run.items_of(one, folder, most=most, only=groups)
     place = out or Path("eval") / one.name / _slug(model)
     with _Progress(hidden=as_json) as told:
-        opened = registry.open_model(model)
+        settings = None if config is None else load(config)
+        opened = registry.open_model(model, settings=settings)
         plan = run.plan_of(one, items, opened, name=model, folder=folder, seed=seed, only=groups)
         run.begin(place, plan)
         if jobs > 1 and share == (1, 1):
-            shards.run(items, model, out=place, batch=batch, jobs=jobs, progress=told)
+            shards.run(items, model, out=place, batch=batch, jobs=jobs, config=config, progress=told)
         else:
             run.run(items, opened, out=place, seed=seed, shard=share, batch=batch, progress=told)
         mine = [(k, jobs) for k in range(1, jobs + 1)] if share == (1, 1) else [share]
         if judge is not None:
             from medmllm_plugin.evaluation.judge import judged
 
-            judging = registry.open_model(judge)
+            judging = registry.open_model(judge, settings=settings)
             for part in mine:
                 judged(place, items, judging, name=judge, shard=part)
         if learned:

@@ -50,7 +50,14 @@ def write_report(
 
     profile = sr_profile.profile(sr)
     made = (
-        sr_profile.dicom_files(report, headers, slices, profile=profile, predecessors=predecessors)
+        sr_profile.dicom_files(
+            report,
+            headers,
+            slices,
+            profile=profile,
+            predecessors=predecessors,
+            prior_study=next((one.study.study_instance_uid for one in priors), None),
+        )
         if headers
         else []
     )

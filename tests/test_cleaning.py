@@ -106,6 +106,21 @@ def test_an_instance_that_was_never_indexed_is_never_removed(
     assert unknown not in removed
 
 
+def test_an_empty_segment_that_a_killed_node_left_goes_when_it_is_old(
+    spool: Spool, store: Store, now: list[float]
+) -> None:
+    left = spool.folder / f"77{SUFFIX}"
+    left.write_bytes(segment_head(7) + bytes(10_000))
+    now[0] = left.stat().st_mtime + 1
+
+    early = cleaned(store, spool)
+    now[0] += 8 * DAY
+    late = cleaned(store, spool)
+
+    assert (early, late) == ([], [left.name])
+    assert all((spool.folder / name).exists() for name in spool.in_use)
+
+
 def a_report(store: Store, folder: Path) -> Path:
     """A study that is delivered, and whose images are gone; the folder of its report."""
     store.add([an_instance(1), an_instance(2)])

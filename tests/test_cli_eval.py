@@ -121,6 +121,18 @@ def test_the_embedded_model_abstains_from_questions(tmp_path: Path) -> None:
     assert "5 items: 5 abstained" in result.output
 
 
+def test_a_model_may_have_its_name_in_settings(tmp_path: Path) -> None:
+    scripted(tmp_path / "replies.json")
+    settings = tmp_path / "medmllm.toml"
+    settings.write_text(f'[models.mine]\nuses = "scripted"\nplace = "{tmp_path / "replies.json"}"\n')
+
+    result = medmllm_eval(
+        "vqa-rad", "--sample", "--model", "mine", "--config", settings, "-o", tmp_path / "run"
+    )
+
+    assert "5 items: 5 right" in result.output
+
+
 def test_a_share_alone_makes_no_page(tmp_path: Path) -> None:
     model = scripted(tmp_path / "replies.json")
 

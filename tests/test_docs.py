@@ -45,7 +45,7 @@ def commands(group: click.Group, above: tuple[str, ...] = ()) -> Iterator[tuple[
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*above, name))
-        else:
+        if not isinstance(command, click.Group) or command.params:
             yield (*above, name)
 
 
@@ -67,7 +67,7 @@ def test_an_example_names_a_command_and_its_options(page: str, line: str) -> Non
     command: click.Command = medmllm
     words = shlex.split(line)[1:]
 
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and (not command.params or command.commands.keys() & words[:1]):
         assert words[0] in command.commands, f"{page}: {line}"
         command = command.commands[words.pop(0)]
     options = [word.partition("=")[0] for word in words if word.startswith("-")]

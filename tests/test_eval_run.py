@@ -236,7 +236,7 @@ def test_groups_choose_items(items: list[Item]) -> None:
         items_of(VQA, sample(VQA), only={"organ": "HEAD"})
 
 
-@pytest.mark.parametrize("name", ["medqa", "medxpert-qa-mm"])
+@pytest.mark.parametrize("name", ["medqa", "vqa-rad"])
 def test_a_model_behind_a_server_is_asked_over_http(name: str, tmp_path: Path) -> None:
     one = benchmark(name)
     items = items_of(one, sample(one))
@@ -250,8 +250,7 @@ def test_a_model_behind_a_server_is_asked_over_http(name: str, tmp_path: Path) -
         begin(tmp_path / "run", plan_of(one, items, model, name="chat", folder=sample(one), seed=0))
         records = run(items, model, out=tmp_path / "run")
 
-    assert {record.item for record in records} == {item.name for item in items}
-    assert records[0].verdict is Verdict.RIGHT
+    assert {record.verdict for record in records} == {Verdict.RIGHT}
     assert len(server.asked) == 5
 
 

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.evaluation.benchmark import Kind
 from medmllm_plugin.evaluation.benchmarks import benchmark
+from medmllm_plugin.evaluation.parquet import Cell
 from medmllm_plugin.evaluation.pictures import Encoded, Pictures, beside, decoded
 from medmllm_plugin.evaluation.run import items_of
 from medmllm_plugin.evaluation.stacks import Stack
@@ -119,6 +120,27 @@ def test_pictures_inside_parquet_files_are_shown(tmp_path: Path) -> None:
 
     assert item.kind is Kind.YES_NO
     assert slices.slices[0].pixels.shape == (64, 64, 3)
+
+
+def test_pictures_stay_in_their_parquet_file_until_they_are_shown(tmp_path: Path) -> None:
+    picture = tmp_path / "p.png"
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(picture)
+    inside = {"bytes": picture.read_bytes(), "path": None}
+    row = {"id": "validation_Pharmacy_1", "question": "<image 2>?", "options": "['a', 'b']", "answer": "B"}
+    path = a_table(
+        tmp_path / "Pharmacy" / "validation-0.parquet",
+        {**row, "image_1": None, "image_2": inside},
+        {**row, "id": "validation_Pharmacy_2", "image_1": inside, "image_2": None},
+    )
+
+    first, second = items_of(benchmark("mmmu-med"), tmp_path)
+
+    assert first.question == "(image 2)?"
+    assert isinstance(second.shown, Pictures)
+    (file,) = second.shown.files
+    assert isinstance(file, Encoded)
+    assert file.content == Cell(path=path, group=0, row=1, column="image_1")
+    assert int(decoded(file).mean()) == 77
 
 
 def test_pictures_of_sixteen_bits_are_stretched_and_large_ones_are_made_smaller(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An engine that is down is waited for; a study of which it makes nothing, as of no other, is left to a person."""
+"""An engine that is down is waited for; a study with which it alone fails is left to a person."""
 
 from __future__ import annotations
 

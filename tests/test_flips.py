@@ -37,9 +37,9 @@ def test_flips_lower_the_score_and_paraphrases_do_not() -> None:
     assert weak == {}
 
 
-@pytest.mark.parametrize("name", ["clinical_pairs_before.txt", "clinical_pairs_after.txt"])
+@pytest.mark.parametrize("name", ["before", "after", "last"])
 def test_pairs_written_apart_from_the_rules_are_told_apart(name: str) -> None:
-    outcomes = judge(by_hand(name), score)
+    outcomes = judge(by_hand(f"clinical_pairs_{name}.txt"), score)
 
     for kind, (right, total) in shares(outcomes).items():
         assert right >= BAR * total, (kind, [str(pair) for one in outcomes for pair in one.failures])

@@ -19,6 +19,7 @@ from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.node_settings import Unmatched
 from medmllm_plugin.dicom_bridge.rules import parse_rules
 from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.store import StudyRow
 from medmllm_plugin.errors import DeliveryError, SettingsError
 from tests.chat_server import ChatServer, serving
 from tests.node_runner import (
@@ -220,7 +221,7 @@ def test_an_engine_that_is_down_keeps_nothing_from_being_received(
 
     with Node(settings_for(tmp_path, model=model, retry_max_s=0.5)) as node:
         acknowledged = send(node.port, list(study))
-        waiting = wait_for(lambda: next((one for one in node.store.studies() if one.attempts > 1), None))
+        waiting = wait_for(lambda: next((one for one in node.store.studies() if _begun(node, one) > 1), None))
         with serving(pictures=64, port=port):
             row = wait_for(lambda: one_in(node.store, State.DELIVERED))
 
@@ -313,6 +314,11 @@ def test_a_rule_that_asks_for_what_is_not_there_is_refused_at_once(tmp_path: Pat
 
     with pytest.raises(SettingsError, match=r"rules\[0\] 'odd': .*nonsense"):
         Node(settings_for(tmp_path, rules=rules))
+
+
+def _begun(node: Node, study: StudyRow) -> int:
+    """How often the reading of a study was begun."""
+    return sum(one.get("to") == "reading" for one in node.store.events(study.study_uid))
 
 
 def _all(folder: Path) -> list[Any]:

@@ -165,7 +165,9 @@ def test_a_prior_study_rides_along_and_what_is_found_again_keeps_its_tracking_ui
     written = Report.from_json(json.loads(files["report"].read_text("utf-8")))
     assert written == reading.report
     assert sorted(path.name for path in files["prior_pictures"].iterdir())[0] == "007.png"
-    assert dcmread(files["findings_sr"]).StudyInstanceUID == "1.2.7"
+    sr = dcmread(files["findings_sr"])
+    assert sr.StudyInstanceUID == "1.2.7"
+    assert [one.StudyInstanceUID for one in sr.PertinentOtherEvidenceSequence] == ["1.2.6"]
 
 
 def test_a_comparison_without_dates_says_so(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -300,3 +302,20 @@ def test_nothing_can_be_found_in_prose_that_names_nothing(phantom: Path) -> None
     schema = model.asked[1].schema
     assert schema is not None
     assert schema["properties"]["findings"]["maxItems"] == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.parametrize(("quantize", "kind"), [("8bit", "Linear8bitLt"), ("4bit", "Linear4bit")])
+@pytest.mark.parametrize("make", [radfm_folder, published_radfm])
+def test_only_the_layers_of_the_language_half_are_quantized(
+    make: Callable[..., Path], quantize: str, kind: str
+) -> None:
+    model = open_model(f"{make(seed=1)}?quantize={quantize}")
+
+    (reply,) = model.replies([an_ask(a_volume_part())])
+
+    changed = {name for name, one in model._model.named_modules() if type(one).__name__ == kind}
+    assert changed
+    assert all(name.startswith("lang_model.model.layers") for name in changed)
+    assert model._model.embedding_layer.fc.weight.dtype is torch.float32
+    assert reply.token_texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,3 +220,41 @@ def test_spans_outside_of_a_header_are_refused_or_no_match() -> None:
             compiled.scan.cut(b"header", pairs[0], b"heade", pair, ())
     with pytest.raises(ValueError, match="pairs"):
         compiled.scan.cut(b"header", b"123", b"", b"", ())
+
+
+@pytest.mark.parametrize("route", ["compiled"], indirect=True)
+def test_headers_are_cut_together_as_far_as_they_are_built_like_known_ones() -> None:
+    assert compiled.scan is not None
+    one, two = (
+        [np.array(pair, np.int32).tobytes() for pair in pairs]
+        for pairs in (([0, 1], [1, 3]), ([0, 2], [2, 5]))
+    )
+    builds = ((one[0], b"a", one[1]), (two[0], b"bb", two[1]))
+    heads = b"a12.....bb345...a12.....x.......a12....."
+    lengths = np.array([[8, 99]] * 5, np.int64)
+
+    cut, which = compiled.scan.cut_all(heads, 8, lengths, builds, ())
+
+    assert cut == [(b"12",), (b"345",), (b"12",)]
+    assert list(which) == [0, 1, 0]
+    assert compiled.scan.cut_all(heads[24:], 8, lengths[3:], builds, ()) == ([], b"")
+    assert compiled.scan.cut_all(heads, 8, np.array([[-1, -1]]), builds, ()) == ([], b"")
+    assert compiled.scan.cut_all(heads, 8, np.array([[9, 9]]), builds, ()) == ([], b"")
+
+
+@pytest.mark.parametrize("route", ["compiled"], indirect=True)
+@pytest.mark.parametrize(
+    ("size", "count", "builds"),
+    [
+        (8, 6, ()),
+        (-1, 1, ()),
+        (8, 1, ((b"", b"", b""),) * 9),
+        (8, 1, ((b"", b""),)),
+        (8, 1, ((b"123", b"", b""),)),
+    ],
+)
+def test_heads_and_builds_that_dont_fit_are_refused(size: int, count: int, builds: Any) -> None:
+    assert compiled.scan is not None
+
+    with pytest.raises(ValueError, match=r"as many heads|builds|a build is"):
+        compiled.scan.cut_all(bytes(40), size, np.zeros((count, 2), np.int64), builds, ())

@@ -84,6 +84,41 @@ def test_many_writers_get_places_of_their_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) > 2
 
 
+def test_while_one_segment_is_flushed_others_write_to_another(tmp_path: Path) -> None:
+    flushing, flushed, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def sync(fd: int) -> None:
+        if not flushing.is_set():
+            flushing.set()
+            assert go_on.wait(10)
+        else:
+            flushed.set()
+
+    spool = Spool(tmp_path, segment_bytes=SMALL, sync=sync)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(spool.put, some_facts(0), [b"one"])
+        assert flushing.wait(10)
+        others = []
+        while len(spool.in_use) < 2:  # the second segment is being made
+            others.append(pool.submit(_put_and_go, spool, len(others) + 1, go_on, flushed))
+            others[-1].result(timeout=10)
+        records_of = [first.result(timeout=10), *(one.result() for one in others)]
+    spool.close()
+
+    assert len({one.segment for one in records_of}) == 2
+    assert len(found(tmp_path)) == len(records_of)
+
+
+def test_one_sender_needs_one_segment(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=SMALL)
+
+    for number in range(5):
+        spool.put(some_facts(number), [b"one"])
+
+    assert len(spool.in_use) == 1
+    spool.close()
+
+
 def test_a_new_spool_leaves_the_segments_of_before_alone(tmp_path: Path) -> None:
     first = Spool(tmp_path, segment_bytes=SMALL)
     first.put(some_facts(1), [b"one"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 
 from medmllm_plugin.dicom_bridge import tables
 from medmllm_plugin.dicom_bridge.indexing import UNREADABLE, Indexer, instance_of
@@ -180,6 +180,20 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(SettingsError, match="is of version 7, expected 1 at most"):
         open_database(url)
+
+
+def test_an_older_database_gets_the_indexes_that_it_lacks(tmp_path: Path) -> None:
+    url = str(tmp_path / "node.sqlite")
+    name = "medmllm_deliveries_by_destination"
+    before = open_database(url)
+    with before.begin() as connection:
+        connection.exec_driver_sql(f"DROP INDEX {name}")
+    before.dispose()
+
+    after = open_database(url)
+
+    assert name in {one["name"] for one in inspect(after).get_indexes("medmllm_deliveries")}
+    after.dispose()
 
 
 def test_a_database_that_can_not_be_opened_says_so(tmp_path: Path) -> None:

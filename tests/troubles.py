@@ -128,11 +128,11 @@ def engine_down(folder: Path, *, long: bool) -> Outcome:
     with battlefield(folder, retry_max_s=2.0 if long else 0.2) as field:
         field.senders.one_more()
         field.engine.stop()
-        for _ in range(6 if long else 2):
+        for _ in range(6 if long else 1):
             field.senders.one_more()
-            time.sleep(10 if long else 4)
+            time.sleep(10 if long else 5)
         field.engine.start()
-        for _ in range(6 if long else 2):
+        for _ in range(6 if long else 1):
             field.engine.fail(2.0)
             field.senders.one_more()
             time.sleep(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import ModuleType
 from typing import NamedTuple
@@ -25,6 +25,21 @@ _AHEAD = 64
 """How many files are open at a time."""
 _AT_ONCE = 512 << 10
 """How many bytes of their beginnings are held."""
+
+
+def encoded(paths: Sequence[str]) -> tuple[bytes, ...]:
+    """Paths as the system has them, all at once.
+
+    Raises:
+        ValueError: If one holds a zero byte.
+
+    >>> encoded(["a", "b/c"])
+    (b'a', b'b/c')
+    """
+    names = tuple(os.fsencode("\0".join(paths)).split(b"\0"))
+    if len(names) != len(paths):
+        raise ValueError("found a null byte in a path, expected none")
+    return names
 
 
 class Beginnings:
@@ -62,8 +77,7 @@ class Beginnings:
         if len(self._heads) < needed:
             self._heads = np.empty(needed, np.uint8)
         found, every = np.empty((len(paths), 2), np.int64), self._heads.data[:needed]
-        # no name holds a zero byte, so all become bytes at once
-        fast.read_first(tuple(os.fsencode("\0".join(paths)).split(b"\0")), found, every)
+        fast.read_first(encoded(paths), found, every)
         return Heads(paths, every, size, found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.transforms import compiled
+from medmllm_plugin.transforms.beginnings import encoded
 from medmllm_plugin.transforms.resize import resample, resample_files, resize_stack
 from medmllm_plugin.transforms.straight import NONE, line_of
 from medmllm_plugin.volume import Lying, Stored
@@ -108,9 +108,8 @@ def render_lying(
         return 0
     deep = len(windows[0])
     levels, lines, which = _levels(lying.tables, windows, known)
-    files = tuple(os.fsencode("\0".join(lying.files)).split(b"\0"))  # no name holds a zero byte
     return resample_files(
-        (files, lying.offsets),
+        (encoded(lying.files), lying.offsets),
         (levels, lines, which),
         out.reshape(*out.shape[:3], deep),
         shape=(lying.rows, lying.columns),

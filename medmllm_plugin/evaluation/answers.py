@@ -33,6 +33,8 @@ _SAME = {
 }
 """Words that mean the same in an answer, by the one that all become."""
 
+_DENIES = frozenset({"no", "not", "without", "or", "either", "absent", "neither", "nor"})
+
 _YES = r"yes|yeah|yep|correct|true|affirmative|是的?|有|对(?![一-鿿])|正确|存在"
 _NO = r"no|nope|not|none|false|negative|incorrect|否|不是|没有|无|不(?![一-鿿])|错误?"
 _UNCLEAR = (
@@ -191,17 +193,28 @@ def exact(text: str, gold: str) -> bool:
 
 
 def contained(text: str, gold: str) -> bool:
-    """Whether a short answer says what is right and little else, and doesn't deny it.
+    """Whether a sentence of a short answer says what is right and little else, and none denies it.
+
+    A list that has it among others doesn't count: who names all is right by chance.
 
     >>> contained("It is in the right lung", "right lung"), contained("No fracture is seen", "fracture")
     (True, False)
+    >>> contained("Lymphoma, abscess, brain tumor", "brain"), contained("A lesion. In the brain.", "brain")
+    (False, True)
     """
-    mine, right = words(final(text)), words(gold)
-    if not right or len(mine) > 3 * len(right) + 8:
+    said, right = final(text), words(gold)
+    if not right or len(words(said)) > 3 * len(right) + 12:
         return False
-    line, part = f" {' '.join(mine)} ", f" {' '.join(right)} "
-    denies = {"no", "not", "without", "or", "either", "absent", "neither", "nor"}
-    return part in line and not (denies & set(mine)) - set(right)
+    part = f" {' '.join(right)} "
+    found = False
+    for sentence in re.split(r"(?<=[.!?。！？])\s+", said):
+        mine = words(sentence)
+        if part in f" {' '.join(mine)} ":
+            listed = len(re.findall(r"[,;、]", sentence)) - len(re.findall(r"[,;、]", gold)) > 1
+            if (_DENIES & set(mine)) - set(right) or listed or len(mine) > len(right) + 8:
+                return False
+            found = True
+    return found
 
 
 def token_scores(text: str, gold: str) -> dict[str, float]:

@@ -25,6 +25,9 @@ MOST_GROUPS = 24
 
 OTHER = "others"
 
+FEWEST = 10
+"""Items of which it makes sense to say what the commonest answer is."""
+
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """The content of `metrics.json`: the same for the same records, in whatever order they come.
@@ -58,7 +61,7 @@ def figures(records: Sequence[Record]) -> Figures:
         for key, score in (*_verdict_scores(one), *one.scores.items()):
             scores.setdefault(key, []).append((one.cluster, score))
     golds = [one.gold[0] for one in records if one.kind is Kind.YES_NO]
-    if golds and len(golds) == len(records):
+    if len(golds) == len(records) >= FEWEST:
         commonest = Counter(golds).most_common(1)[0][0]
         scores["commonest"] = [(one.cluster, float(one.gold[0] == commonest)) for one in records]
     return {key: _told(estimate(key, scores[key]), len(scores[key])) for key in MEASURES if key in scores}

@@ -61,6 +61,8 @@ _STYLE = """
 .part-no-answer { fill: var(--outside-domain); }
 .part-abstained { fill: var(--not-assessed); }
 .part-failed { fill: var(--failed); }
+.panel + .panel { margin-top: 1rem; }
+.items .panel { margin-top: 0; }
 .verdicts { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; }
 .verdicts svg { width: .8rem; height: .8rem; vertical-align: -.05rem; margin-right: .35rem; }
 .whole { width: 100%; height: 1.3rem; display: block; border-radius: 4px; }

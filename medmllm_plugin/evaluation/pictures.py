@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.evaluation.benchmark import Preview
+from medmllm_plugin.evaluation.parquet import Cell
 from medmllm_plugin.models import Model
 from medmllm_plugin.pictures import thumbnail
 from medmllm_plugin.sliceset import Slice, SliceSet
@@ -34,8 +35,12 @@ class Encoded:
     """A picture that lies inside another file."""
 
     name: str
-    content: bytes
+    content: bytes | Cell
     """As JPEG, PNG or the like."""
+
+    def read(self) -> bytes:
+        """The content, out of its file if it still lies there."""
+        return self.content if isinstance(self.content, bytes) else self.content.read()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +83,7 @@ def decoded(file: Path | Encoded) -> NDArray[np.uint8]:
 
     name = file.name
     try:
-        source = file if isinstance(file, Path) else io.BytesIO(file.content)
+        source = file if isinstance(file, Path) else io.BytesIO(file.read())
         with Image.open(source) as image:
             if image.mode in ("I", "I;16", "F"):
                 pixels = _stretched(np.asarray(image, np.float64))

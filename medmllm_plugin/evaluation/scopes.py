@@ -108,12 +108,12 @@ def _states(words: Sequence[Token], items: Sequence[Item]) -> Iterator[Mention]:
 
 def _each_once(made: Sequence[Mention]) -> Iterator[Mention]:
     """Of a finding named by several structures the nearest; of what is normal each structure."""
-    told: set[tuple[str, str | None]] = set()
+    told: set[object] = set()
     for one in made:
-        key = (one.finding, one.site if one.fixed and one.finding == "abnormality" else None)
-        if key not in told:
-            told.add(key)
+        keys = (one.tokens, (one.finding, one.site if one.finding == "abnormality" else None))
+        if told.isdisjoint(keys):
             yield one
+        told.update(keys)
 
 
 def _subject(words: Sequence[Token], places: Sequence[Item], stops: set[int], at: int) -> list[Item]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from medmllm_plugin import lookup
+from medmllm_plugin.errors import CodeError
 from medmllm_plugin.evaluation.answers import (
     chosen,
     contained,
@@ -103,7 +104,7 @@ def same_concepts(text: str, gold: str) -> bool | None:
     """Whether two texts name the same findings with the same status, sites and sides.
 
     Returns:
-        None where the right one names no finding, site or side.
+        None where the right one names neither a finding nor a site, or has a word that isn't understood.
 
     >>> same_concepts("There is fluid in the left pleural space", "left pleural effusion")
     False
@@ -111,9 +112,16 @@ def same_concepts(text: str, gold: str) -> bool | None:
     True
     >>> same_concepts("No nodule", "nodule"), same_concepts("hello", "the year 1999")
     (False, None)
+    >>> same_concepts("left", "left hepatic lobe") is None
+    True
     """
-    right = _concepts(gold)
-    return _concepts(text) == right if any(right) else None
+    try:
+        named = lookup.find(gold)
+    except CodeError:
+        return None
+    if named is None or (named.finding is None and named.site is None):
+        return None
+    return _concepts(text) == _concepts(gold)
 
 
 def _concepts(text: str) -> tuple[frozenset[object], ...]:

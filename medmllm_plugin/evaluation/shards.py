@@ -22,6 +22,7 @@ def run(
     out: Path,
     batch: int,
     jobs: int,
+    config: Path | None = None,
     progress: Callable[[int, int, float], None],
 ) -> None:
     """Run all items in several processes; a shard for each.
@@ -32,6 +33,7 @@ def run(
         out: The run's folder, see `run.begin`.
         batch: As `run.run`.
         jobs: How many processes.
+        config: Settings in which the model may have its name; None for those that `config.load` finds.
         progress: As `run.run`, without the seconds.
 
     Raises:
@@ -42,7 +44,7 @@ def run(
     head = head_of(out)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
-        pending = {pool.submit(_one, head, model, out, (k, jobs), batch) for k in range(1, jobs + 1)}
+        pending = {pool.submit(_one, head, model, out, (k, jobs), batch, config) for k in range(1, jobs + 1)}
         futures = list(pending)
         while pending:
             _, pending = wait(pending, timeout=LOOK)
@@ -51,16 +53,21 @@ def run(
         future.result()
 
 
-def _one(head: dict[str, Any], model: str, out: Path, shard: tuple[int, int], batch: int) -> None:
+def _one(
+    head: dict[str, Any], model: str, out: Path, shard: tuple[int, int], batch: int, config: Path | None
+) -> None:
     """What one process does."""
     from medmllm_plugin import registry
+    from medmllm_plugin.config import load
     from medmllm_plugin.evaluation.benchmarks import benchmark
     from medmllm_plugin.evaluation.run import items_of
     from medmllm_plugin.evaluation.run import run as run_shard
 
     one = benchmark(head["benchmark"])
     items = items_of(one, Path(head["data"]), most=head["items"], only=head["only"])
-    run_shard(items, registry.open_model(model), out=out, seed=head["seed"], shard=shard, batch=batch)
+    settings = None if config is None else load(config)
+    opened = registry.open_model(model, settings=settings)
+    run_shard(items, opened, out=out, seed=head["seed"], shard=shard, batch=batch)
 
 
 def _lines(path: Path) -> int:

@@ -14,6 +14,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.evaluation.parquet import Cell, parquet_rows
 from medmllm_plugin.evaluation.pictures import Encoded
 
 Row = Mapping[str, Any]
@@ -65,7 +66,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     name = path.name.lower()
     if name.endswith(".parquet"):
-        yield from _parquet(path)
+        yield from parquet_rows(path)
     elif name.removesuffix(".gz").endswith((".csv", ".tsv")):
         yield from _separated(path, "\t" if ".tsv" in name else ",")
     else:
@@ -129,22 +130,6 @@ def rows_without_head(path: Path, fields: Sequence[str]) -> Iterator[dict[str, A
         SettingsError: If it can't be read.
     """
     yield from _separated(path, ",", fields=fields)
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise SettingsError(
-            f"{path}: found a Parquet file, and no pyarrow to read it; run: pip install "
-            "'medmllm-plugin[eval]'"
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64):
-                yield from batch.to_pylist()
-    except (OSError, ArrowException) as error:
-        raise SettingsError(f"{path}: found no Parquet file, expected one; fetch it again") from error
 
 
 def field(row: Row, *names: str, where: object) -> str:
@@ -234,7 +219,7 @@ def unique(choices: Mapping[str, str]) -> tuple[str, ...]:
 def picture(row: Row, name: str, *, label: str) -> Encoded | None:
     """A picture that lies in a row as the hub's Parquet files hold one; None if the row has none there."""
     value = row.get(name)
-    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes | Cell):
         return Encoded(name=str(value.get("path") or label), content=value["bytes"])
     if isinstance(value, bytes):
         return Encoded(name=label, content=value)

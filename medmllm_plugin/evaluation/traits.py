@@ -129,7 +129,7 @@ def _of_both(side: Item, items: Sequence[Item]) -> bool:
     """Whether "both" speaks of places or findings, and not of two views or two other things."""
     named = (Kind.SITE, Kind.STRUCTURE, Kind.FINDING, Kind.STATE)
     return len(side.tokens) > 1 or any(
-        one.kind in named and side.last < one.first <= side.last + 3 for one in items
+        side.last < index <= side.last + 3 for one in items if one.kind in named for index in one.tokens
     )
 
 
@@ -262,8 +262,9 @@ def _traits(text: str, words: Sequence[Token], one: Mention, given: _Given) -> T
     concept = concepts()[one.finding]
     device = bool(concept.good or concept.bad)
     site = _tip(given, one) if device else deepest([item.value for item in given.sites])
-    coded = codes.sites().get(site or "")
-    sides = {item.value for item in given.sides} or ({coded.side or ""} if coded is not None else set())
+    sides = {item.value for item in given.sides} or {
+        str(codes.site(item.value).side) for item in given.sites if item.value in codes.sites()
+    }
     change = next((Change(item.value) for item in given.changes), None)
     severities = [Severity(item.value) for item in given.severities]
     used = [*given.sides, *given.sites, *given.severities, *given.changes, *given.positions]

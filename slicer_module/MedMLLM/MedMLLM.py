@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import slicer
-from MedMLLMLib import dicomio, scene, settings
+from MedMLLMLib import dicomio, scene, settings, sr_read
 from MedMLLMLib.client import Address, EngineError, Wish
 from MedMLLMLib.desk import Desk
 from MedMLLMLib.json_report import answer_of
@@ -210,8 +210,8 @@ class MedMLLMLogic(ScriptedLoadableModuleLogic):
         origin = f"{reading.address.url}, job {done.job}"
         if question and answer_of(done.report):
             self.history.setdefault(key, []).append((question, answer_of(done.report)))
-        if done.objects:
-            return self.desk.open_documents(done.objects, origin=origin, expected=study)
+        if done.documents is not None:
+            return self.desk.open_documents(done.documents, origin=origin, expected=study)
         volume = slicer.mrmlScene.GetNodeByID(volumeID) if volumeID else None
         return self.desk.open_json(done.report, uid=done.job, volume=volume, origin=origin)
 
@@ -255,7 +255,10 @@ class MedMLLMLogic(ScriptedLoadableModuleLogic):
         paths = [path]
         if beside and slicer.dicomDatabase is not None and slicer.dicomDatabase.isOpen:
             paths += dicomio.documents_beside(path)
-        documents = [Path(one).read_bytes() for one in paths]
+        try:
+            documents = sr_read.together([Path(one).read_bytes() for one in paths])
+        except sr_read.NoReportError as error:
+            raise WrongReportError(str(error)) from error
         return self.desk.open_documents(documents, origin="the DICOM database", load=True)
 
     def _placeOf(self, place, question):

@@ -103,7 +103,7 @@ def chest(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     from service import phantom
 
     folder = tmp_path_factory.mktemp("chest")
-    files = phantom(folder, "--seed", "500000", "--slices", "32", "--matrix", "128", "--findings", "mass")
+    files = phantom(folder, "--seed", "500000")
     return SimpleNamespace(folder=folder, files=[str(one) for one in files])
 
 

@@ -120,3 +120,9 @@ class Service:
         with urllib.request.urlopen(f"{self.url}/api/jobs", timeout=10) as answer:
             found: list[dict[str, Any]] = json.load(answer)["jobs"]
             return found
+
+    def wishes(self) -> list[dict[str, Any]]:
+        """What was asked of it, the first first, as its own records say."""
+        records = self.folder.rglob("jobs/*/*/job.json")
+        found = sorted((json.loads(one.read_text()) for one in records), key=lambda one: float(one["created"]))
+        return [dict(one["wish"]) for one in found]

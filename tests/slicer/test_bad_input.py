@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import slicer
-from MedMLLMLib import scene, settings
+from MedMLLMLib import scene, settings, sr_read
 from MedMLLMLib.client import Address, Engine, EngineError
 from MedMLLMLib.open_report import WrongReportError
 from MedMLLMLib.sr_write import NotVerifiableError, Person
@@ -111,7 +111,7 @@ def test_nothing_goes_to_another_machine_before_the_user_agrees(
 
     widget.ui.readButton.click()
 
-    assert "32 images" in asked[0]
+    assert "64 images" in asked[0]
     assert "name, identifier, birth date" in asked[0]
     assert widget.ui.statusLabel.text == "Nothing was sent."
     assert widget.ask.reading is None
@@ -150,7 +150,7 @@ def test_an_sr_of_another_patient_is_not_shown(logic: Any, made: Path, chest: Si
     content = (made / "axial" / "findings.sr").read_bytes()
 
     with pytest.raises(WrongReportError, match="of another patient than the volume"):
-        logic.desk.open_documents([content], origin="test", expected=study)
+        logic.desk.open_documents(sr_read.together([content]), origin="test", expected=study)
 
     assert logic.desk.open == {}
     assert scene.report_nodes() == []

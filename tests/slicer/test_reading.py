@@ -207,6 +207,7 @@ def test_the_objects_of_a_reading_are_srs_that_of_the_findings_first(engine: Any
     while not isinstance(event := reading.events.get(timeout=1), Done):
         pass
 
-    documents = [sr_read.read_bytes(one) for one in event.objects]
+    first, second = map(sr_read.read_bytes, event.documents.contents)
 
-    assert [sr_read.is_narrative(one) for one in documents] == [False, True]
+    assert (sr_read.is_narrative(first), sr_read.is_narrative(second)) == (False, True)
+    assert event.documents.document == first

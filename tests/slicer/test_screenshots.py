@@ -87,14 +87,11 @@ def test_an_accepted_finding_is_green_and_a_rejected_one_gone(reviewed: Any) -> 
 
 
 def test_the_panel_and_the_views_while_reviewing(reviewed: Any) -> None:
-    panel = shown(reviewed)
-    views = slicer.app.layoutManager().pictures()
-    height = max(len(panel), len(views))
+    views = [view.picture() for view in slicer.app.layoutManager().views.values()]
+    stacked = np.concatenate(views)
+    panel = shown(reviewed, len(stacked))
 
-    sheet = np.full((height, panel.shape[1] + views.shape[1] // 1, 3), 60, np.uint8)
-    sheet[: len(panel), : panel.shape[1]] = panel
-    top = (height - len(views)) // 2
-    sheet[top : top + len(views), panel.shape[1] :] = views
+    sheet = np.concatenate([panel[: len(stacked)], stacked], axis=1)
 
     keep("review.png", sheet)
     assert len(near(panel, (1.0, 1.0, 1.0))) > 1000

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 
-from . import compare, dicomio, opening, scene, sr_write
-from .open_report import OpenReport, WrongReportError, read_documents
+from . import compare, dicomio, opening, scene, sr_read, sr_write
+from .open_report import OpenReport, WrongReportError
 from .review import Drafts, Verdict
 
 
@@ -37,7 +36,7 @@ class Desk:
 
     def open_documents(
         self,
-        documents: Sequence[bytes],
+        documents: sr_read.Documents,
         *,
         origin: str,
         expected: dicomio.Study | None = None,
@@ -46,15 +45,15 @@ class Desk:
         """Show the SRs of a reading.
 
         Args:
-            documents: DICOM files, that of the findings first.
+            documents: As `sr_read.together` reads them.
             origin: Where they come from, in words.
             expected: The study that they must be about; None for any.
             load: Whether the images are loaded from the DICOM database if they aren't in the scene.
 
         Raises:
-            WrongReportError: If they can't be read, or are of another study or patient.
+            WrongReportError: If they are of another study or patient.
         """
-        document, report = read_documents(documents)
+        document, report = documents.document, documents.report
         if expected is not None:
             for name, found, wanted in (
                 ("patient", report.patient_id, expected.patient_id),
@@ -63,13 +62,12 @@ class Desk:
                 if found != wanted:
                     raise WrongReportError(
                         f"the report is of another {name} than the volume, so nothing of it is shown; "
-                        "check the "
-                        f"engine, and choose the volume that was to be read"
+                        "check the engine, and choose the volume that was to be read"
                     )
         known = self.open.get(report.uid)
         if known is not None:
             return self.choose(known)
-        node = scene.add_report(documents, origin=origin)
+        node = scene.add_report(documents.contents, origin=origin)
         return self.choose(self._begin(opening.opened(node, document, report, planes=self.planes, load=load)))
 
     def open_json(self, said: dict[str, Any], *, uid: str, volume: Any, origin: str) -> OpenReport:
@@ -98,8 +96,9 @@ class Desk:
                 if node.GetParameter("json"):
                     made.append(self._begin(opening.opened_json(node, planes=self.planes)))
                 else:
-                    document, report = read_documents(scene.documents_of(node))
-                    made.append(self._begin(opening.opened(node, document, report, planes=self.planes)))
+                    read = sr_read.together(scene.documents_of(node))
+                    opened = opening.opened(node, read.document, read.report, planes=self.planes)
+                    made.append(self._begin(opened))
             except (WrongReportError, ValueError):
                 continue
         if made:
@@ -224,7 +223,7 @@ class Desk:
         path = dicomio.keep(dataset)
         content = Path(path).read_bytes()
         one.hidden = True
-        made = self.open_documents([content], origin=f"verified here, successor of {one.report.uid}")
+        made = self.open_documents(sr_read.together([content]), origin=f"verified here, successor of {one.report.uid}")
         self.drafts.forget([one.report.uid])
         return made, path
 

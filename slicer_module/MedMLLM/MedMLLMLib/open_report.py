@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import codes, sr_read
+from . import codes
 from .geometry import Placed
 from .model import Report
 from .review import Review, Verdict
@@ -59,19 +58,3 @@ class OpenReport:
         states = {Verdict.ACCEPTED: "accepted", Verdict.EDITED: "edited", Verdict.REJECTED: "rejected"}
         state = self.report.state if self.report.is_verified else states.get(made.verdict, self.report.state)
         return f"{number} {word} ({state})"
-
-
-def read_documents(documents: Sequence[bytes]) -> tuple[Any, Report]:
-    """The SR of the findings among documents, and what all of them say.
-
-    Raises:
-        WrongReportError: If they can't be read or don't belong together.
-    """
-    try:
-        datasets = [sr_read.read_bytes(one) for one in documents]
-        if not datasets:
-            raise sr_read.NoReportError("there is no SR; read the volume again")
-        datasets.sort(key=sr_read.is_narrative)
-        return datasets[0], sr_read.report_of(*datasets)
-    except sr_read.NoReportError as error:
-        raise WrongReportError(str(error)) from error

@@ -47,8 +47,7 @@ def opened(
     )
     if study is not None:
         _compare_images(made, study)
-        of_series = planes.of_instances(study.instances)
-        made.thickness_mm = geometry.thickness(of_series) if of_series else 1.0
+        made.thickness_mm = float(volume.GetSpacing()[2])
     cited = {image for one in report.findings for image in one.images}
     frames = {one.frame_of_reference_uid for image in cited if (one := plane_of(planes, image)) is not None}
     for finding in report.findings:

@@ -1,4 +1,6 @@
-"""A reading by the engine, followed in a thread of its own: HTTP and nothing else happens there.
+"""A reading by the engine, followed in a thread of its own: HTTP, and making values of what came.
+
+Nothing of Slicer, Qt, MRML or the DICOM database is touched there.
 
 What happens is told through a queue that the main thread empties by a timer. The reading ends with one of
 `Done`, `Cancelled` or `Failed`.
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .client import Address, CancelledError, Engine, EngineError, UnreachableError, Wish
+from .sr_read import Documents, NoReportError, together
 
 PATIENCE_S = 60.0
 """How long an engine that went away is waited for, seconds."""
@@ -53,8 +56,8 @@ class Done:
     """What was read."""
 
     job: str
-    objects: tuple[bytes, ...]
-    """DICOM SRs, that of the findings first; none of what isn't DICOM."""
+    documents: Documents | None
+    """Its SRs; None of what isn't DICOM."""
     report: dict[str, Any]
     """`report.json`."""
 
@@ -159,6 +162,8 @@ class Reading:
             self._tell(Cancelled())
         except EngineError as error:
             self._tell(Failed(words=str(error), details=error.details, job=self._resumable(error)))
+        except NoReportError as error:
+            self._tell(Failed(words=str(error), details=str(error), job=self.job))
         except Exception as error:  # a defect of ours must not leave the reader waiting
             words = f"a defect of the extension ({type(error).__name__}); press Resume, or read again"
             self._tell(Failed(words=words, details=repr(error), job=self.job))
@@ -227,8 +232,10 @@ class Reading:
             self._stage("fetching")
             names = [str(one) for one in told.get("objects") or ()]
             report = engine.report(self.job)
-            objects = [engine.object(self.job, one) for one in _wanted(names)]
-            self._tell(Done(job=self.job, objects=tuple(objects), report=report))
+            contents = [engine.object(self.job, one) for one in _wanted(names)]
+            # bytes to values, nothing of Slicer: a long report would stop the main thread for too long
+            documents = together(contents) if contents else None
+            self._tell(Done(job=self.job, documents=documents, report=report))
         elif state == "cancelled":
             raise CancelledError
         elif state == "failed":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,33 @@ def _read(source: str | io.BytesIO, where: str) -> Dataset:
 
 def _is_cut_off(element: Any) -> bool:
     return isinstance(element, RawDataElement) and len(element.value or b"") < element.length < 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Documents:
+    """The SRs of one reading, read."""
+
+    contents: tuple[bytes, ...]
+    """As they came, to be kept."""
+    document: Dataset
+    """The SR of the findings, or a narrative that is alone."""
+    report: Report
+    """What all of them say."""
+
+
+def together(contents: Sequence[bytes]) -> Documents:
+    """Read the SRs of one reading.
+
+    Args:
+        contents: DICOM files, in any order.
+
+    Raises:
+        NoReportError: If one can't be read, or they don't belong together.
+    """
+    if not contents:
+        raise NoReportError("there is no SR; read the volume again")
+    datasets = sorted(map(read_bytes, contents), key=is_narrative)
+    return Documents(contents=tuple(contents), document=datasets[0], report=report_of(*datasets))
 
 
 def report_of(findings: Dataset, *others: Dataset) -> Report:
