@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from medmllm_plugin.dicom_bridge.commitment import Commitments
 from medmllm_plugin.dicom_bridge.delivery import Destination, destination
@@ -10,7 +11,7 @@ from medmllm_plugin.dicom_bridge.forwarding import Forwarded
 from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 from medmllm_plugin.dicom_bridge.parts import Part, Parts
-from medmllm_plugin.dicom_bridge.sending import Sender
+from medmllm_plugin.dicom_bridge.sending import Announce, Sender
 from medmllm_plugin.dicom_bridge.store import Store
 
 
@@ -85,6 +86,7 @@ class Destinations:
             self._jobs,
             settings.folder,
             forwarded=Forwarded(self._store, settings.folder, node=settings.node, destination=name),
+            announce=_announce(name, settings),
             retry_max_s=settings.retry_max_s,
         )
         part = self._parts.begin("send", sender.send_next, after=after, at_end=one.close)
@@ -94,4 +96,19 @@ class Destinations:
 def _way(name: str, settings: NodeSettings) -> tuple[object, object]:
     """What a destination depends on."""
     output = settings.outputs[name]
-    return output, settings.peers.get(output.peer or "")
+    return output, [settings.peers.get(one or "") for one in (output.peer, output.availability)]
+
+
+def _announce(name: str, settings: NodeSettings) -> Announce | None:
+    """Tells who wants to know it what is at hand at a destination."""
+    output = settings.outputs[name]
+    if output.availability is None:
+        return None
+    from medmllm_plugin.dicom_bridge.delivery.announcing import announce
+
+    return partial(
+        announce,
+        to=settings.peers[output.availability],
+        retrieve_ae=settings.peers[output.peer or ""].ae_title,
+        calling_ae=settings.ae_title,
+    )

@@ -45,3 +45,10 @@ class Forwarded:
     def references(self, study_uid: str) -> list[Reference]:
         """How storage commitment names them."""
         return [(one.sop_class_uid, one.sop_instance_uid) for one in self._store.instances(study_uid)]
+
+    def series(self, study_uid: str) -> dict[str, list[Reference]]:
+        """The same by Series Instance UID."""
+        found: dict[str, list[Reference]] = {}
+        for one in self._store.instances(study_uid):
+            found.setdefault(one.series_uid, []).append((one.sop_class_uid, one.sop_instance_uid))
+        return found

@@ -135,7 +135,7 @@ def _run(self: DULServiceProvider) -> None:
     """Serve a connection to its end, and close it then, whatever ended it.
 
     Theirs leaves it open after a message that can't come in the state that it is in, and who waits for it to
-    connect waits for ever.
+    connect, or for what comes next, waits on.
     """
     try:
         _their_run(self)
@@ -146,3 +146,5 @@ def _run(self: DULServiceProvider) -> None:
         if self.socket is not None:
             self.socket._shutdown_socket()
             self.socket._ready.set()
+        self.to_user_queue.put(None)
+        self.assoc.dimse.msg_queue.put((None, None))

@@ -110,6 +110,8 @@ class Output:
     """Whether a peer is asked to commit, and waited for; only then is a report delivered."""
     token_env: str | None = None
     """The environment variable that holds the bearer token of `url`."""
+    availability: str | None = None
+    """A name of [peers] that is told what is at hand at `peer`, once it is (instance availability)."""
     deidentify: bool = False
     """Whether reports go there without anything that says who the patient is."""
 
@@ -250,6 +252,12 @@ def _check(node: NodeSettings, where: str) -> None:
             raise _wrong(here, " and ".join(given) or "none of them", "one of peer, url and folder")
         if output.peer is not None and output.peer not in node.peers:
             raise _wrong(f"{here}.peer", output.peer, _one_of(node.peers, "peers"))
+        if output.availability is not None and output.availability not in node.peers:
+            raise _wrong(f"{here}.availability", output.availability, _one_of(node.peers, "peers"))
+        if output.availability is not None and (output.peer is None or output.deidentify):
+            raise _wrong(
+                f"{here}.availability", output.availability, "it beside a peer and without deidentify"
+            )
         if output.commitment and (output.peer is None or not node.peers[output.peer].commitment):
             raise _wrong(f"{here}.commitment", True, "false, or a peer that says commitment = true")
     for number, rule in enumerate(node.rules):

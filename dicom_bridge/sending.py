@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Destination
+from pydicom import dcmread
+
+from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered, Destination, Reference
 from medmllm_plugin.dicom_bridge.forwarding import Forwarded
 from medmllm_plugin.dicom_bridge.jobs import Delivery, Jobs, backoff
 from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME
@@ -18,6 +22,10 @@ log = logging.getLogger(__name__)
 LONGEST_REST_S = 15.0
 """A destination that failed is left alone for so long at most; what waits for it longer is tried in turn."""
 
+Announce = Callable[[str, Mapping[str, Sequence[Reference]]], None]
+"""Takes a study and its objects by Series Instance UID; a DeliveryError says that nobody was told."""
+
+_NAMES = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
 _STATES = {
     Certainty.COMMITTED: Sent.COMMITTED,
     Certainty.FOUND: Sent.COMMITTED,
@@ -38,6 +46,7 @@ class Sender:
         folder: Path,
         *,
         forwarded: Forwarded,
+        announce: Announce | None = None,
         retry_max_s: float = 300.0,
     ) -> None:
         """Take what is needed.
@@ -48,10 +57,11 @@ class Sender:
             jobs: Of this node.
             folder: Of this node.
             forwarded: The instances of studies that are passed on as they came.
+            announce: Tells somebody what is at hand there, once it is.
             retry_max_s: Longest wait between two tries of a report.
         """
         self._name, self._destination, self._jobs, self._folder = name, destination, jobs, folder
-        self._forwarded = forwarded
+        self._forwarded, self._announce = forwarded, announce
         self.retry_max_s = retry_max_s
         self._failures = 0
 
@@ -65,7 +75,7 @@ class Sender:
         if delivery is None:
             return 1.0
         try:
-            done = self._done(delivery)
+            done = self._announced(delivery, self._done(delivery))
         except Exception as error:
             return self._failed(delivery, error)
         if self._failures:
@@ -89,6 +99,23 @@ class Sender:
             )
         return self._destination.deliver([self._folder / report.folder / one.file for one in report.objects])
 
+    def _announced(self, delivery: Delivery, done: Delivered) -> Delivered:
+        """Say what is at hand, once that is sure; who can't be told for now has it all tried again."""
+        if self._announce is None or done.certainty is Certainty.WAITING:
+            return done
+        report = delivery.report
+        if report.version == AS_IT_CAME:
+            series = self._forwarded.series(report.study_uid)
+        else:
+            series = _series([self._folder / report.folder / one.file for one in report.objects])
+        try:
+            self._announce(report.study_uid, series)
+        except DeliveryError as error:
+            if error.retry:
+                raise
+            return replace(done, notes=(*done.notes, str(error)))
+        return done
+
     def _failed(self, delivery: Delivery, error: Exception) -> float:
         again = error.retry if isinstance(error, DeliveryError) else True
         reason = _line(
@@ -102,6 +129,16 @@ class Sender:
         wait = backoff(delivery.attempts + 1, most_s=self.retry_max_s)
         self._jobs.sent(delivery, Sent.WAITING, reason, wait_s=wait)
         return min(backoff(self._failures, first_s=0.5), LONGEST_REST_S)
+
+
+def _series(paths: Sequence[Path]) -> dict[str, list[Reference]]:
+    """Objects in files by Series Instance UID."""
+    found: dict[str, list[Reference]] = {}
+    for path in paths:
+        one = dcmread(path, specific_tags=list(_NAMES), stop_before_pixels=True)
+        class_uid, uid, series = (str(one.get(name)) for name in _NAMES)
+        found.setdefault(series, []).append((class_uid, uid))
+    return found
 
 
 def _what(delivery: Delivery) -> str:

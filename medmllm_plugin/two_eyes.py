@@ -7,7 +7,7 @@ alone saw is added as indeterminate. Nothing is raised: two models may err alike
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medmllm_plugin import codes
@@ -23,6 +23,7 @@ from medmllm_plugin.strategies.merging import (
     told_apart,
     words,
 )
+from medmllm_plugin.strategies.sentences import DISPUTED, SECOND_ONLY, finding_name, sentence
 
 LOWERED: Mapping[Agreement, float] = {
     Agreement.AGREES: 1.0,
@@ -73,8 +74,10 @@ def compared(first: Eyes, second: Eyes, *, whole: bool) -> Eyes:
         Where findings of the second alone cite pictures that the first wasn't shown, these follow the others.
     """
     name = second.report.provenance.model
+    more = [f"second model: {one}" for one in second.report.notes if one not in first.report.notes]
     report = replace(
         first.report,
+        notes=(*first.report.notes, *more),
         second=second.report.provenance,
         heard=(*_second_heard(second.report.heard), *first.report.heard),
     )
@@ -107,9 +110,10 @@ def compared(first: Eyes, second: Eyes, *, whole: bool) -> Eyes:
             second=report.second,
             heard=report.heard,
             findings=kept,
+            impression=(*first.report.impression, *_concluded(kept, first.report.provenance.language)),
             narrative=(*first.report.narrative, *narrative(alone)),
             outcome=Outcome.FINDINGS if there else first.report.outcome,
-            notes=(*first.report.notes, _summary(kept, name), *notes),
+            notes=(*report.notes, _summary(kept, name), *notes),
         ),
         slices=slices,
     )
@@ -261,6 +265,18 @@ def _together(
         [numbered_on(one, 0, prior_offset=len(second)) for one in findings],
         [numbered_on(one, len(first)) for one in alone],
     )
+
+
+def _concluded(findings: Sequence[Finding], language: str) -> Iterator[str]:
+    """What a reader of the impression alone must not miss."""
+    for verdict, said in ((Agreement.DISAGREES, DISPUTED), (Agreement.ALONE, SECOND_ONLY)):
+        names = [
+            finding_name(one, language=language)
+            for one in findings
+            if one.second is not None and one.second.verdict is verdict
+        ]
+        if names:
+            yield sentence(said, names, language=language)
 
 
 def _answers(first: Report, second: Report, name: str, notes: list[str]) -> Report:

@@ -56,32 +56,47 @@ class BadNetwork:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 _cut(client)
+                client.close()
                 continue
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pumps = ((client, server, self._cut_after()), (server, client, None))
-            for source, sink, cut_after in pumps:
-                threading.Thread(target=self._pump, args=(source, sink, cut_after), daemon=True).start()
+            arguments = (client, server, self._cut_after())
+            threading.Thread(target=self._serve, args=arguments, daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, cut_after: int | None) -> None:
-        done = 0
-        slow = self._bytes_per_s if sink.getpeername()[1] == self._target else None
+    def _serve(self, client: socket.socket, server: socket.socket, cut_after: int | None) -> None:
+        """Pass on what comes, both ways, until both have ended or it was cut."""
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
         try:
-            while part := source.recv(_CHUNK):
-                if cut_after is not None and done + len(part) > cut_after:
-                    sink.sendall(part[: cut_after - done])
-                    self.cuts += 1
-                    _cut(source)
-                    _cut(sink)
-                    return
-                if slow is not None:
-                    time.sleep(len(part) / slow)
-                sink.sendall(part)
-                done += len(part)
-            sink.shutdown(socket.SHUT_WR)
+            self._forward(client, server, cut_after)
         except OSError:
-            _cut(source)
-            _cut(sink)
+            _cut(client, server)
+        back.join()
+        for one in (client, server):
+            one.close()
+
+    def _forward(self, client: socket.socket, server: socket.socket, cut_after: int | None) -> None:
+        done = 0
+        while part := client.recv(_CHUNK):
+            if cut_after is not None and done + len(part) > cut_after:
+                server.sendall(part[: cut_after - done])
+                self.cuts += 1
+                _cut(client, server)
+                return
+            if self._bytes_per_s is not None:
+                time.sleep(len(part) / self._bytes_per_s)
+            server.sendall(part)
+            done += len(part)
+        server.shutdown(socket.SHUT_WR)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while part := source.recv(_CHUNK):
+            sink.sendall(part)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        _cut(source, sink)
 
 
 @contextmanager
@@ -94,8 +109,9 @@ def bad_network(target: int, **manner: object) -> Iterator[BadNetwork]:
         network.close()
 
 
-def _cut(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
+def _cut(*connections: socket.socket) -> None:
+    """Reset connections; who serves them closes them."""
+    for one in connections:
+        with suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            one.shutdown(socket.SHUT_RDWR)

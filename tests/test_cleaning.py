@@ -9,7 +9,7 @@ import pytest
 
 from medmllm_plugin.dicom_bridge.cleaning import clean, forget
 from medmllm_plugin.dicom_bridge.jobs import Jobs, ReportRow
-from medmllm_plugin.dicom_bridge.segments import Facts
+from medmllm_plugin.dicom_bridge.segments import SUFFIX, Facts, segment_head
 from medmllm_plugin.dicom_bridge.spool import Spool
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store

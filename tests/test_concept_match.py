@@ -25,6 +25,8 @@ from medmllm_plugin.evaluation.concept_match import same_concepts
         ("liver", "spleen", False),
         ("I don't know", "pneumonia", False),
         ("axial", "coronal", None),
+        ("cyst", "communicating cyst", None),
+        ("sulci", "reduced sulci", None),
     ],
 )
 def test_answers_are_held_against_what_is_right(text: str, gold: str, same: bool | None) -> None:

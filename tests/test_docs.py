@@ -105,7 +105,9 @@ def test_each_link_leads_to_a_file() -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python-api.md", "docs/codes.md", "docs/monai.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/python-api.md", "docs/codes.md", "docs/evaluation.md", "docs/monai.md"]
+)
 def test_the_python_examples_run(name: str, tmp_path: Path) -> None:
     study = tmp_path / "study"
     study.mkdir()

@@ -19,9 +19,11 @@ from medmllm_plugin.evaluation.phantom_marks import (
     marks_of_report,
     marks_of_size,
 )
+from medmllm_plugin.evaluation.records import Record
+from medmllm_plugin.evaluation.run import run
 from medmllm_plugin.findings import Box, Change, Finding, Side, Status
 from medmllm_plugin.models.scripted import ScriptedModel
-from medmllm_plugin.phantoms.study import PhantomStudy, sample_study
+from medmllm_plugin.phantoms.study import PhantomStudy, mask_box, sample_study
 from medmllm_plugin.report import Answer, Report
 from medmllm_plugin.scoring import true_findings
 from tests.evaluating import ABLE
@@ -214,3 +216,76 @@ def test_questions_of_place_name_a_finding_that_is_alone() -> None:
 
     assert all(one.question and one.question.startswith("Where is the ") for one in found)
     assert len({one.name for one in found}) == 3
+
+
+def through_the_engine(item: Item, reply: Any, folder: Path) -> Record:
+    model = ScriptedModel([reply], capabilities=ABLE)
+    folder.mkdir()
+
+    (record,) = run([item], model, out=folder)
+
+    assert record.verdict is not Verdict.FAILED, record.answer
+    return record
+
+
+def test_a_box_drawn_in_a_picture_finds_its_way_to_the_lesion(tmp_path: Path) -> None:
+    (item,) = items("phantom-grounding", 1)
+    assert isinstance(item.shown, Phantom)
+    study = item.shown.study
+    index, true = next(one for one in true_findings(study) if one[1].sentence == item.gold[0])
+    slices, _ = item.shown.show(ScriptedModel([], capabilities=ABLE))
+    number, mask = next(
+        (number, study.masks(k)[index])
+        for number, one in enumerate(slices.slices, 1)
+        for k in range(study.slices)
+        if study.source(k) == one.image and index in study.masks(k)
+    )
+    left, top, right, bottom = mask_box(mask)
+    drawn = slices.picture(number).box_from_source(
+        column_min=left, row_min=top, column_max=right, row_max=bottom
+    )
+
+    def reply(box: list[int]) -> dict[str, Any]:
+        answer = {"pictures": [number], "choice": "yes", "text": "It is there."}
+        return {"locations": [{"picture": number, "bbox_2d": box}], "findings": [], "answer": answer}
+
+    there = through_the_engine(item, reply([round(edge) for edge in drawn]), tmp_path / "there")
+    corner = through_the_engine(item, reply([0, 0, 9, 9]), tmp_path / "corner")
+
+    assert there.verdict is Verdict.RIGHT
+    assert there.scores["iou"] > 0.6
+    assert (corner.verdict, corner.scores["iou"]) == (Verdict.WRONG, 0.0)
+    assert true.finding in item.name
+
+
+def test_what_is_new_is_told_from_what_was_there(tmp_path: Path) -> None:
+    item = next(one for one in benchmark("phantom-prior").read(Path()) if one.gold[0].endswith(" new"))
+    assert isinstance(item.shown, Phantom)
+    slices, (before,) = item.shown.show(ScriptedModel([], capabilities=ABLE))
+    true = {one.finding: one for one in item.shown.study.truth()}
+    changes = dict(one.split(" ") for one in item.gold[0].split(", "))
+
+    def reply(**said: str) -> dict[str, Any]:
+        findings = [
+            {
+                "finding": key,
+                "site": true[key].site,
+                "side": true[key].side.value,
+                "status": "present",
+                "severity": None,
+                "change": change,
+                "pictures": [1],
+                "prior_pictures": [] if change == "new" else [len(slices) + 1],
+                "box": None,
+                "sentence": true[key].sentence,
+            }
+            for key, change in said.items()
+        ]
+        return {"abnormal_pictures": [1], "findings": findings, "impression": ["As said."]}
+
+    right = through_the_engine(item, reply(**changes), tmp_path / "right")
+    wrong = through_the_engine(item, reply(**dict.fromkeys(changes, "unchanged")), tmp_path / "wrong")
+
+    assert len(before) == len(slices)
+    assert right.verdict is Verdict.RIGHT
+    assert wrong.verdict is Verdict.WRONG

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from medmllm_plugin.evaluation.facts import Fact, facts, facts_of_report, text_of, unread
 from medmllm_plugin.evaluation.scopes import Certainty
+from medmllm_plugin.evaluation.sentences import LONGEST, pieces
 from medmllm_plugin.findings import Change, Severity, Side, Status
 from tests.sr_reports import a_nodule, a_report
 from tests.values import an_image
@@ -62,6 +63,7 @@ def test_a_sentence_says_whether_there_is_pneumonia(text: str, status: Status) -
         "History of pneumonia.",
         "INDICATION: pneumonia? FINDINGS: The lungs are clear.",
         "Recommend CT to evaluate for pneumonia.",
+        "Given the history of pneumonia, no effusion.",
         "COMPARISON: CT of a week ago showing pneumonia.\nIMPRESSION: Normal chest.",
     ],
 )
@@ -176,6 +178,9 @@ def test_a_word_means_what_it_means_at_its_place() -> None:
         ("左侧额叶急性脑梗死。", "infarct", PRESENT, Side.LEFT),
         ("心影大小正常。", "cardiomegaly", ABSENT, Side.NONE),
         ("右肺上叶结节已消失。", "nodule", ABSENT, Side.RIGHT),
+        ("两侧胸腔未见积液。", "pleural_effusion", ABSENT, Side.BILATERAL),
+        ("脾不大。", "splenomegaly", ABSENT, Side.NONE),
+        ("左侧胸腔见少量积液。", "pleural_effusion", PRESENT, Side.LEFT),
     ],
 )
 def test_chinese_basics_are_read(text: str, finding: str, status: Status, side: Side) -> None:
@@ -230,3 +235,10 @@ def test_any_text_is_read_and_every_fact_stands_in_it(text: str) -> None:
         for one in facts(text, language=language):
             assert one.span is not None
             assert all(0 <= low < high <= len(text) for low, high in (one.span, *one.marks))
+
+
+def test_a_model_that_repeats_itself_is_read_in_pieces() -> None:
+    text = "no left effusion and " * 400
+
+    assert max(len(one.text) for one in pieces(text)) <= LONGEST
+    assert {(one.finding, one.status) for one in facts(text)} == {("pleural_effusion", ABSENT)}

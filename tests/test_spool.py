@@ -85,28 +85,31 @@ def test_many_writers_get_places_of_their_own(tmp_path: Path) -> None:
 
 
 def test_while_one_segment_is_flushed_others_write_to_another(tmp_path: Path) -> None:
-    flushing, flushed, go_on = threading.Event(), threading.Event(), threading.Event()
+    flushing, go_on = threading.Event(), threading.Event()
 
     def sync(fd: int) -> None:
         if not flushing.is_set():
             flushing.set()
             assert go_on.wait(10)
-        else:
-            flushed.set()
 
     spool = Spool(tmp_path, segment_bytes=SMALL, sync=sync)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(spool.put, some_facts(0), [b"one"])
+        held = [pool.submit(spool.put, some_facts(0), [b"first"])]
         assert flushing.wait(10)
-        others = []
-        while len(spool.in_use) < 2:  # the second segment is being made
-            others.append(pool.submit(_put_and_go, spool, len(others) + 1, go_on, flushed))
-            others[-1].result(timeout=10)
-        records_of = [first.result(timeout=10), *(one.result() for one in others)]
+        held.append(pool.submit(spool.put, some_facts(1), [b"second"]))
+        until = time.monotonic() + 10
+        while len(spool.in_use) < 2 and time.monotonic() < until:
+            time.sleep(0.01)  # the second segment is being made
+        third = spool.put(some_facts(2), [b"third"])
+        early = [one.done() for one in held]
+        go_on.set()
+        segments = [one.result(timeout=10).segment for one in held]
     spool.close()
 
-    assert len({one.segment for one in records_of}) == 2
-    assert len(found(tmp_path)) == len(records_of)
+    assert early == [False, False]
+    assert segments == [segments[0]] * 2
+    assert third.segment != segments[0]
+    assert found(tmp_path) == {"1.2.3.0": b"first", "1.2.3.1": b"second", "1.2.3.2": b"third"}
 
 
 def test_one_sender_needs_one_segment(tmp_path: Path) -> None:

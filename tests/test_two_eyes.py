@@ -236,6 +236,10 @@ def test_both_are_asked_and_all_is_in_report_sr_and_page(tmp_path: Path) -> None
     html = page.render(reading.report, reading.slices)
     assert "Second model" in html
     assert "it wrote: No nodule." in html
+    assert text["narrative"]["impression"][-2:] == [
+        "A second model disagrees about: nodule (lung, left).",
+        "Seen by a second model alone: mass (liver).",
+    ]
     lines = "\n".join(report_lines(reading.report, reading.slices, files={}))
     assert "Other disagrees: absent" in lines
 

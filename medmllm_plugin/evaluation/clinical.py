@@ -20,7 +20,9 @@ from medmllm_plugin.findings import Side, Status
 from medmllm_plugin.report import Report
 
 ERRORS = tuple(
-    one for one in Judgement if one not in (Judgement.MATCHED, Judgement.IMPLIED, Judgement.LESS_EXACT)
+    one
+    for one in Judgement
+    if one not in (Judgement.MATCHED, Judgement.IMPLIED, Judgement.COUNTED, Judgement.LESS_EXACT)
 )
 
 
@@ -172,9 +174,8 @@ def _weight(point: Point) -> Weight:
 def _points(
     right: Sequence[Fact], given: Sequence[Fact], all_right: Sequence[Fact], all_given: Sequence[Fact]
 ) -> Iterable[Point]:
-    pairs = _pairs(right, given)
-    of_right = dict(pairs)
-    of_given = {j: i for i, j in pairs}
+    of_right = _pairs(right, given)
+    of_given = set(of_right.values())
     for i, one in enumerate(right):
         if i in of_right:
             yield _judged(one, given[of_right[i]], right, given)
@@ -200,7 +201,7 @@ def _once(point: Point, others: Sequence[Fact]) -> Point:
         ):
             return replace(
                 point,
-                judgements=(Judgement.IMPLIED,),
+                judgements=(Judgement.COUNTED,),
                 weight=0.0,
                 gain=0.0,
                 why=f"{in_words(one)}: counts with {in_words(other)}",
@@ -208,7 +209,7 @@ def _once(point: Point, others: Sequence[Fact]) -> Point:
     return point
 
 
-def _pairs(right: Sequence[Fact], given: Sequence[Fact]) -> list[tuple[int, int]]:
+def _pairs(right: Sequence[Fact], given: Sequence[Fact]) -> dict[int, int]:
     """Which facts are held against each other: the best pair first, each fact once."""
     worth = [
         (-credit(one, other, right, given)[0], i, j)
@@ -216,10 +217,12 @@ def _pairs(right: Sequence[Fact], given: Sequence[Fact]) -> list[tuple[int, int]
         for j, other in enumerate(given)
         if comparable(one, other)
     ]
-    found: list[tuple[int, int]] = []
+    found: dict[int, int] = {}
+    taken: set[int] = set()
     for _, i, j in sorted(worth):
-        if all(i != a and j != b for a, b in found):
-            found.append((i, j))
+        if i not in found and j not in taken:
+            found[i] = j
+            taken.add(j)
     return found
 
 

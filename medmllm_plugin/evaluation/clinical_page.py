@@ -134,7 +134,7 @@ def _account(comparison: Comparison, reference: str, candidate: str) -> str:
     )
     return (
         "<h2>The account</h2>"
-        f'<div class="panel scroll"><table class="findings"><thead><tr>{heads}</tr></thead>'
+        f'<div class="panel scroll"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -144,7 +144,7 @@ def _judged(point: Point) -> str:
 
 
 def _tone(point: Point) -> str:
-    if point.wrong and point.gain <= 0:
+    if (point.wrong and point.gain <= 0) or Judgement.COUNTED in point.judgements:
         return "wrong"
     return "part" if point.wrong or Judgement.LESS_EXACT in point.judgements else "right"
 

@@ -19,8 +19,10 @@ _CLAUSES = re.compile(r"[，,：:]|但")
 _DENIED = re.compile(
     r"未见|没有|未发现|未显示|未示|不伴|排除|无(?!症状|殊|变化|明显变化|显著变化|改变)|未(?=有)"
 )
+_INSIDE = re.compile(r"未见|没有|未发现|[无不未]")
+"""Denies from within a name that may have other words inside, such as the effusion of a pleural space."""
 _DENIED_AFTER = re.compile(r"(?:未见|未显示|阴性|已?消失|不明显|未发现)\s*$")
-_RESOLVED = re.compile(r"消失|完全吸收|已?吸收完全|拔除|已?取出|移除")
+_RESOLVED = re.compile(r"消失|完全吸收|已吸收|吸收完全|拔除|已?取出|移除")
 _POSSIBLE = re.compile(r"不除外|不能除外|不能排除|可能(?!性小)|疑似|怀疑|待排|待除外|可疑|？|\?|或许")
 _PROBABLE = re.compile(r"考虑|符合|提示|倾向")
 _UNLIKELY = re.compile(r"可能性小")
@@ -48,7 +50,7 @@ _CHANGES = (
     (Change.NEW, re.compile(r"新发|新出现|新增|较前新")),
 )
 _STATES = (
-    (re.compile(r"心(?:影|脏)(?:大小|形态|大小形态|大小、形态)?[^，。]{0,8}正常"), "cardiomegaly"),
+    (re.compile(r"心(?:影|脏)(?:[^，。]{0,12}正常|不大|未见增大|无增大)"), "cardiomegaly"),
     (re.compile(r"脑室[^，。]{0,10}正常"), "ventriculomegaly"),
     (re.compile(r"肋膈角[^，。]{0,4}(?:锐利|清晰)"), "blunted_costophrenic_angle"),
 )
@@ -134,6 +136,9 @@ def _patterns() -> list[tuple[Kind, str, re.Pattern[str]]]:
 
 def _status(clause: str, low: int, high: int) -> tuple[Status, Certainty, list[Span]]:
     ahead, behind = clause[:low], clause[high:]
+    inside = _INSIDE.search(clause, low, high)
+    if inside is not None:
+        return Status.ABSENT, Certainty.CERTAIN, [inside.span()]
     denials = [one for one in _DENIED.finditer(ahead) if not _ENDS_DENIAL.search(ahead, one.end())]
     after = _DENIED_AFTER.search(behind) or _RESOLVED.search(behind)
     unlikely = _UNLIKELY.search(behind)

@@ -25,6 +25,8 @@ class Judgement(StrEnum):
     WRONG_SIZE = "wrong-size"
     WRONG_CHANGE = "wrong-change"
     WRONG_POSITION = "wrong-position"
+    COUNTED = "counted-elsewhere"
+    """Wrong as a fact is that holds it, and counted there: the consolidation of an invented pneumonia."""
     LESS_EXACT = "less-exact"
     """The finding is called by a wider or a narrower name, or a detail is left out."""
     MISSED = "missed"

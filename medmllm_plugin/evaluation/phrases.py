@@ -78,6 +78,13 @@ def _lemma(word: str) -> str:
 
 _MOST_FILLERS = 3
 
+
+@cache
+def fillers() -> frozenset[str]:
+    """Words that may stand inside a phrase, and say nothing by themselves or what they always say."""
+    return frozenset(table("cues.toml")["fillers"]["words"])
+
+
 _Trie = dict[str, Any]
 
 
@@ -87,17 +94,17 @@ def scan(words: list[Token]) -> list[Item]:
     >>> [(one.kind.value, one.value) for one in scan(tokens("No blunting of the left costophrenic angle"))]
     [('denied', ''), ('finding', 'blunted_costophrenic_angle'), ('side', 'left')]
     """
-    root, fillers = _trie(), frozenset(table("cues.toml")["fillers"]["words"])
+    root, between = _trie(), fillers()
     used: set[int] = set()
     found: list[Item] = []
     for start in range(len(words)):
         if start in used:
             continue
-        shared = list(_shared_head(root, words, start, used, fillers))
+        shared = list(_shared_head(root, words, start, used, between))
         if shared:
             found += shared
             continue
-        best = _longest(root, words, start, used, fillers)
+        best = _longest(root, words, start, used, between)
         if best is None:
             continue
         taken, payload = best
@@ -107,7 +114,7 @@ def scan(words: list[Token]) -> list[Item]:
 
 
 def _longest(
-    root: _Trie, words: list[Token], start: int, used: set[int], fillers: frozenset[str]
+    root: _Trie, words: list[Token], start: int, used: set[int], between: frozenset[str]
 ) -> tuple[tuple[int, ...], list[tuple[Kind, str]]] | None:
     """The phrase with most words that begins at a token: its tokens and what it means."""
     node = root.get(words[start].text)
@@ -125,20 +132,20 @@ def _longest(
         text = words[at].text
         if text in node:
             node, taken, passed = node[text], (*taken, at), 0
-        elif text in fillers and passed < _MOST_FILLERS:
+        elif text in between and passed < _MOST_FILLERS:
             passed += 1
         else:
             return best
 
 
 def _shared_head(
-    root: _Trie, words: list[Token], start: int, used: set[int], fillers: frozenset[str]
+    root: _Trie, words: list[Token], start: int, used: set[int], between: frozenset[str]
 ) -> Iterator[Item]:
     """The first of "pleural or pericardial effusion", which shares the last word."""
     node = root.get(words[start].text)
     if node is None or start + 2 >= len(words) or words[start + 1].text not in ("or", "and", "/", "nor"):
         return
-    other = _longest(root, words, start + 2, used, fillers)
+    other = _longest(root, words, start + 2, used, between)
     if other is None or len(other[0]) < 2:
         return
     for at in other[0][1:]:

@@ -237,6 +237,8 @@ def _reach(
         covered = any(cue.last < one.anchor < index for one in found)
         if index in stops or text in (";", ":"):
             return index
+        if cue.kind is Kind.ASIDE and any(one.kind is Kind.DENIED and one.first == index for one in items):
+            return index
         if weak and text in ("with", "in", "on", "due", "from", "because"):
             return index
         if text in _VERBS and covered:

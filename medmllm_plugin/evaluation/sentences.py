@@ -96,9 +96,19 @@ def _sections(report: str, *, chinese: bool) -> Iterator[tuple[int, int]]:
             yield header.end(), len(report) if after is None else after.start()
 
 
+LONGEST = 600
+"""Characters of a sentence; what goes on, as of a model that repeats itself, is cut where a part begins."""
+_PARTS = re.compile(r"[,，、](?=\s|[\u4e00-\u9fff])|\s(?=(?:and|no|without|with|or|there|the|a)\b)", re.I)
+
+
 def _piece(report: str, start: int, stop: int) -> Iterator[Piece]:
-    text = report[start:stop]
-    bare = text.strip()
-    if bare:
-        start += text.index(bare[0])
-        yield Piece(text=bare, start=start)
+    while start < stop:
+        cut = stop
+        if stop - start > LONGEST:
+            parts = [match.end() for match in _PARTS.finditer(report, start + 1, start + LONGEST)]
+            cut = parts[-1] if parts else start + LONGEST
+        text = report[start:cut]
+        bare = text.strip()
+        if bare:
+            yield Piece(text=bare, start=start + text.index(bare[0]))
+        start = cut

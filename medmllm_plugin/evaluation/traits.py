@@ -215,7 +215,7 @@ def _share(
         if how == "link" and not other.changes:
             other.changes = [item for item in one.changes if item.first < found[index].first]
     for index in range(len(found) - 2, -1, -1):
-        if found[index].status is not found[index + 1].status:
+        if found[index].status is not found[index + 1].status or found[index + 1].finding in _SHIFTS:
             continue
         if _joined(found[index], found[index + 1], words, items) != "and":
             continue

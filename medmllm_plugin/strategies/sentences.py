@@ -20,6 +20,14 @@ OVERVIEW_ONLY = {
     "en": "Seen in the overview only: {}.",
     "zh": "仅在概览图像中所见：{}。",
 }
+DISPUTED = {
+    "en": "A second model disagrees about: {}.",
+    "zh": "另一模型对以下所见有不同意见：{}。",
+}
+SECOND_ONLY = {
+    "en": "Seen by a second model alone: {}.",
+    "zh": "仅另一模型所见：{}。",
+}
 _SIDES_ZH = {Side.LEFT: "左侧", Side.RIGHT: "右侧", Side.BILATERAL: "双侧", Side.MIDLINE: "中线"}
 _COMMA = {"en": ", ", "zh": "、"}
 

@@ -124,5 +124,7 @@ class Service:
     def wishes(self) -> list[dict[str, Any]]:
         """What was asked of it, the first first, as its own records say."""
         records = self.folder.rglob("jobs/*/*/job.json")
-        found = sorted((json.loads(one.read_text()) for one in records), key=lambda one: float(one["created"]))
+        found = sorted(
+            (json.loads(one.read_text()) for one in records), key=lambda one: float(one["created"])
+        )
         return [dict(one["wish"]) for one in found]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import qt
 import slicer
 from MedMLLMLib import settings
 from MedMLLMLib.client import Address, Engine, EngineError, UnreachableError, Wish
@@ -73,6 +74,8 @@ def test_a_reading_of_an_engine_that_stays_away_can_be_resumed_from_a_saved_scen
     slow.kill()
     until(lambda: widget.ask.reading is None)
     assert "press Resume" in widget.ui.statusLabel.text
+    widget.ui.detailsButton.click()
+    assert "127.0.0.1" in qt.QApplication.clipboard().text()
     assert not widget.ui.resumeButton.isHidden()
     saved = str(tmp_path / "scene.mrb")
     assert slicer.mrmlScene.WriteToMRB(saved)

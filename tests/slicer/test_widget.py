@@ -207,6 +207,18 @@ def test_a_sentence_leads_to_its_finding(review: Any) -> None:
     assert review.logic.desk.selected == key
 
 
+def test_the_markup_of_the_sentence_under_the_mouse_stands_out(review: Any) -> None:
+    key = keys(review)[0]
+    (node,) = review.logic.desk.current.markups[key]
+    thin = node.GetDisplayNode().GetLineThickness()
+
+    review.ui.narrativeBrowser.highlighted.emit(qt.QUrl(f"finding:{key}"))
+    thick = node.GetDisplayNode().GetLineThickness()
+    review.ui.narrativeBrowser.highlighted.emit(qt.QUrl())
+
+    assert thick > thin == node.GetDisplayNode().GetLineThickness()
+
+
 def test_where_it_comes_from_is_one_click_away(review: Any) -> None:
     review.ui.citationButton.click()
 

@@ -31,6 +31,7 @@ class Desk:
         self.comparing = False
         self._selected: str | None = None
         self._look_before: scene.Look | None = None
+        self._emphasized = ""
 
     # ---- opening
 
@@ -223,7 +224,9 @@ class Desk:
         path = dicomio.keep(dataset)
         content = Path(path).read_bytes()
         one.hidden = True
-        made = self.open_documents(sr_read.together([content]), origin=f"verified here, successor of {one.report.uid}")
+        made = self.open_documents(
+            sr_read.together([content]), origin=f"verified here, successor of {one.report.uid}"
+        )
         self.drafts.forget([one.report.uid])
         return made, path
 
@@ -247,7 +250,7 @@ class Desk:
                 visible = (
                     shown and verdict is not Verdict.REJECTED and not (one.hidden and not self.comparing)
                 )
-                selected = one is self.current and key == self._selected
+                selected = one is self.current and key in (self._selected, self._emphasized)
                 for node in nodes:
                     scene.look(node, color=color, visible=visible, selected=selected, name=one.name_of(key))
         if self.current is not None:
@@ -279,6 +282,11 @@ class Desk:
             center, size = place
             window = scene.window_for(one.report.finding(key), one.modality)
             scene.jump(center, size, volume=one.volume, window=window)
+        self.refresh()
+
+    def emphasize(self, key: str) -> None:
+        """Have a finding's markup stand out, without going there; empty: none."""
+        self._emphasized = key
         self.refresh()
 
     def place_of(self, key: str) -> tuple[np.ndarray, float] | None:

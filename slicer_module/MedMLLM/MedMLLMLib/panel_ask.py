@@ -59,6 +59,7 @@ class AskPanel:
             (ui.questionEdit, "returnPressed()", self.onRead),
             (ui.testButton, "clicked()", self.onTest),
             (ui.startButton, "clicked()", self.onStart),
+            (ui.detailsButton, "clicked()", self.onDetails),
             (ui.volumeSelector, "currentNodeChanged(vtkMRMLNode*)", self.onVolume),
         )
         for widget, signal, slot in connected:
@@ -103,6 +104,11 @@ class AskPanel:
         """A line for the reader; the details are its tool tip, to be copied."""
         self.ui.statusLabel.text = words
         self.ui.statusLabel.toolTip = details
+        self.ui.detailsButton.visible = bool(details)
+
+    def onDetails(self) -> None:
+        """Copy the details of what went wrong."""
+        qt.QApplication.clipboard().setText(f"{self.ui.statusLabel.text}\n{self.ui.statusLabel.toolTip}")
 
     def onVolume(self, node: Any) -> None:
         """Another volume was chosen."""
@@ -297,6 +303,7 @@ class AskPanel:
     def _fill(self) -> None:
         ui = self.ui
         self._fill_tasks(_TASKS)
+        ui.detailsButton.visible = False
         ui.modalityBox.addItem(_("as the DICOM study says"), "")
         for modality in _MODALITIES:
             ui.modalityBox.addItem(modality, modality)

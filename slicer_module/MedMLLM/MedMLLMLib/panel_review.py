@@ -45,6 +45,7 @@ class ReviewPanel:
             (ui.keepButton, "clicked()", self.onKeep),
             (ui.discardButton, "clicked()", self.onDiscard),
             (ui.narrativeBrowser, "anchorClicked(QUrl)", self.onSentence),
+            (ui.narrativeBrowser, "highlighted(QUrl)", self.onHover),
             (ui.closeReportButton, "clicked()", self.onClose),
             (ui.reportBox, "currentIndexChanged(int)", self.onReport),
         )
@@ -165,6 +166,7 @@ class ReviewPanel:
         """A line for the reader."""
         self.ui.statusLabel.text = words
         self.ui.statusLabel.toolTip = ""
+        self.ui.detailsButton.visible = False
 
     # ---- choosing
 
@@ -214,6 +216,11 @@ class ReviewPanel:
         key = url.toString().partition(":")[2]
         if key in self._keys_of_findings() and key != self.desk.selected:
             self.select(key)
+
+    def onHover(self, url: Any) -> None:
+        """The mouse is over a sentence, or has left it: its finding's markup stands out meanwhile."""
+        if self.desk.current is not None:
+            self.desk.emphasize(url.toString().partition(":")[2])
 
     def onMarkup(self, node: Any, event: Any) -> None:
         """A markup was clicked in a view."""
