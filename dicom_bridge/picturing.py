@@ -118,24 +118,31 @@ class Pictures:
                 return _LOOK_S
         with self._lock:
             self._waiting.popleft()
-        self._make(shown)
-        return 0.0
+        if self._make(shown):
+            return 0.0
+        with self._lock:
+            if len(self._waiting) < MOST_WAITING:
+                self._waiting.append(shown)
+        return _REST_S
 
     def finish(self) -> None:
         """Make what waits."""
         while self._waiting:
             self._make(self._waiting.popleft())
 
-    def _make(self, shown: Shown) -> None:
+    def _make(self, shown: Shown) -> bool:
+        """Whether there is nothing left to do for the pictures of a report."""
         for one in shown.rubbish:
             shutil.rmtree(one, ignore_errors=True)
         try:
             with more_files(shown.folder, kind=KIND) as part:
                 write_pictures(shown.report, shown.slices, part, priors=shown.priors)
         except OutputError as error:
-            log.error("the pictures of a report are not made yet: %s", error)
-            return
+            if shown.folder.is_dir():
+                log.error("the pictures of a report are not made yet: %s", error)
+                return False  # the replies are kept, so that it can be done after the next start, too
         forget(shown.replies)
+        return True
 
     def _make_left(self) -> float:
         if not self._left:

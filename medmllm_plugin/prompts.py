@@ -38,6 +38,8 @@ class VolumePart:
     """The numbers of the pictures, in the order of its depth."""
     planes: tuple[NDArray[np.uint8], ...]
     """The pictures, each of shape (rows, columns, 3), all of one shape."""
+    turned: tuple[bool, bool] = (False, False)
+    """Whether rows, and whether columns, run the other way here than in the pictures."""
 
     def __post_init__(self) -> None:
         shapes = {plane.shape for plane in self.planes}

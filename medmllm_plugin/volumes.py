@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from medmllm_plugin.codes import site
 from medmllm_plugin.described import earlier
+from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.geometry import plane_name
 from medmllm_plugin.prompts import Part, PicturePart, Prompt, TextPart, Turn, VolumePart
 from medmllm_plugin.quoting import QUESTION_LENGTH, plain
@@ -18,6 +19,12 @@ from medmllm_plugin.slice import Montage, Slice
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import FileImage
 from medmllm_plugin.tasks import common_words
+
+
+UPRIGHT = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
+"""The lower and the right edge of pictures as reports show them."""
+
+OPPOSITE = {"P": "A", "L": "R", "I": "S"}
 
 
 def volume_prompt(request: Request, context: Sequence[str] = ()) -> Prompt:
@@ -35,12 +42,20 @@ def volume_prompt(request: Request, context: Sequence[str] = ()) -> Prompt:
             parts.append(TextPart(text=earlier(slices, words)))
         for group in stacks(slices):
             shown = [slices.picture(one).pixels for one in group]
-            if len(group) == 1:
+            turned = lies_turned(slices.picture(group[0]))
+            if len(group) == 1 and not any(turned):
                 parts.append(PicturePart(number=number + group[0], pixels=shown[0]))
                 continue
             volumes += 1
-            numbers = tuple(number + one for one in group)
-            parts.append(VolumePart(number=volumes, pictures=numbers, planes=tuple(shown)))
+            steps = tuple(slice(None, None, -1 if one else 1) for one in turned)
+            parts.append(
+                VolumePart(
+                    number=volumes,
+                    pictures=tuple(number + one for one in group),
+                    planes=tuple(plane[steps] for plane in shown),
+                    turned=turned,
+                )
+            )
         number += len(slices)
     said = request.task.said_in(request.language)
     lines = [said.volume or said.prose, *_focus(request), *context]
@@ -68,12 +83,35 @@ def stacks(slices: SliceSet) -> list[tuple[int, ...]]:
     return [tuple(numbers) for numbers in found.values()]
 
 
+def lies_turned(one: Slice) -> tuple[bool, bool]:
+    """Whether the rows, and the columns, of a picture must be turned round for it to lie as reports show it.
+
+    Such models learned sides from pictures that lie so, the patient's right on the left, and nothing tells
+    them of others. Where nothing says how a picture lies, it stays.
+
+    Raises:
+        SettingsError: If it lies on its side.
+    """
+    edges = one.edges
+    if not edges:
+        return False, False
+    plane = "" if one.to_patient is None else plane_name(one.to_patient).split()[-1]
+    found, wanted = (edges["bottom"][:1], edges["right"][:1]), UPRIGHT.get(plane, ("I", "L"))
+    if plane and any(one not in (other, OPPOSITE[other]) for one, other in zip(found, wanted, strict=True)):
+        raise SettingsError(
+            f"found {plane} pictures whose right edge is {found[1]} and lower edge {found[0]}, expected them "
+            f"upright for a model that is told no directions; show them with --plan plane={plane}"
+        )
+    rows, columns = (one == OPPOSITE[other] for one, other in zip(found, wanted, strict=True))
+    return rows, columns
+
+
 def _stack_of(one: Slice, series: int, number: int) -> object:
     if isinstance(one.source, Montage):
         return number
     if one.to_patient is None:
         return (one.source.file, one.pixels.shape) if isinstance(one.source, FileImage) else number
-    return series, one.window, plane_name(one.to_patient), one.pixels.shape
+    return series, one.window, plane_name(one.to_patient), tuple(one.edges.values()), one.pixels.shape
 
 
 def _focus(request: Request) -> Iterator[str]:

@@ -35,7 +35,7 @@ STRANGERS = "127.0.0.66"
 """An address of this machine that only they have."""
 HELD = 200
 """Connections that are held at the same time."""
-STORMS = 3
+STORMS = 4
 MORE_THREADS, MORE_HANDLES = 2, 6
 """So many more than before are no leak: pools, and connections to the database, opened when needed."""
 SLACK_MIB = 64.0

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from medmllm_plugin.cli import medmllm
 from tests.chat_server import serving
+from tests.tiny_models.radfm import published_radfm
 
 
 def run(*arguments: object) -> Result:
@@ -67,3 +68,25 @@ def test_a_check_of_the_model_that_ships_with_the_package() -> None:
 
     assert found.exit_code == 0, found.stderr
     assert found.stdout.startswith("embedded answers: ")
+
+
+def test_published_weights_are_converted_and_answer(tmp_path: Path) -> None:
+    target = tmp_path / "converted"
+
+    done = run("models", "convert", "radfm", published_radfm(), target)
+    again = run("models", "convert", "radfm", published_radfm(), target, "--json")
+    found = run("models", "--check", target)
+
+    assert done.exit_code == 0, done.stderr
+    assert "80 tensors" in done.stdout
+    assert "8 that are never used were left out" in done.stdout
+    assert json.loads(again.stdout)["left_out"] == 8
+    assert "as 8 volumes and images at most" in found.stdout
+
+
+def test_what_can_not_be_converted_is_refused_in_a_line(tmp_path: Path) -> None:
+    found = run("models", "convert", "radfm", tmp_path, tmp_path / "converted")
+
+    assert found.exit_code == 2
+    assert "found no pytorch_model.bin beside Language_files/" in found.stderr
+    assert len(found.stderr.strip().splitlines()) <= 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from medmllm_plugin import registry
 from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.errors import CancelledError, ModelError
@@ -259,3 +260,34 @@ def test_a_study_that_no_memory_suffices_for_is_parked(tmp_path: Path, short_of_
     assert study.state is State.PARKED
     assert "too little memory" in study.reason
     assert len(set(lengths)) == 3
+
+
+@pytest.mark.skipif(SENDER is None, reason="storescu of dcmtk is not installed")
+def test_a_device_that_failed_is_opened_again_and_the_study_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    whole, opened, failures = registry.open_model, list[str](), [torch.AcceleratorError("CUDA error: lost")]
+    generated = TransformersModel._generated
+
+    def failing(self: TransformersModel, rows: Sequence[Any], work: Any) -> list[Reply]:
+        if failures:
+            raise failures.pop()
+        return generated(self, rows, work)
+
+    def opening(name: str, **how: Any) -> Any:
+        opened.append(name)
+        return whole(name, **how)
+
+    monkeypatch.setattr(TransformersModel, "_generated", failing)
+    monkeypatch.setattr(registry, "open_model", opening)
+
+    with Node(settings_for(tmp_path)) as node:
+        send(node.port, a_study(tmp_path / "study"))
+        (study,) = wait_for(lambda: node.store.studies(State.DELIVERED, State.PARKED))
+        reasons = [one.get("reason", "") for one in node.store.events(study.study_uid)]
+
+    assert study.state is State.DELIVERED, study.reason
+    assert opened == ["embedded", "embedded"]
+    assert any("the device cpu failed (CUDA error: lost)" in one for one in reasons)

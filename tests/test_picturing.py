@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from medmllm_plugin import outputs
 from medmllm_plugin.dicom_bridge import http_files, picturing
 from medmllm_plugin.dicom_bridge.http_server import HttpServer
 from medmllm_plugin.dicom_bridge.jobs import ReportRow
@@ -17,6 +19,7 @@ from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.picturing import MOST_WAITING, Pictures, Shown
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import StudyRow
+from medmllm_plugin.errors import OutputError
 from medmllm_plugin.outputs import MANIFEST
 from medmllm_plugin.sliceset import SliceSet
 from tests.chat_server import ChatServer, serving
@@ -122,7 +125,12 @@ def test_more_reports_than_may_wait_get_their_pictures_at_once(
     tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    monkeypatch.setattr(Pictures, "_make", lambda self, shown: made.append(shown.study_uid))
+
+    def make(self: Pictures, shown: Shown) -> bool:
+        made.append(shown.study_uid)
+        return True
+
+    monkeypatch.setattr(Pictures, "_make", make)
     engine, store = open_store(str(tmp_path / "node.sqlite"))
     shown: list[Shown] = []
     with Node(settings_for(tmp_path)) as node:
@@ -160,6 +168,28 @@ def test_a_page_that_is_being_made_is_waited_for(
 
     assert (early.status_code, early.headers["Retry-After"]) == (503, "2")
     assert later == [200, 200, 404]
+
+
+def test_pictures_that_had_no_room_are_made_when_there_is_some(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picturing, "_REST_S", 0.1)
+    full = [True, True]
+
+    def more_files(folder: Path, *, kind: str) -> AbstractContextManager[Path]:
+        if full:
+            full.pop()
+            raise OutputError(f"{folder}: could not be added to (No space left on device); make room")
+        return outputs.more_files(folder, kind=kind)
+
+    monkeypatch.setattr(picturing, "more_files", more_files)
+
+    with Node(settings_for(tmp_path)) as node:
+        send(node.port, files)
+        wait_for(lambda: one_in(node.store, State.DELIVERED))
+        wait_for(lambda: (report_in(tmp_path) / "report.html").exists() and not replies_in(tmp_path))
+
+    assert full == []
 
 
 _PATHS = ("report.html", "pictures/1", "pictures/999")

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.geometry import apply
 from medmllm_plugin.models.radfm.cubes import cubes, nearest, spread
 from medmllm_plugin.models.radfm.sizes import DEPTHS, VisionSizes, prompt_size
@@ -19,7 +20,7 @@ from medmllm_plugin.sliceset import joined
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.slices import SlicePlan
 from medmllm_plugin.volumes import stacks, volume_prompt
-from tests.values import OBLIQUE_TURN, a_request, a_stack, a_volume
+from tests.values import AXIAL, CORONAL, OBLIQUE_TURN, SAGITTAL, a_request, a_stack, a_volume
 
 
 def a_volume_part(*, slices: int = 5, side: int = 64, first: int = 1) -> VolumePart:
@@ -48,9 +49,7 @@ def test_neighbours_are_chosen_as_torch_chooses_them(target: int) -> None:
         expected = torch.nn.functional.interpolate(line, size=target, mode="nearest")[0, 0]
 
         found = torch.from_numpy(nearest(source, target))
-        on_an_edge = (
-            torch.arange(target) * source % target == 0
-        )  # where float32 may fall below
+        on_an_edge = torch.arange(target) * source % target == 0  # where float32 may fall below
         assert torch.equal(found[~on_an_edge], expected.long()[~on_an_edge])
         assert (found - expected).abs().max() <= 1
 
@@ -161,6 +160,55 @@ def test_every_task_that_shows_pictures_can_be_put_in_a_short_question() -> None
 
     assert all(len(words) < 200 for words in spoken.values())
     assert {name for name, words in spoken.items() if not words} == {"locate"}
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (AXIAL, (False, False)),
+        ((-1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (False, True)),
+        ((1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (True, False)),
+        ((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (True, True)),
+        (CORONAL, (False, False)),
+        ((-1.0, 0.0, 0.0, 0.0, 0.0, 1.0), (True, True)),
+        (SAGITTAL, (False, False)),
+    ],
+)
+def test_pictures_are_shown_with_the_patient_s_right_on_the_left(
+    orientation: tuple[float, ...], turned: tuple[bool, bool]
+) -> None:
+    corner = np.zeros((56, 56), np.float32)
+    corner[:28, :28] = 300.0
+    volume = a_volume(5, orientation=orientation, values=lambda k: corner)
+    slices = SlicePlan(count=5, size=56, window="ct-soft-tissue").apply(volume)
+
+    prompt = volume_prompt(a_request(slices=slices))
+
+    (part,) = prompt.images
+    assert isinstance(part, VolumePart)
+    assert part.turned == turned
+    (cube,) = cubes(prompt.images)
+    bright = np.argwhere(cube.levels[0, :, :, 0] == cube.levels.max()).mean(axis=0)
+    at = cube.to_patient(slices, [0.0, *bright])
+    assert at == pytest.approx(slices.to_patient(1, [13.5, 13.5]), abs=1e-6)
+    left, right = cube.to_patient(slices, [[0.0, 128.0, 0.0], [0.0, 128.0, 255.0]])
+    assert right[0] > left[0] or orientation == SAGITTAL
+
+
+def test_a_picture_alone_is_turned_as_well() -> None:
+    slices = SlicePlan(count=1, size=56).apply(a_volume(1, orientation=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)))
+
+    (part,) = volume_prompt(a_request(slices=slices)).images
+
+    assert isinstance(part, VolumePart)
+    assert part.turned == (False, True)
+
+
+def test_pictures_that_lie_on_their_side_are_refused() -> None:
+    slices = SlicePlan(count=3, size=56).apply(a_volume(3, orientation=(0.0, 1.0, 0.0, 1.0, 0.0, 0.0)))
+
+    with pytest.raises(SettingsError, match="found axial pictures whose right edge is P and lower edge L"):
+        volume_prompt(a_request(slices=slices))
 
 
 def test_choices_and_earlier_questions_go_with_the_last_one() -> None:

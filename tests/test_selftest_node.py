@@ -73,7 +73,7 @@ def test_mirrored_images_are_found_out(running: HttpNode, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(NodeUnderTest, "send", mirrored)
 
-    result = result_of(running, studies=8)
+    result = result_of(running, studies=5)
 
     assert "side" in {one.key for one in result.verdicts if not one.passed}
 

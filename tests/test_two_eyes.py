@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -307,3 +309,23 @@ def test_a_model_that_sees_volumes_is_the_second_of_one_that_sees_pictures(tmp_p
         "second model: report, coded",
         "report",
     ]
+
+
+def test_the_command_takes_a_second_model(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "study", slices=4, rows=64, columns=64)
+    for name, status, words in (("one", "present", "A nodule."), ("other", "absent", "No nodule.")):
+        said = a_said_reply(a_said_finding(side="left", status=status, box=None, sentence=words))
+        (tmp_path / f"{name}.json").write_text(json.dumps([said]), "utf-8")
+    asked = ["read", "study", "--model", "scripted:one.json", "--second", "scripted:other.json"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "medmllm_plugin", *asked],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "scripted disagrees: absent" in done.stdout
+    assert "A second model disagrees about: " in done.stdout

@@ -182,7 +182,7 @@ function facts(one) {
 function deliveries(one) {
   if (!one.deliveries.length) return [];
   return [element("h2", {}, "Deliveries"), element("ol", {}, ...one.deliveries.map((each) => element("li", {},
-    element("span", {}, `${each.destination}, version ${each.version}`),
+    element("span", {}, `${each.destination}, ${each.version ? `version ${each.version}` : "as it came"}`),
     element("span", {}, badge(each.state), ` ${each.note}`,
       each.attempts > 1 ? element("span", { class: "soft" }, ` (${each.attempts} tries)`) : null))))];
 }

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from medmllm_plugin import lookup
-from medmllm_plugin.errors import CodeError
 from medmllm_plugin.evaluation.answers import (
     chosen,
     contained,
@@ -19,13 +17,13 @@ from medmllm_plugin.evaluation.answers import (
 )
 from medmllm_plugin.evaluation.benchmark import Item, Kind, Marks, Verdict
 from medmllm_plugin.evaluation.clinical import compare
+from medmllm_plugin.evaluation.concept_match import same_concepts
 from medmllm_plugin.evaluation.facts import Fact
 from medmllm_plugin.evaluation.measures import Score
 from medmllm_plugin.evaluation.text_scores import text_scores
 from medmllm_plugin.reply_forms import UNCLEAR
 from medmllm_plugin.report import Answer, Outcome, Report
 from medmllm_plugin.sliceset import SliceSet
-from medmllm_plugin.statements import mentions, sides
 
 NO_ANSWER = "no answer"
 
@@ -63,7 +61,8 @@ def of_answer(item: Item, answer: Answer) -> Marks:
         return _closed(None if letter is None else letters[letter], item.gold, None)
     if item.kind is Kind.SEVERAL:
         return of_several(item, " ".join(filter(None, (_real(answer.choice), answer.text))))
-    text = answer.text
+    # of what the pictures are, the kind is asked for, not the plane and the part of the body
+    text = (answer.choice or answer.text) if item.task == "modality" else answer.text
     if answer.choice in ("yes", "no") and yes_or_no(text) is None:
         text = f"{answer.choice}, {text}"
     marks = of_open(text, item.gold, certainty=answer.certainty)
@@ -98,35 +97,6 @@ def of_open(text: str, gold: Sequence[str], *, certainty: float | None = None) -
         details={"right by": way} if way else {},
         certainty=certainty,
     )
-
-
-def same_concepts(text: str, gold: str) -> bool | None:
-    """Whether two texts name the same findings with the same status, sites and sides.
-
-    Returns:
-        None where the right one names neither a finding nor a site, or has a word that isn't understood.
-
-    >>> same_concepts("There is fluid in the left pleural space", "left pleural effusion")
-    False
-    >>> same_concepts("Left-sided pleural fluid", "left pleural effusion")
-    True
-    >>> same_concepts("No nodule", "nodule"), same_concepts("hello", "the year 1999")
-    (False, None)
-    >>> same_concepts("left", "left hepatic lobe") is None
-    True
-    """
-    try:
-        named = lookup.find(gold)
-    except CodeError:
-        return None
-    if named is None or (named.finding is None and named.site is None):
-        return None
-    return _concepts(text) == _concepts(gold)
-
-
-def _concepts(text: str) -> tuple[frozenset[object], ...]:
-    found = frozenset((one.finding, one.status) for one in mentions(text))
-    return found, frozenset(lookup.sites_named(text)), frozenset(sides(text))
 
 
 def of_several(item: Item, text: str) -> Marks:

@@ -205,7 +205,7 @@ class TransformersModel:
         if kept and again:
             return self._answered(rows, work, again=False)
         raise TooLittleMemoryError(
-            f"{self.name}: found too little memory for {len(rows[0].ask.prompt.pictures)} pictures "
+            f"{self.name}: found too little memory for {len(rows[0].ask.prompt.images)} pictures "
             f"({len(rows[0])} tokens); show fewer or smaller pictures"
         )
 

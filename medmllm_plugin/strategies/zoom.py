@@ -144,6 +144,8 @@ def _candidates(seen: Parsed, request: Request) -> Iterator[tuple[dict[str, str]
         window = None if request.task.whole or not by_window else next(iter(by_window))
         by_window.setdefault(window, []).extend(_shown_in(slices, marked))
     for window, sources in by_window.items():
+        if not sources:  # as of a model that names no pictures
+            continue
         yield {} if window is None else {"window": window}, tuple(dict.fromkeys(sources))
 
 

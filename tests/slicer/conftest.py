@@ -34,6 +34,9 @@ else:
     sys.path[:0] = [str(HERE), str(EXTENSION / "MedMLLM"), str(EXTENSION / "DICOMMedMLLMPlugin")]
     from harness.app import start
 
+    if sys.version_info < (3, 12):
+        # there PySide6 takes a reference to True or False too many with each signal; none may run out
+        REFERENCES = [True, False] * 2_000_000
     FOLDER = tempfile.TemporaryDirectory(prefix="slicer")
     CORE = start(Path(FOLDER.name))  # before test modules are imported, which import qt and slicer
 

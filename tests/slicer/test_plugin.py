@@ -9,7 +9,7 @@ import pytest
 import slicer
 from harness.bases import load_module
 from harness.database import load_series, load_with_plugins
-from MedMLLMLib import sr_read, sr_write
+from MedMLLMLib import samples, sr_read, sr_write
 from MedMLLMLib.review import Review
 from pydicom import dcmread
 from service import ROOT
@@ -111,6 +111,15 @@ def test_the_panel_that_is_opened_later_shows_what_the_plugin_loaded(
     assert widget.ui.findingsTable.rowCount == 3
     widget.cleanup()
     widget.parent.delete()
+
+
+def test_the_sample_is_loaded_with_its_images_and_its_report(plugin: Any) -> None:
+    volume, _ = samples.load()
+
+    one = slicer.modules.MedMLLMLogicInstance.desk.current
+    assert volume.IsA("vtkMRMLScalarVolumeNode")
+    assert one.volume is volume
+    assert set(one.markups) == {finding.key for finding in one.report.findings if finding.regions}
 
 
 def test_a_damaged_sr_is_not_offered_and_one_that_goes_bad_is_logged(

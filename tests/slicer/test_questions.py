@@ -1,4 +1,4 @@
-"""Questions: the reader's own, about a place that the reader marked, one after the other, against an earlier study."""
+"""Questions: the reader's own, about a marked place, one after the other, against an earlier study."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from MedMLLMLib import scene, settings
+from MedMLLMLib import samples, scene, settings
 from MedMLLMLib.review import Verdict
 from PIL import Image
 from volumes import load
@@ -86,16 +86,22 @@ def test_an_accepted_finding_is_green_and_a_rejected_one_gone(reviewed: Any) -> 
     assert gone == 0
 
 
-def test_the_panel_and_the_views_while_reviewing(reviewed: Any) -> None:
+def test_the_sample_under_review(widget: Any, tmp_path: Path) -> None:
+    files = samples.unpack(tmp_path)
+    load([str(one) for one in files if one.name != "findings.dcm"], name=samples.NAME)
+    report = widget.logic.loadReport(str(next(one for one in files if one.name == "findings.dcm")))
+    widget.review.update()
+    widget.review.step(1)
+    widget.review.onAccept()
+    widget.review.nextUndecided()
+
     views = [view.picture() for view in slicer.app.layoutManager().views.values()]
     stacked = np.concatenate(views)
-    panel = shown(reviewed, len(stacked))
+    panel = shown(widget, len(stacked))
 
-    sheet = np.concatenate([panel[: len(stacked)], stacked], axis=1)
-
-    keep("review.png", sheet)
-    assert len(near(panel, (1.0, 1.0, 1.0))) > 1000
-    assert panel.std() > 20
+    keep("review.png", np.concatenate([panel[: len(stacked)], stacked], axis=1))
+    assert widget.ui.findingsTable.rowCount == len(report.report.findings) > 1
+    assert len(near(stacked, scene.COLORS[Verdict.PROPOSED])) > 100
 
 
 def test_the_panel_before_anything_was_read(widget: Any) -> None:

@@ -36,7 +36,7 @@ FIRST = 24
 FILMS = {"see": 6, "say": 2}
 """Studies of a single picture are met so much more often in a stage: they cost less, and give less to see."""
 
-MOST = 8
+MOST = 16
 """Most studies of a kind in a step of stage 2."""
 
 AROUND, AROUND_ALL = 4, 80

@@ -8,7 +8,7 @@ cropped, and nothing drawn at random.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,8 @@ class Cube:
     """For each place along the depth the number of the picture that is shown there."""
     shape: tuple[int, int]
     """(rows, columns) of the pictures."""
+    turned: tuple[bool, bool] = (False, False)
+    """As `VolumePart.turned`."""
 
     def in_pictures(self, points: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The picture that a place is on, and where on it.
@@ -51,6 +53,8 @@ class Cube:
         slices = np.clip(np.floor(places[..., 0] + 0.5), 0, size[0] - 1).astype(np.int64)
         scale = np.array(self.shape) / size[1:]
         rows_columns = (places[..., 1:] + 0.5) * scale - 0.5
+        back = np.array(self.shape) - 1 - rows_columns
+        rows_columns = np.where(self.turned, back, rows_columns)
         return np.asarray(self.pictures)[slices], rows_columns[..., ::-1]
 
     def to_patient(self, slices: SliceSet, points: ArrayLike) -> NDArray[np.float64]:
@@ -85,8 +89,14 @@ def cubes(images: Sequence[PicturePart | VolumePart]) -> list[Cube]:
         return []
     planes = [(one.pixels,) if isinstance(one, PicturePart) else one.planes for one in images]
     side, depth = prompt_size([len(one) for one in planes])
-    numbers = [(one.number,) if isinstance(one, PicturePart) else one.pictures for one in images]
-    return [_cube(one, named, side=side, depth=depth) for one, named in zip(planes, numbers, strict=True)]
+    made = []
+    for one, shown in zip(images, planes, strict=True):
+        if isinstance(one, PicturePart):
+            made.append(_cube(shown, (one.number,), side=side, depth=depth))
+        else:
+            cube = _cube(shown, one.pictures, side=side, depth=depth)
+            made.append(replace(cube, turned=one.turned))
+    return made
 
 
 def _cube(planes: Sequence[NDArray[np.uint8]], numbers: Sequence[int], *, side: int, depth: int) -> Cube:

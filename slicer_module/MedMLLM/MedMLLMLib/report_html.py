@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import html
 
+from .model import Report
 from .open_report import OpenReport
 
 
 def narrative(one: OpenReport, selected: str | None) -> str:
-    """The sentences as HTML; each that belongs to a finding is a link to it."""
-    parts, section = [], ""
-    for sentence in one.report.sentences:
+    """The sentences; each that belongs to a finding is a link to it.
+
+    Where there is no narrative, the findings' own sentences stand in for it.
+    """
+    report, parts, section = one.report, [], ""
+    for sentence in report.sentences:
         if sentence.section != section:
             section = sentence.section
             parts.append(f"<h4>{html.escape(section)}</h4>")
-        own = tuple(
-            each.key for each in one.report.findings if each.sentence and each.sentence in sentence.text
-        )
-        keys = own or one.report.findings_on(sentence.images)
-        text = html.escape(sentence.text)
-        if keys:
-            key = selected if selected in keys else keys[0]
-            unsupported = any(one.report.finding(each).is_unsupported for each in keys)
-            text = f'<a href="finding:{html.escape(key)}">{text}</a>'
-            text = f"<b>{text}</b>" if selected in keys else text
-            text += " <i>(not supported by the images)</i>" if unsupported else ""
-        parts.append(f"<p>{text}</p>")
-    if not one.report.sentences:
-        parts = [f"<p>{html.escape(each.sentence)}</p>" for each in one.report.findings]
+        own = tuple(each.key for each in report.findings if each.sentence and each.sentence in sentence.text)
+        parts.append(_line(report, sentence.text, own or report.findings_on(sentence.images), selected))
+    if not report.sentences:
+        parts = [_line(report, each.sentence, (each.key,), selected) for each in report.findings]
     return "".join(parts)
+
+
+def _line(report: Report, text: str, keys: tuple[str, ...], selected: str | None) -> str:
+    text = html.escape(text)
+    if keys:
+        key = selected if selected in keys else keys[0]
+        text = f'<a href="finding:{html.escape(key or "")}">{text}</a>'
+        text = f"<b>{text}</b>" if selected in keys else text
+        if any(report.finding(each).is_unsupported for each in keys):
+            text += " <i>(not supported by the images)</i>"
+    return f"<p>{text}</p>"
 
 
 def provenance(one: OpenReport) -> str:
