@@ -20,7 +20,6 @@ from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import FileImage
 from medmllm_plugin.tasks import common_words
 
-
 UPRIGHT = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
 """The lower and the right edge of pictures as reports show them."""
 

@@ -11,12 +11,15 @@ import shutil
 import sys
 import tempfile
 import time
+from math import inf
 from pathlib import Path
 
 from tests.battlefield import Outcome, battlefield, clean_up_when_terminated
 
 
-def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 0) -> Outcome:
+def besiege(
+    folder: Path, *, database: str, nodes: int, kills: int, minutes: float = inf, seed: int = 0
+) -> Outcome:
     """Send studies to nodes, kill these at random, and look at what is there in the end.
 
     Args:
@@ -24,13 +27,14 @@ def besiege(folder: Path, *, database: str, nodes: int, kills: int, seed: int = 
         database: `sqlite` (then one node) or `postgres`.
         nodes: How many share the work.
         kills: How many to kill.
+        minutes: After which no more are killed.
         seed: Of what is killed when.
     """
     chance = random.Random(seed)
     place = "postgres" if database == "postgres" else "db.sqlite"
     with battlefield(folder, database=place, nodes=nodes) as field:
-        outcome = field.outcome
-        while outcome.kills < kills:
+        outcome, until = field.outcome, time.monotonic() + 60 * minutes
+        while outcome.kills < kills and time.monotonic() < until:
             field.senders.one_more()
             time.sleep(chance.uniform(0.1, 2.0))
             victim = chance.choice(field.fleet)
@@ -57,6 +61,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="postgres")
     parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=inf, help="after which no more are killed")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     clean_up_when_terminated()
@@ -66,9 +71,14 @@ def main() -> int:
         database=asked.database,
         nodes=asked.nodes if asked.database == "postgres" else 1,
         kills=asked.kills,
+        minutes=asked.minutes,
         seed=asked.seed,
     )
-    sys.stdout.write(f"{outcome}\n")
+    sys.stdout.write(
+        f"siege on {asked.database}: {outcome.kills} kills of a node, {outcome.pacs_kills} of the PACS, "
+        f"{outcome.studies} studies, {outcome.acknowledged} images, {outcome.asked} answers of the engine, "
+        f"{outcome.seconds:.0f} s: {outcome.wrong() or 'nothing lost, said twice or stuck'}\n"
+    )
     if not outcome.is_sound:
         sys.stdout.write(f"see {folder}\n")
         return 1

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,10 @@ def test_an_interrupted_program_leaves_neither_half_an_output_nor_litter(
         "-o",
         str(tmp_path / "a" / "out"),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+    heeded = partial(signal.signal, getattr(signal, name), signal.SIG_DFL)  # nohup and "&" have it ignored
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=heeded
+    ) as running:
         assert running.stdout is not None
         running.stdout.readline()
 

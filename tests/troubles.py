@@ -87,7 +87,7 @@ def cut_network(folder: Path, *, long: bool) -> Outcome:
 def slow_sender(folder: Path, *, long: bool) -> Outcome:
     """A scanner whose images trickle in: its study is read once and whole; others don't wait for it."""
     trickle_s = 60 if long else 8
-    with battlefield(folder) as field:
+    with battlefield(folder, quiet_s=10.0 if long else 2.0) as field:
         slow = field.senders.made()
         size = sum(path.stat().st_size for path in slow)
         with bad_network(field.fleet[0].port, bytes_per_s=size / trickle_s) as network:

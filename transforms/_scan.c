@@ -137,12 +137,13 @@ end:
 static PyObject *cut_all(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer heads, lengths;
-    Build builds[BUILDS] = {{{0}}};
+    Build builds[BUILDS];
     Py_ssize_t size, count;
     PyObject *tuple, *like, *found = NULL;
     if (!PyArg_ParseTuple(arguments, "y*ny*O!O!", &heads, &size, &lengths, &PyTuple_Type, &tuple, &PyTuple_Type,
                           &like))
         return NULL;
+    memset(builds, 0, sizeof builds);
     if (lengths.len % 16 || size < 0 || (lengths.len && size > heads.len / (lengths.len / 16)))
         PyErr_SetString(PyExc_ValueError, "as many heads as pairs of 64-bit numbers");
     else if ((count = read_builds(tuple, builds)) >= 0)

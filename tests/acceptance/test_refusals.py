@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,8 @@ def interrupted(folder: Path, name: str, model: str, *, after: str) -> tuple[int
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        # nohup and "&" have it ignored
+        preexec_fn=partial(signal.signal, getattr(signal, name), signal.SIG_DFL),
     ) as running:
         assert running.stderr is not None
         said = []

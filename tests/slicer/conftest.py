@@ -35,8 +35,8 @@ else:
     from harness.app import start
 
     if sys.version_info < (3, 12):
-        # there PySide6 takes a reference to True or False too many with each signal; none may run out
-        REFERENCES = [True, False] * 2_000_000
+        # there PySide6 takes a reference to True, False or None too many at signals; none may run out
+        REFERENCES = [True, False, None] * 2_000_000
     FOLDER = tempfile.TemporaryDirectory(prefix="slicer")
     CORE = start(Path(FOLDER.name))  # before test modules are imported, which import qt and slicer
 
