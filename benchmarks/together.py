@@ -66,7 +66,7 @@ def table(name: str, *, counts: Sequence[int], rounds: int) -> Table:
         lines.append((str(count), f"{alone:.0f} ms", f"{joined:.0f} ms", f"{median(ratios):.2f}x"))
     return Table(
         title="Studies that wait, in one call",
-        note=f"Chest CT phantoms, the model {name}, milliseconds a study; medians of {rounds} rounds in turns.",
+        note=f"Chest CT phantoms, the model {name}, milliseconds a study; medians of {rounds} rounds.",
         columns=("studies", "one by one", "together", "quicker"),
         lines=tuple(lines),
     )

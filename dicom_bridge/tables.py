@@ -104,7 +104,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_try", Float, nullable=False, doc="seconds since 1970"),
     Column("note", Text, nullable=False, doc="what the destination said last"),
-    Index("medmllm_deliveries_by_destination", "destination", "state", "next_try"),
+    Index("medmllm_deliveries_by_state", "state", "destination", "next_try"),
 )
 
 steps = Table(

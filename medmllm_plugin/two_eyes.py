@@ -75,6 +75,8 @@ def compared(first: Eyes, second: Eyes, *, whole: bool) -> Eyes:
     """
     name = second.report.provenance.model
     more = [f"second model: {one}" for one in second.report.notes if one not in first.report.notes]
+    if second.report.coverage is not None:
+        more.append(f"second model: {second.report.coverage.words}")
     report = replace(
         first.report,
         notes=(*first.report.notes, *more),

@@ -79,9 +79,10 @@ class Orthanc:
     def instances(self) -> dict[str, bytes]:
         """All that it holds: files by SOP Instance UID."""
         found = {}
-        for one in httpx2.get(f"{self.url}/instances").json():
-            uid = httpx2.get(f"{self.url}/instances/{one}/content/0008,0018").text.rstrip("\0 ")
-            found[uid] = httpx2.get(f"{self.url}/instances/{one}/file").content
+        with httpx2.Client(base_url=self.url, timeout=60.0) as client:
+            for one in client.get("/instances").json():
+                uid = client.get(f"/instances/{one}/content/0008,0018").text.rstrip("\0 ")
+                found[uid] = client.get(f"/instances/{one}/file").content
         return found
 
     def clear(self) -> None:

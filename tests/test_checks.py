@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmllm_plugin import checks, engine
@@ -286,6 +286,7 @@ def test_a_differential_may_name_what_is_no_finding() -> None:
     assert failed(results) == []
 
 
+@settings(deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     spread=st.sampled_from([0.0, 0.4, 0.9, 1.1, 3.0, 40.0]),

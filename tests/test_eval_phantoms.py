@@ -75,6 +75,7 @@ def test_a_missed_a_false_and_a_wrong_sided_finding_are_each_told(study: Phantom
     assert marks.details["wrong side"] == ["nodule"]
     assert marks.scores["finding_f1"] == [2.0, 4.0]
     assert marks.scores["side"] == [0.0, 1.0]
+    assert marks.details["certainties"] == [[1.0, False], [0.4, False]]
 
 
 def test_what_is_denied_or_left_open_is_not_found(study: PhantomStudy) -> None:

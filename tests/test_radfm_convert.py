@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,29 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
             stored_tensors(tmp_path / name)
     with pytest.raises(ModelError, match=r"none.bin: can't be read: No such file"):
         stored_tensors(tmp_path / "none.bin")
+
+
+def test_no_damage_of_the_pickle_brings_anything_but_an_error_of_ours(tmp_path: Path) -> None:
+    path = saved({"a": torch.ones(3, 2), "b": torch.ones(4)}, tmp_path / "x.bin")
+    content = path.read_bytes()
+    start = content.index(b"\x80\x02")
+    end = content.index(b"PK", start)
+    refused = 0
+
+    for at in range(start, end):
+        for change in (0xFF, 0x2E, 0x00):
+            damaged = bytearray(content)
+            damaged[at] = change if damaged[at] != change else 0x51
+            path.write_bytes(damaged)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    for one in stored_tensors(path).values():
+                        list(one.pieces())
+            except ModelError:
+                refused += 1
+
+    assert refused > 3 * (end - start) / 2
 
 
 def test_a_tensor_of_no_weights_is_refused(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch: p
 
 def test_an_older_database_gets_the_indexes_that_it_lacks(tmp_path: Path) -> None:
     url = str(tmp_path / "node.sqlite")
-    name = "medmllm_deliveries_by_destination"
+    name = "medmllm_deliveries_by_state"
     before = open_database(url)
     with before.begin() as connection:
         connection.exec_driver_sql(f"DROP INDEX {name}")

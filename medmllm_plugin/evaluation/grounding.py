@@ -77,7 +77,8 @@ def of_report(
     Returns:
         The comparison; scores by keys of `measures.MEASURES`; and the details that FROC and calibration are
         made of: `lesions`, how many there are; `marks`, for each finding said its certainty (1 where none was
-        given), which lesion it hits (-1 for none); and `certainties`, (certainty, whether it is right).
+        given), which lesion it hits (-1 for none or another side); and `certainties`, (certainty, whether it
+        is right, side included).
     """
     result = compare(study, said)
     found = [one for one in result.pairs if one.said is not None]
@@ -106,8 +107,11 @@ def of_report(
     ]
     marks += [[1.0 if one.certainty is None else one.certainty, -1] for one in result.false]
     sure = [
-        [pair.said.certainty, True] for pair in found if pair.said and pair.said.certainty is not None
-    ] + [[one.certainty, False] for one in result.false if one.certainty is not None]
+        [pair.said.certainty, pair.side_right]
+        for pair in found
+        if pair.said is not None and pair.said.certainty is not None
+    ]
+    sure += [[one.certainty, False] for one in result.false if one.certainty is not None]
     return result, scores, {"lesions": len(result.pairs), "marks": marks, "certainties": sure}
 
 

@@ -6,16 +6,18 @@ Run by the package's Python: python -m tests.slicer.made_reports OUT
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, points_sr, text_sr
-from medmllm_plugin.findings import Box
+from medmllm_plugin.findings import Box, Change
 from medmllm_plugin.geometry import apply, plane_matrix
+from medmllm_plugin.source import DicomImage
 from tests.sr_reports import a_header, a_nodule, a_pneumothorax_not_there, a_report, an_effusion, an_image
 
 COS, SIN = np.cos(np.radians(25)), np.sin(np.radians(25))
@@ -31,6 +33,14 @@ COLUMNS, ROWS, SLICES, STEP = 48, 40, 12, 3.0
 SPACING = (0.8, 0.7)
 LESION = {"columns": (10, 16), "rows": (20, 25), "slices": (5, 8)}
 VALUE, AROUND = 1000, 40
+OLD = tuple(
+    DicomImage(
+        sop_class_uid=CTImageStorage,
+        sop_instance_uid=f"1.2.826.0.1.3680043.8.498.97.{number}",
+        series_instance_uid="1.2.826.0.1.3680043.8.498.98",
+    )
+    for number in (1, 2)
+)
 WRITTEN = datetime(2026, 11, 22, 6, 0)
 
 
@@ -104,8 +114,14 @@ def write(folder: Path, name: str) -> None:
             series_instance_uid=str(shown.SeriesInstanceUID),
         ),
     )
-    for file, make in (("findings", findings_sr), ("points", points_sr), ("report", text_sr)):
-        make(report, headers, written=WRITTEN).save_as(folder / f"{file}.sr", enforce_file_format=True)
+    prior: dict[str, str] = {"prior_study": "1.2.826.0.1.3680043.8.498.99"} if name == "axial" else {}
+    if name == "axial":  # compared with an earlier study, whose images aren't those of the finding
+        findings = (replace(one, change=Change.INCREASED, prior_images=OLD) for one in report.findings)
+        report = replace(report, findings=tuple(findings))
+    for file, make in (("findings", findings_sr), ("points", points_sr)):
+        document = make(report, headers, written=WRITTEN, **prior)
+        document.save_as(folder / f"{file}.sr", enforce_file_format=True)
+    text_sr(report, headers, written=WRITTEN).save_as(folder / "report.sr", enforce_file_format=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -110,3 +111,30 @@ def test_the_ui_file_asks_for_no_keyboard_of_the_fields() -> None:
     shortcut.setContext(qt.Qt.WidgetWithChildrenShortcut)
 
     assert shortcut.context == qt.Qt.WidgetWithChildrenShortcut
+
+
+def test_slicers_start_waits_for_nothing_of_the_extension() -> None:
+    script = """
+import os, sys; os.environ["QT_QPA_PLATFORM"] = "offscreen"; sys.path.insert(0, HERE)
+from pathlib import Path
+import tempfile
+from harness.app import start
+from harness.bases import load_module
+with tempfile.TemporaryDirectory() as folder:
+    start(Path(folder))
+    before = set(sys.modules)
+    for name in ("MedMLLM", "DICOMMedMLLMPlugin"):
+        load_module(Path(EXTENSION) / name / f"{name}.py")
+    print(sorted({one.partition(".")[0] for one in set(sys.modules) - before}))
+    sys.stdout.flush()
+    os._exit(0)
+"""
+    script = script.replace("HERE", repr(str(ROOT / "tests" / "slicer"))).replace(
+        "EXTENSION", repr(str(EXTENSION))
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    new = set(ast.literal_eval(done.stdout.strip())) - sys.stdlib_module_names
+    assert new == {"MedMLLM", "DICOMMedMLLMPlugin"}

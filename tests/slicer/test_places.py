@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from MedMLLMLib import dicomio, geometry, opening, scene
 from MedMLLMLib.geometry import PlaceError
 from MedMLLMLib.model import ImageRef, Region
 from MedMLLMLib.sr_write import Person
+from service import phantom, run
 from volumes import load
 
 ORIENTATIONS = ("axial", "sagittal", "coronal", "oblique", "flipped")
@@ -193,3 +195,18 @@ def test_an_ellipsoid_and_a_polygon_in_the_patient_are_drawn_where_they_lie(logi
 def test_a_region_of_too_few_points_is_refused(logic: Any) -> None:
     with pytest.raises(PlaceError, match="ELLIPSE of 1 points"):
         geometry.place(Region("ELLIPSE", ((1.0, 2.0, 3.0),)), logic.desk.planes.of)
+
+
+def test_a_box_on_a_frame_of_an_enhanced_image_lies_where_the_engine_says(logic: Any, tmp_path: Path) -> None:
+    (file,) = phantom(tmp_path / "study", "--seed", "500000", "--form", "enhanced")
+    run("-m", "medmllm_plugin", "read", str(tmp_path / "study"), "-o", str(tmp_path / "report"))
+    said = json.loads((tmp_path / "report" / "report.json").read_text())["findings"]
+    slicer.dicomDatabase.insert(str(file), False)
+
+    one = logic.loadReport(str(tmp_path / "report" / "findings.dcm"), beside=False)
+
+    assert [len(one.placed[finding["tracking_uid"]]) for finding in said] == [1] * len(said) != []
+    for finding in said:
+        (placed,) = one.placed[finding["tracking_uid"]]
+        assert placed.plane.image.frame == finding["box"]["image"]["frame"] > 1
+        assert np.allclose(placed.center, finding["center_mm"], atol=0.02)

@@ -137,6 +137,15 @@ def test_the_package_shows_it_as_verified_by_its_own_reader(
     assert f"Follows document {report.uid}" in said
 
 
+def test_images_of_an_earlier_study_are_no_evidence_and_no_place_of_a_finding(report: Report) -> None:
+    shown = {image.sop_instance_uid for one in report.findings for image in one.images}
+
+    assert not any("8.498.97" in uid for uid in shown)
+    assert {series for series, _, _ in report.evidence} == {
+        report.findings[0].images[0].sop_instance_uid[:-2]
+    }
+
+
 def test_the_same_decisions_give_the_same_instance_and_others_another(made: Path, report: Report) -> None:
     document = sr_read.read_file(made / "axial" / "findings.sr")
 
@@ -167,8 +176,8 @@ sr_write.save(new, {str(tmp_path / "old.dcm")!r})
     assert sr_read.report_of(sr_read.read_file(tmp_path / "old.dcm")).is_verified
 
 
-PURE = ("model", "codes", "geometry", "sr_items", "sr_read", "sr_write", "review", "client", "reading",
-        "compare", "export", "json_report", "local_engine")  # fmt: skip
+PURE = ("model", "codes", "geometry", "sr_items", "sr_header", "sr_read", "sr_write", "review", "client",
+        "reading", "compare", "export", "json_report", "local_engine")  # fmt: skip
 
 
 def test_what_needs_no_slicer_imports_neither_slicer_nor_qt() -> None:

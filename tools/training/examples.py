@@ -42,11 +42,6 @@ class Example:
     """By finding the longer side of its box, mm."""
 
 
-def random_study(seed: int, kind: str = "ct-chest") -> PhantomStudy:
-    """A study of a kind, of varied slice count and matrix."""
-    return LESSONS[kind].study(seed)
-
-
 def make_example(study: PhantomStudy, *, count: int | None = None) -> Example:
     """The example of a study, through the very transforms that a reading uses.
 

@@ -78,8 +78,7 @@ class Lesson:
         """A study of varied slice count and matrix."""
         rng = np.random.default_rng([seed, 11])
         usual = KINDS[self.kind].slices[1]
-        few = max(usual // 2, self.shown(seed))
-        slices = 1 if usual == 1 else int(rng.integers(min(few, self.shown(seed)), usual * 7 // 5))
+        slices = 1 if usual == 1 else int(rng.integers(self.shown(seed), usual * 7 // 5))
         return sample_study(
             kind=self.kind, seed=seed, slices=slices, matrix=int(rng.choice(np.array(self.matrices)))
         )

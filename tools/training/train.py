@@ -30,7 +30,7 @@ WINDOWS = 80
 FINDING_SHARE = 0.7
 """Share of the pictures of stage 1 that are drawn for a finding they show; most others show none."""
 
-FIRST = 24
+FIRST = 150
 """Studies of each kind that a stage begins with."""
 
 FILMS = {"see": 6, "say": 2}
@@ -157,8 +157,8 @@ def learn_to_say(
     rng = np.random.default_rng(run.next_seed)
     stores = {kind: Store(pool) for kind in parts}
     if run.stage != "say":
-        some = held_out(tuple(parts), held, first=run.next_seed, look=trainer.see)
-        trainer.level(torch.cat([one.pictures.float().flatten(0, 1) for of in some.values() for one in of]))
+        first = held_out(tuple(parts), held, first=run.next_seed, look=trainer.see)
+        trainer.level(torch.cat([one.pictures.float().flatten(0, 1) for of in first.values() for one in of]))
     unseen = held_out(tuple(parts), held, look=trainer.see)
     run.draw(_drawn(run.weights, "say"), trainer.see)
     for _ in range(min(FIRST, pool) * len(parts)):
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--see-peak", type=float, default=2e-3, help="learning rate of stage 1")
     parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate of stage 2")
     parser.add_argument("--batch", type=int, default=4500, help="tokens in a step of stage 2")
-    parser.add_argument("--fresh", type=int, default=3, help="new studies in a step of stage 2")
+    parser.add_argument("--fresh", type=int, default=6, help="new studies in a step of stage 2")
     parser.add_argument("--questions", type=float, default=0.15, help="share of stage 2 that is asked")
     parser.add_argument("--workers", type=int, default=0, help="processes that make studies ahead")
     parser.add_argument(

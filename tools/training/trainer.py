@@ -133,7 +133,7 @@ class Trainer:
         last.bias.copy_(there @ (last.bias - mean))
         last.weight.copy_(there @ last.weight)
         for name in ("patches", "edges"):
-            head = self.heads[name]
+            head: Any = self.heads[name]
             head.bias.add_(head.weight @ mean)
             head.weight.copy_(head.weight @ back)
 
@@ -145,7 +145,8 @@ class Trainer:
         """
         kind, count = asked[0].study.kind, len(asked[0].study.pictures)
         prompt = self.prompts[kind]
-        ends = (prompt["ids"] == self.tokenizer.token_to_id("<|vision_end|>")).nonzero()[:count, 0]
+        (end,) = self._encode("<|vision_end|>")
+        ends = torch.nonzero(torch.eq(prompt["ids"], end))[:count, 0]
         before = int(ends[-1]) + 1
         rows, starts = [], []
         for one in asked:

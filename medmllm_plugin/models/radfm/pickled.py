@@ -40,6 +40,13 @@ NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", 
 """How numpy reads them; bfloat16 as bare 16 bits."""
 
 
+DAMAGED = (
+    *(zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError, IndexError, OverflowError),
+    *(TypeError, AttributeError, NotImplementedError, MemoryError, RecursionError, struct.error),
+)
+"""What comes of a zip or a pickle that is damaged or was made to do harm."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
     """A tensor, and where its numbers lie."""
@@ -115,7 +122,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         }
     except OSError as error:
         raise ModelError(f"{path}: can't be read: {error.strerror}; check the file") from error
-    except (zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError) as error:
+    except DAMAGED as error:
         raise ModelError(
             f"{path}: found no dictionary of tensors as torch.save writes it ({str(error)[:160]}); copy the "
             "model again"
@@ -163,6 +170,8 @@ def _tensor(
     storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *others: object
 ) -> _Tensor:
     """What torch makes of a storage: a tensor of that shape from that number on."""
+    if not isinstance(storage, _Storage) or any(one < 0 for one in (offset, *shape)):
+        raise ValueError("a tensor has no storage, or a negative size")
     expected = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     if math.prod(shape) > 1 and any(
         one != other for one, other, size in zip(stride, expected, shape, strict=True) if size > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,9 +146,7 @@ def _plane(image: ImageRef) -> Plane:
             _numbers(value(path, one)) for one in ("position", "orientation", "spacing")
         )
     else:
-        position, orientation, spacing = _of_frame(
-            pydicom.dcmread(path, stop_before_pixels=True), image.frame
-        )
+        position, orientation, spacing = _of_frame(_header(path), image.frame)
     if frames > 1 and value(path, "position"):
         raise PlaceError("the report cites a frame of an image that says no place for its frames")
     return plane(
@@ -159,6 +158,12 @@ def _plane(image: ImageRef) -> Plane:
         columns=int(value(path, "columns") or 0),
         frame_of_reference_uid=value(path, "frame_of_reference"),
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _header(path: str) -> Dataset:
+    """Of a file of many frames, which are asked about one after the other."""
+    return pydicom.dcmread(path, stop_before_pixels=True)
 
 
 def _of_frame(header: Dataset, frame: int) -> tuple[list[float], list[float], list[float]]:

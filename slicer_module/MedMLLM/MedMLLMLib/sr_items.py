@@ -56,6 +56,8 @@ CENTER = Code("111010", "DCM", "Center")
 REGION = Code("111030", "DCM", "Image Region")
 SOURCE = Code("260753009", "SCT", "Source")
 ILLUSTRATION = Code("121080", "DCM", "Best illustration of finding")
+BASELINE = Code("121079", "DCM", "Baseline")
+"""Images of an earlier study that a finding is compared with: it isn't seen on them."""
 COMMENT = Code("121106", "DCM", "Comment")
 OUTCOME = Code("111017", "DCM", "CAD Processing and Findings Summary")
 MILLIMETER = Code("mm", "UCUM", "mm")
@@ -125,8 +127,9 @@ def image_of(item: Dataset) -> ImageRef | None:
 
 
 def images_below(item: Dataset) -> tuple[ImageRef, ...]:
-    """The images right below an item."""
-    found = (image_of(one) for one in children(item) if one.get("ValueType") == "IMAGE")
+    """The images right below an item, but for those that it is compared with."""
+    images = (one for one in children(item) if one.get("ValueType") == "IMAGE" and name_of(one) != BASELINE)
+    found = map(image_of, images)
     return tuple(one for one in found if one is not None)
 
 

@@ -282,15 +282,18 @@ def _predecessors(document: Dataset) -> Iterator[str]:
 
 
 def _evidence(document: Dataset) -> Iterator[tuple[str, str, str]]:
+    """The images of its own study; those of others, such as an earlier one, are other evidence."""
+    own = str(document.get("StudyInstanceUID") or "")
     for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
         for study in document.get(keyword) or ():
             for series in study.get("ReferencedSeriesSequence") or ():
                 for one in series.get("ReferencedSOPSequence") or ():
-                    yield (
-                        str(series.get("SeriesInstanceUID") or ""),
-                        str(one.get("ReferencedSOPClassUID") or ""),
-                        str(one.get("ReferencedSOPInstanceUID") or ""),
-                    )
+                    if str(study.get("StudyInstanceUID") or "") == own:
+                        yield (
+                            str(series.get("SeriesInstanceUID") or ""),
+                            str(one.get("ReferencedSOPClassUID") or ""),
+                            str(one.get("ReferencedSOPInstanceUID") or ""),
+                        )
 
 
 def _meaning(code: Code | None) -> str:

@@ -11,36 +11,22 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
-from uuid import UUID, uuid5
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID
 
-from . import codes, sr_items, sr_read
+from . import codes, sr_header, sr_items, sr_read
 from .model import Code, Finding, Number, Status
 from .review import Decision, Review, Verdict
 from .sr_items import children, clean, code_item, container, name_of, text_item
 
-SERIES_NUMBER, SERIES_DESCRIPTION = 9011, "AI findings (verified)"
 REMARK = (
     "Research use only. Found by AI, then accepted or edited by the verifying observer; not a medical device."
 )
 _AI_REMARK = "Research use only. AI-generated and unverified; not a medical device, not for diagnosis."
-_NAMESPACE = UUID("0b7f7a64-8a39-5f0a-a7f2-6d2f4b1f9c11")
 _SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22",
-)  # fmt: skip
-_PATIENT_AND_STUDY = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
-    "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
-)  # fmt: skip
-_IF_THERE = (
-    "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "PatientIdentityRemoved",
-    "DeidentificationMethod", "DeidentificationMethodCodeSequence", "StudyDescription",
-    "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions",
-    "ContributingEquipmentSequence", "ReferencedRequestSequence",
-    "CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence",
 )  # fmt: skip
 
 
@@ -105,10 +91,10 @@ def verified(
     root = _root(document, person, groups, [outcome, *evaluations], remarks)
     said = json.dumps(json.loads(review.to_json()), sort_keys=True)
     identity = chr(31).join((str(document.SOPInstanceUID), person.name, person.organization, said))
-    new = _header(document, identity, written)
+    new = sr_header.new_document(document, identity, written)
     new.CompletionFlag, new.VerificationFlag, new.PreliminaryFlag = "COMPLETE", "VERIFIED", "FINAL"
-    new.VerifyingObserverSequence = Sequence([_verifying(person, written)])
-    new.PredecessorDocumentsSequence = Sequence([_predecessor(document)])
+    new.VerifyingObserverSequence = Sequence([sr_header.verifying(person.name, person.organization, written)])
+    new.PredecessorDocumentsSequence = Sequence([sr_header.predecessor(document)])
     for element in root:
         new.add(element)
     return new
@@ -218,7 +204,7 @@ def _edited(items: list[Dataset], found: Finding, made: Decision, document: Data
         changed = replace(
             changed, label=f"{number[0] if number else 'AI'} {_named(replace(changed, label=''))}"
         )
-    references = _cited(items)
+    references = _cited(old)
     if made.box is not None and status is not Status.ABSENT:
         references = [reference, *(one for one in references if one != reference)]
     if region is None:
@@ -244,8 +230,6 @@ def _reference(made: Decision, document: Dataset) -> Dataset:
 
 
 def _is_multi_frame(sop_class: str) -> bool:
-    from pydicom.uid import UID
-
     return any(word in UID(sop_class).name for word in ("Enhanced", "Multi-frame"))
 
 
@@ -272,15 +256,14 @@ def _restated(comment: str, sentence: str, status: Status, *, placed: bool, hold
     return f"{sentence} [{'; '.join(said)}]"
 
 
-def _cited(items: list[Dataset]) -> list[Dataset]:
-    """References to the images that a finding cites, that of its region first."""
-    holders = [one for one in sr_items.walk(items[0]) if one.get("ValueType") in ("SCOORD", "TEXT")] + items
+def _cited(old: Dataset, *, baseline: bool = False) -> list[Dataset]:
+    """References to the images that a finding cites, its region's first; or to those it is compared with."""
+    holders = [one for one in sr_items.walk(old) if one.get("ValueType") in ("SCOORD", "TEXT")]
     found: list[Dataset] = []
-    for holder in holders:
-        for image in children(holder):
-            reference = image.get("ReferencedSOPSequence") if image.get("ValueType") == "IMAGE" else None
-            if reference and reference[0] not in found:
-                found.append(reference[0])
+    for image in (one for holder in (*holders, old) for one in children(holder)):
+        reference = image.get("ReferencedSOPSequence") if image.get("ValueType") == "IMAGE" else None
+        if reference and (name_of(image) == sr_items.BASELINE) is baseline and reference[0] not in found:
+            found.append(reference[0])
     return found
 
 
@@ -326,7 +309,7 @@ def _group(
     items.append(region)
     own_image = children(region)[0].ReferencedSOPSequence[0] if flat else None
     cited = [one for one in references if one != own_image]
-    items.append(text_item("CONTAINS", sr_items.COMMENT, comment, *_inferred(cited)))
+    items.append(text_item("CONTAINS", sr_items.COMMENT, comment, *_inferred(cited, old)))
     return container("CONTAINS", sr_items.GROUP, items, template="1410")
 
 
@@ -343,13 +326,16 @@ def _evaluation(old: Dataset, changed: Finding, comment: str, references: list[D
         _site(changed),
         *(code_item("HAS CONCEPT MOD", *one) for one in _qualifiers(old)),
         *(sr_items.number_item("HAS PROPERTIES", one.name, one.value, one.unit) for one in changed.numbers),
-        *_inferred(references),
+        *_inferred(references, old),
     )
     return [said, text_item("CONTAINS", sr_items.COMMENT, comment)]
 
 
-def _inferred(references: list[Dataset]) -> list[Dataset]:
-    return [sr_items.image_item("INFERRED FROM", sr_items.ILLUSTRATION, one) for one in references]
+def _inferred(references: list[Dataset], old: Dataset) -> list[Dataset]:
+    """The images that a finding cites, and those of an earlier study that it was compared with before."""
+    cited = [sr_items.image_item("INFERRED FROM", sr_items.ILLUSTRATION, one) for one in references]
+    compared = _cited(old, baseline=True)
+    return [*cited, *(sr_items.image_item("INFERRED FROM", sr_items.BASELINE, one) for one in compared)]
 
 
 def _outcome(document: Dataset, *, there: bool) -> Code:
@@ -406,46 +392,3 @@ def _root(
     said = [text_item("CONTAINS", sr_items.COMMENT, words) for words in remarks]
     kept.append(container("CONTAINS", sr_items.EVALUATIONS, [*evaluations, *said, *others]))
     return container(None, sr_items.TITLE, kept, template="1500")
-
-
-def _header(document: Dataset, identity: str, written: datetime) -> Dataset:
-    new = Dataset()
-    new.SpecificCharacterSet = "ISO_IR 192"
-    new.SOPClassUID = document.SOPClassUID
-    new.SOPInstanceUID = f"2.25.{uuid5(_NAMESPACE, 'instance' + identity).int}"
-    new.SeriesInstanceUID = f"2.25.{uuid5(_NAMESPACE, 'series' + identity).int}"
-    new.InstanceCreationDate = new.ContentDate = written.strftime("%Y%m%d")
-    new.InstanceCreationTime = new.ContentTime = written.strftime("%H%M%S")
-    for keyword in _PATIENT_AND_STUDY:
-        setattr(new, keyword, document.get(keyword) or "")
-    for keyword in _IF_THERE:
-        if keyword in document:
-            new[keyword] = document[keyword]
-    new.Modality, new.SeriesNumber, new.SeriesDescription = "SR", SERIES_NUMBER, SERIES_DESCRIPTION
-    new.InstanceNumber = 1
-    new.ReferencedPerformedProcedureStepSequence = Sequence()
-    new.PerformedProcedureCodeSequence = Sequence()
-    new.file_meta = FileMetaDataset()
-    new.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    new.file_meta.MediaStorageSOPClassUID = new.SOPClassUID
-    new.file_meta.MediaStorageSOPInstanceUID = new.SOPInstanceUID
-    return new
-
-
-def _verifying(person: Person, written: datetime) -> Dataset:
-    item = Dataset()
-    item.VerifyingObserverName, item.VerifyingOrganization = person.name, person.organization
-    item.VerifyingObserverIdentificationCodeSequence = Sequence()
-    item.VerificationDateTime = written.strftime("%Y%m%d%H%M%S")
-    return item
-
-
-def _predecessor(document: Dataset) -> Dataset:
-    reference, series, study = Dataset(), Dataset(), Dataset()
-    reference.ReferencedSOPClassUID = document.SOPClassUID
-    reference.ReferencedSOPInstanceUID = document.SOPInstanceUID
-    series.SeriesInstanceUID = document.SeriesInstanceUID
-    series.ReferencedSOPSequence = Sequence([reference])
-    study.StudyInstanceUID = document.StudyInstanceUID
-    study.ReferencedSeriesSequence = Sequence([series])
-    return study
