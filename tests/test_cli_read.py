@@ -106,6 +106,7 @@ def test_options_reach_the_reading(line: Callable[..., Line]) -> None:
         "model": "m",
         "settings": None,
         "strategy": "consistency:7",
+        "second": None,
         "evidence": False,
         "second_pass": True,
         "series": "1.2",

@@ -13,7 +13,8 @@ from medmllm_plugin.findings import Effect, StatusProbabilities, Trial, TrialRes
 from medmllm_plugin.page import render
 from medmllm_plugin.report import Answer, CheckResult, Coverage, Diagnosis, Heard, Likelihood, Report
 from medmllm_plugin.sliceset import SliceSet
-from tests.test_page import HOSTILE, Parsed, a_finding, a_report, a_set, a_slice
+from tests.page_reports import Parsed, a_finding, a_report, a_set, a_slice
+from tests.test_page_alone import HOSTILE
 
 SLICES = a_set()
 

@@ -225,7 +225,7 @@ def test_the_json_has_the_settled_fields() -> None:
     assert set(finding) == {
         *("finding", "site", "side", "status", "certainty", "sentence", "images", "box", "center_mm"),
         *("size_mm", "measurements", "severity", "change", "tracking_uid", "image_supported"),
-        *("pictures", "trials", "probabilities", "agreement", "prior_images", "prior_pictures"),
+        *("pictures", "trials", "probabilities", "agreement", "prior_images", "prior_pictures", "second"),
     }
     assert finding["box"] == {
         "picture": 1,
