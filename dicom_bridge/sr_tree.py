@@ -244,6 +244,9 @@ _NAME, _CODE = Tag("ConceptNameCodeSequence"), Tag("ConceptCodeSequence")
 _PATTERN = (Tag("RelationshipType"), Tag("ValueType"), _NAME)
 _Said = tuple[bytes, str]
 """A value's bytes and their character set."""
+_MOST_CODES = 4096
+_CODES: dict[_Said, Code | None] = {}
+"""Codes that were read without a problem: documents of one kind say the same ones again and again."""
 
 
 class _Reader:
@@ -252,7 +255,6 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._alike: dict[tuple[bytes | str, ...], SrItem] = {}
-        self._codes: dict[_Said, Code | None] = {}
 
     def item(self, source: Dataset, place: str) -> SrItem:
         """An item and all below it."""
@@ -273,10 +275,10 @@ class _Reader:
         if not isinstance(raw, RawDataElement) or not raw.value:
             return None if raw is None else read_code(source[tag].value)
         said = bytes(raw.value), str(source.original_character_set)
-        if said not in self._codes:
+        if said not in _CODES:
             read[said] = read_code(source[tag].value)
             return read[said]
-        return self._codes[said]
+        return _CODES[said]
 
     def _read(self, source: Dataset, place: str) -> SrItem:
         item, problems, told_before = replace(_NOTHING, place=place), self.problems, len(self.problems)
@@ -296,8 +298,8 @@ class _Reader:
                 item = replace(item, value=value)
             except UNREADABLE as error:
                 problems.append(f"item {place} ({item.value_type or 'no value type'}): {clean(str(error))}")
-        if len(problems) == told_before:
-            self._codes |= codes
+        if len(problems) == told_before and len(_CODES) + len(codes) <= _MOST_CODES:
+            _CODES.update(codes)
         with told(f"content of item {place}", problems):
             try:
                 content = list(source.get("ContentSequence") or ())
