@@ -11,7 +11,7 @@ import slicer
 
 from . import compare, dicomio, opening, scene, sr_read, sr_write
 from .open_report import OpenReport, WrongReportError
-from .review import Drafts, Verdict
+from .review import Box, Drafts, Verdict
 
 
 class Desk:
@@ -170,15 +170,15 @@ class Desk:
         self._decided(one, key)
 
     def edit(self, key: str, **changes: Any) -> None:
-        """Change a finding of the current report; where its box was dragged, the box too.
+        """Change a finding of the current report; where its box or point was dragged, its place too.
 
         Raises:
-            WrongEditError: If the changes contradict themselves, or the box was dragged off the images.
+            WrongEditError: If the changes contradict themselves, or it was dragged off the images.
         """
         one = self._current()
-        box = opening.dragged(one, key, self.planes)
-        if box is not None:
-            changes["box"] = box
+        place = opening.dragged(one, key, self.planes)
+        if place is not None:
+            changes["box" if isinstance(place, Box) else "point"] = place
         one.review.edit(key, **changes)
         self._decided(one, key)
 
@@ -195,9 +195,11 @@ class Desk:
         opening.redraw(self._current(), key, self.planes)
 
     def set_movable(self, key: str, movable: bool) -> None:
-        """Whether a finding's box has handles."""
-        for node in self._current().markups.get(key, ()):
-            node.GetDisplayNode().SetHandlesInteractive(movable and node.IsA("vtkMRMLMarkupsROINode"))
+        """Whether a finding's box or point has handles."""
+        one = self._current()
+        for number, node in enumerate(one.markups.get(key, ())):
+            handles = movable and number == 0 and opening.is_movable(one, key)
+            node.GetDisplayNode().SetHandlesInteractive(handles)
 
     def save(self, person: sr_write.Person) -> tuple[OpenReport, str]:
         """Write the verified SR of the current report into the DICOM database, and show it.

@@ -31,11 +31,9 @@ def rows(review: Review) -> list[dict[str, Any]]:
         said = review.decision(one.key)
         finding = codes.findings()[said.finding] if said.finding else codes.words("findings", one.finding)
         site = codes.sites()[said.site] if said.site else codes.words("sites", one.site)
-        size = (
-            said.box.size_mm
-            if said.box
-            else next((n.value for n in one.numbers if n.unit.value == "mm"), None)
-        )
+        size = next((n.value for n in one.numbers if n.unit.value == "mm"), None)
+        if said.box or said.point:  # what was measured at the old place doesn't hold at the new one
+            size = said.box.size_mm if said.box else None
         values = (
             number,
             finding,

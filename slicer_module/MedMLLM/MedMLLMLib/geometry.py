@@ -194,6 +194,39 @@ def thickness(planes: Sequence[Plane]) -> float:
     return float(np.median(steps)) if len(steps) else 1.0
 
 
+def pointed(position: np.ndarray, planes: Sequence[Plane]) -> tuple[Plane, tuple[float, float]]:
+    """The image that a point lies on.
+
+    Args:
+        position: Shape (3,), LPS mm.
+        planes: Of the images that it may lie on; of several at the same place the first is taken.
+
+    Returns:
+        The image whose plane is nearest, and (column, row) on it, in whole hundredths of a pixel.
+
+    Raises:
+        PlaceError: If there are no images, or the point is on none of them within half a slice.
+    """
+    if not planes:
+        raise PlaceError("the report's images aren't loaded, so no point can be put on them")
+    found = []
+    for one in planes:
+        flat, away = one.to_image(position[None])
+        column, row = (round(float(part), 2) for part in flat[0])
+        if 0 <= column <= one.columns and 0 <= row <= one.rows:
+            found.append((round(abs(float(away[0])), 3), one, (column, row)))
+    if not found:
+        raise PlaceError("the point lies outside of the images; drag it back onto one")
+    away_mm, nearest, place_on_it = min(found, key=lambda each: each[0])
+    parallel = [one for one in planes if abs(float(one.normal @ nearest.normal)) > 1 - _TOLERANCE]
+    if away_mm > thickness(parallel) / 2 + _TOLERANCE:
+        raise PlaceError(
+            f"the point lies {away_mm:.1f} mm away from the nearest image, more than half a slice; drag it "
+            "onto an image"
+        )
+    return nearest, place_on_it
+
+
 def boxed(corners: np.ndarray, planes: Sequence[Plane]) -> tuple[Plane, tuple[float, float, float, float]]:
     """The box on the nearest image that covers what a reader drew or dragged.
 

@@ -13,7 +13,7 @@ from . import dicomio, geometry, json_report, scene
 from .geometry import Placed, PlaceError, Plane
 from .model import Finding, ImageRef, Report
 from .open_report import OpenReport
-from .review import Box, Review, WrongEditError
+from .review import Box, Point, Review, WrongEditError
 
 MOVED_MM = 1e-3
 """Corners that moved less than this are where they were."""
@@ -105,7 +105,10 @@ def draw(made: OpenReport) -> None:
 
 def decided_places(made: OpenReport, key: str, planes: dicomio.Planes) -> list[Placed]:
     """Where a finding's markups are to be, as a reader decided."""
-    places, box = made.placed.get(key, []), made.review.decision(key).box
+    places, decision = made.placed.get(key, []), made.review.decision(key)
+    if decision.point is not None and places:
+        return [geometry.place(decision.point.region, planes.of), *places[1:]]
+    box = decision.box
     if box is None or not places:
         return places
     plane = planes.of(box.image)
@@ -120,20 +123,31 @@ def redraw(made: OpenReport, key: str, planes: dicomio.Planes) -> None:
         scene.move_to(node, placed, thickness_mm=made.thickness_mm)
 
 
-def dragged(made: OpenReport, key: str, planes: dicomio.Planes) -> Box | None:
-    """The box of a finding if its markup is elsewhere than it is to be, else None.
+def is_movable(made: OpenReport, key: str) -> bool:
+    """Whether a finding's markup can be moved in editing: a box, or a point that is its only place."""
+    places = made.placed.get(key, [])
+    if made.document is None or not places:
+        return False
+    alone = len(made.report.finding(key).regions) == 1
+    return places[0].kind == "box" or (places[0].kind == "point" and alone)
+
+
+def dragged(made: OpenReport, key: str, planes: dicomio.Planes) -> Box | Point | None:
+    """The box or point of a finding if its markup is elsewhere than it is to be, else None.
 
     Raises:
-        WrongEditError: If it is where no image of the report is, or is no box.
+        WrongEditError: If it is where no image of the report is, or can't be moved.
     """
     places = decided_places(made, key, planes)
     if made.document is None or not places or not made.markups.get(key):
         return None
     node, placed = made.markups[key][0], places[0]
     if placed.kind != "box" or placed.plane is None:
-        if np.abs(scene.points_of(node) - placed.points).max() < MOVED_MM:
+        if not _is_elsewhere(node, placed):
             return None
-        raise WrongEditError("only boxes can be moved; discard the change")
+        if not is_movable(made, key) or node.GetNumberOfControlPoints() != 1:
+            raise WrongEditError("only a box or a single point can be moved; discard the change")
+        return _point(made, key, placed, scene.points_of(node)[0], planes)
     now = scene.corners_of(node, world=False)
     if np.abs(now - _solid(placed, made.thickness_mm)).max() < MOVED_MM:
         return None
@@ -149,6 +163,53 @@ def dragged(made: OpenReport, key: str, planes: dicomio.Planes) -> Box | None:
     across, down = plane.spacing
     size = max((edges[2] - edges[0]) * across, (edges[3] - edges[1]) * down)
     return Box(image=plane.image, box=edges, size_mm=round(size, 1))
+
+
+def _is_elsewhere(node: Any, placed: Placed) -> bool:
+    """Whether a markup that is no box was moved."""
+    if placed.kind == "ellipsoid":
+        now, wanted = scene.corners_of(node, world=False).mean(axis=0), placed.center
+    else:
+        now, wanted = scene.points_of(node), placed.points
+    return now.shape != wanted.shape or float(np.abs(now - wanted).max()) >= MOVED_MM
+
+
+def _point(made: OpenReport, key: str, placed: Placed, now: np.ndarray, planes: dicomio.Planes) -> Point:
+    """A point where it was dragged to: in its frame of reference, or on an image of its series.
+
+    Args:
+        made: The report.
+        key: Of the finding.
+        placed: Where the point was.
+        now: Shape (3,), LPS mm.
+        planes: Of images.
+
+    Raises:
+        WrongEditError: If no image of the report is there.
+    """
+    finding = made.report.finding(key)
+    own = finding.regions[0].frame_of_reference_uid if placed.plane is None else ""
+    frame = own or (placed.plane.frame_of_reference_uid if placed.plane is not None else "")
+    series = {uid: series for series, _, uid in made.report.evidence}
+    shown = list(finding.images) if placed.plane is None else [placed.plane.image]
+    wanted = [series[one.sop_instance_uid] for one in shown if one.sop_instance_uid in series]
+    if not wanted and own:
+        wanted = list(series.values())
+    problem = "the point isn't on an image of the report, so it can't be moved; discard the change"
+    for one in dict.fromkeys(wanted):
+        there = planes.of_instances([uid for uid, of in series.items() if of == one])
+        there = [each for each in there if each.frame_of_reference_uid == frame]
+        there.sort(key=lambda each: each.image not in shown)
+        try:
+            plane, place = geometry.pointed(now, there)
+        except PlaceError as error:
+            problem = str(error)
+            continue
+        if not own:
+            return Point(image=plane.image, point=place)
+        position = tuple(round(float(part), 3) for part in now)
+        return Point(image=plane.image, point=position, frame_of_reference_uid=own)
+    raise WrongEditError(problem)
 
 
 def centers(reports: Sequence[OpenReport]) -> dict[tuple[str, str], np.ndarray]:

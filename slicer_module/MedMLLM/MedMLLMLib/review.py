@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import codes
-from .model import Finding, ImageRef, Report, Status
+from .model import Finding, ImageRef, Region, Report, Status
 
 
 class Verdict(StrEnum):
@@ -42,6 +42,29 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Where a reader put a finding that is a point."""
+
+    image: ImageRef
+    """The one it lies on, or the nearest to it."""
+    point: tuple[float, ...]
+    """(column, row) on it, from the outer corner of its first pixel, or (x, y, z) LPS mm."""
+    frame_of_reference_uid: str = ""
+    """Of millimetres; empty of columns and rows."""
+
+    @property
+    def region(self) -> Region:
+        """As an SR has it."""
+        flat = not self.frame_of_reference_uid
+        return Region(
+            graphic_type="POINT",
+            points=(self.point,),
+            image=self.image if flat else None,
+            frame_of_reference_uid=self.frame_of_reference_uid,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What a reader says to one finding. None means as it was."""
 
@@ -54,6 +77,7 @@ class Decision:
     status: Status | None = None
     sentence: str | None = None
     box: Box | None = None
+    point: Point | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -177,7 +201,7 @@ def check(found: Finding, made: Decision) -> None:
     if site is not None and side not in codes.sides_of(site):
         allowed = ", ".join(codes.sides_of(site))
         raise WrongEditError(f"the site {codes.sites()[site]} can't be {side}, only {allowed}; choose one")
-    if made.box is not None and status is Status.ABSENT:
+    if (made.box or made.point) is not None and status is Status.ABSENT:
         raise WrongEditError("an absent finding has no place; set its status to present or undo the move")
     meaning = {"finding", "site", "side", "status"} & set(made.changes)
     if meaning and made.sentence is None:
@@ -206,6 +230,13 @@ def _decision(said: dict[str, Any]) -> Decision:
             box=(edges[0], edges[1], edges[2], edges[3]),
             size_mm=float(box["size_mm"]),
         )
+    point = said.get("point")
+    if point is not None:
+        point = Point(
+            image=ImageRef(**point["image"]),
+            point=tuple(float(one) for one in point["point"]),
+            frame_of_reference_uid=str(point["frame_of_reference_uid"]),
+        )
     status = said.get("status")
     return Decision(
         verdict=Verdict(said["verdict"]),
@@ -215,6 +246,7 @@ def _decision(said: dict[str, Any]) -> Decision:
         status=None if status is None else Status(status),
         sentence=said.get("sentence"),
         box=box,
+        point=point,
     )
 
 

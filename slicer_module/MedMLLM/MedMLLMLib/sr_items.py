@@ -219,6 +219,25 @@ def box_item(
     return item
 
 
+def point_item(relationship: str, name: Code, region: Region, image: Dataset) -> Dataset:
+    """A POINT: a SCOORD3D where it is in millimetres, else a SCOORD.
+
+    Args:
+        relationship: To the item it lies in.
+        name: What it is.
+        region: The point.
+        image: An item of Referenced SOP Sequence, of the image that a SCOORD lies on.
+    """
+    flat = region.image is not None
+    below = [image_item("SELECTED FROM", SOURCE, image)] if flat else []
+    item = _item(relationship, "SCOORD" if flat else "SCOORD3D", name, below)
+    item.GraphicType = "POINT"
+    item.GraphicData = list(region.points[0])
+    if not flat:
+        item.ReferencedFrameOfReferenceUID = region.frame_of_reference_uid
+    return item
+
+
 def container(
     relationship: str | None, name: Code, below: list[Dataset], *, template: str | None = None
 ) -> Dataset:

@@ -17,8 +17,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from . import codes, sr_header, sr_items, sr_read
-from .model import Code, Finding, Number, Status
-from .review import Decision, Review, Verdict
+from .model import Code, Finding, ImageRef, Number, Status
+from .review import Decision, Point, Review, Verdict
 from .sr_items import children, clean, code_item, container, name_of, text_item
 
 REMARK = (
@@ -157,6 +157,8 @@ def _findings(document: Dataset) -> list[tuple[list[Dataset], Finding]]:
 
 def _names(made: Decision) -> list[str]:
     changes = list(made.changes)
+    if made.point is not None:
+        return [*changes, "measurements"]
     return [*changes, "size_mm"] if made.box is not None else changes
 
 
@@ -174,9 +176,14 @@ def _edited(items: list[Dataset], found: Finding, made: Decision, document: Data
     status = made.status or found.status
     regions = [one for one in children(old) if one.get("ValueType") in ("SCOORD", "SCOORD3D")]
     region: Dataset | None = regions[0] if regions else None
+    place = made.box or made.point
+    if place is not None:
+        reference = _reference(place.image, document)
     if made.box is not None:
-        reference = _reference(made, document)
         region = sr_items.box_item("CONTAINS", sr_items.REGION, made.box.box, reference)
+    elif made.point is not None:
+        _check_point(found, made.point)
+        region = sr_items.point_item("CONTAINS", sr_items.REGION, made.point.region, reference)
     if status is Status.ABSENT:
         region = None
     changed = replace(
@@ -205,21 +212,27 @@ def _edited(items: list[Dataset], found: Finding, made: Decision, document: Data
             changed, label=f"{number[0] if number else 'AI'} {_named(replace(changed, label=''))}"
         )
     references = _cited(old)
-    if made.box is not None and status is not Status.ABSENT:
+    if place is not None and status is not Status.ABSENT:
         references = [reference, *(one for one in references if one != reference)]
     if region is None:
         return _evaluation(old, changed, comment, references)
     return [_group(old, changed, comment, references, region)]
 
 
-def _reference(made: Decision, document: Dataset) -> Dataset:
-    """The image of a new box, as the document's evidence names it."""
-    assert made.box is not None
-    wanted = made.box.image
+def _check_point(found: Finding, point: Point) -> None:
+    """Refuse a point of another kind, or in other millimetres, than the finding's."""
+    new = point.region
+    kinds = [(one.image is None, one.frame_of_reference_uid) for one in found.regions]
+    if kinds != [(new.image is None, new.frame_of_reference_uid)]:
+        raise NotVerifiableError("a point was moved to where the finding can't be; undo the move")
+
+
+def _reference(wanted: ImageRef, document: Dataset) -> Dataset:
+    """The image of a new place, as the document's evidence names it."""
     classes = {uid: sop_class for _, sop_class, uid in sr_read.report_of(document).evidence}
     if wanted.sop_instance_uid not in classes:
         raise NotVerifiableError(
-            "a box was moved onto an image that the report isn't about; move it back or undo"
+            "a finding was moved onto an image that the report isn't about; move it back or undo"
         )
     reference = Dataset()
     reference.ReferencedSOPClassUID = classes[wanted.sop_instance_uid]
@@ -237,7 +250,7 @@ def _numbers(found: Finding, made: Decision, status: Status, *, meant: bool) -> 
     """What still holds: sizes were of the old place, certainty was of the old meaning."""
     if made.status is Status.ABSENT:
         return ()
-    kept = () if made.box is not None else found.numbers
+    kept = () if (made.box or made.point) is not None else found.numbers
     if meant:
         kept = tuple(one for one in kept if one.name != sr_items.CERTAINTY)
     if made.box is None:
@@ -302,10 +315,12 @@ def _group(
             sr_items.number_item("CONTAINS", one.name, one.value, one.unit, *([own] if number == 0 else []))
         )
     items += [code_item("CONTAINS", *one) for one in _qualifiers(old)]
-    if changed.status is Status.INDETERMINATE:
+    point = region.GraphicType == "POINT"
+    # TID 1410 wants a measurement or an evaluation, and a moved point has lost its measurements
+    if changed.status is Status.INDETERMINATE or (point and not changed.numbers):
         items.append(code_item("CONTAINS", changed.finding, codes.STATUS_CODES[changed.status]))
     flat = region.ValueType == "SCOORD"
-    items.append(code_item("CONTAINS", sr_items.PURPOSE, sr_items.BOUNDED_BY if flat else sr_items.CENTER))
+    items.append(code_item("CONTAINS", sr_items.PURPOSE, sr_items.CENTER if point else sr_items.BOUNDED_BY))
     items.append(region)
     own_image = children(region)[0].ReferencedSOPSequence[0] if flat else None
     cited = [one for one in references if one != own_image]
