@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import types
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from medmllm_plugin.transforms.recipes import RECIPES
-from tests.cli_called import Line, run
-
-
-@pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Line]:
-    def put(**settings: Any) -> Line:
-        stand_in = Line(**settings)
-        module = types.ModuleType("medmllm_plugin.pipeline")
-        vars(module).update(read_each=stand_in.read_each, write=stand_in.write)
-        monkeypatch.setitem(sys.modules, "medmllm_plugin.pipeline", module)
-        monkeypatch.setattr("medmllm_plugin.pipeline", module, raising=False)
-        return stand_in
-
-    monkeypatch.chdir(tmp_path)
-    return put
+from tests.cli_called import run
 
 
 def a_series(folder: Path, *, slices: int = 6) -> Path:

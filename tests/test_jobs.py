@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from medmllm_plugin.dicom_bridge.jobs import AGED_S, Jobs, Object, ReportRow
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
-from medmllm_plugin.dicom_bridge.tables import open_database
-from tests.postgres import BINARIES, postgres
+from tests.databases import KINDS, empty_database
+from tests.postgres import postgres
 from tests.test_store import an_instance
 
 
@@ -23,23 +23,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgres", marks=pytest.mark.skipif(BINARIES is None, reason="Postgres is not installed")
-        ),
-    ]
-)
+@pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """A database of each kind, empty."""
-    url = str(tmp_path / "node.sqlite") if request.param == "sqlite" else request.getfixturevalue("server")
-    opened = open_database(url)
-    yield opened
-    from medmllm_plugin.dicom_bridge.tables import metadata
-
-    metadata.drop_all(opened)
-    opened.dispose()
+    where = str(tmp_path / "node.sqlite") if request.param == "sqlite" else request.getfixturevalue("server")
+    with empty_database(where) as opened:
+        yield opened
 
 
 class Clock:

@@ -34,7 +34,6 @@ ORDERS = [
     for order in itertools.permutations(range(3))
     for signs in itertools.product([-1, 1], repeat=3)
 ]
-
 """The 48 ways to store a volume along the axes of the patient."""
 
 

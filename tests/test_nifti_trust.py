@@ -18,8 +18,6 @@ from tests.builders import write_nifti
 from tests.nifti_places import RAS, VALUES, expected, in_lps, require_nibabels_places
 from tests.voxel_files import damages, outcome
 
-"""The 48 ways to store a volume along the axes of the patient."""
-
 
 def test_scaling_is_applied(tmp_path: Path) -> None:
     import nibabel

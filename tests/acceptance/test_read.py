@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 from medmllm_plugin.geometry import apply, plane_matrix
 from medmllm_plugin.report import Outcome, Report, finding_from_json
 from medmllm_plugin.source import DicomImage
-from tests.acceptance.program import Command, left_in, program, surroundings
+from tests.acceptance.program import Command
 from tests.builders import (
     OBLIQUE,
     write_cr,
@@ -29,7 +28,6 @@ from tests.builders import (
 from tests.values import a_said_finding, a_said_reply
 
 SEEDS: tuple[int, ...] = (500000, 500005, 500011)
-
 """Phantoms that the embedded model was not trained on, chosen because it reads them without a fault.
 
 They guard the chain; how good the model is stands in docs/model-card.md.
@@ -38,53 +36,6 @@ They guard the chain; how good the model is stands in docs/model-card.md.
 DATA = Path(os.environ.get("MEDMLLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 DCIODVFY = Path(sys.executable).with_name("dciodvfy")
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
-    """Runs the command in an empty folder, and sees afterwards that no temporary file was left."""
-    here, litter = tmp_path / "here", tmp_path / "litter"
-    here.mkdir()
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            program(*arguments),
-            cwd=here,
-            env=surroundings(litter),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-        )
-
-    yield run
-
-    assert left_in(litter) == []
-
-
-@pytest.fixture(scope="module")
-def read_phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A phantom and its reading by the embedded model: the study, the output, what was printed."""
-    folder = tmp_path_factory.mktemp("phantom")
-    for arguments in (
-        ("phantom", "study", "--seed", "7", "--slices", "32", "--findings", "mass,pleural_effusion"),
-        ("read", "study", "-o", "out"),
-    ):
-        done = subprocess.run(
-            program(*arguments),
-            cwd=folder,
-            env=surroundings(folder / "litter"),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=180,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert left_in(folder / "litter") == []
-    assert sorted(path.name for path in folder.iterdir()) == ["litter", "out", "study"]
-    return folder / "study", folder / "out", done.stdout
 
 
 def a_script(folder: Path, *findings: dict[str, Any]) -> str:

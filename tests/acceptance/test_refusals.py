@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,58 +25,6 @@ from tests.builders import (
     write_rtstruct,
     write_sr,
 )
-
-"""Phantoms that the embedded model was not trained on, chosen because it reads them without a fault.
-
-They guard the chain; how good the model is stands in docs/model-card.md.
-"""
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
-    """Runs the command in an empty folder, and sees afterwards that no temporary file was left."""
-    here, litter = tmp_path / "here", tmp_path / "litter"
-    here.mkdir()
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            program(*arguments),
-            cwd=here,
-            env=surroundings(litter),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-        )
-
-    yield run
-
-    assert left_in(litter) == []
-
-
-@pytest.fixture(scope="module")
-def read_phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A phantom and its reading by the embedded model: the study, the output, what was printed."""
-    folder = tmp_path_factory.mktemp("phantom")
-    for arguments in (
-        ("phantom", "study", "--seed", "7", "--slices", "32", "--findings", "mass,pleural_effusion"),
-        ("read", "study", "-o", "out"),
-    ):
-        done = subprocess.run(
-            program(*arguments),
-            cwd=folder,
-            env=surroundings(folder / "litter"),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=180,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert left_in(folder / "litter") == []
-    assert sorted(path.name for path in folder.iterdir()) == ["litter", "out", "study"]
-    return folder / "study", folder / "out", done.stdout
 
 
 def an_empty_folder(folder: Path) -> list[object]:
