@@ -9,6 +9,7 @@ token the API answers under names of this machine only, so that no web page can 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -31,6 +32,8 @@ MOST_BODY = 1 << 20
 """Bytes of a request, but for those that bring images, which count for themselves."""
 BODY_S = 60.0
 """How long nothing may come of such a body, seconds."""
+LINGER_S = 5.0
+"""How long the rest of a refused request is taken, and thrown away, seconds."""
 STREAMED = ("/dicom-web/", "/api/jobs/upload")
 """Beginnings of paths that take large bodies, piece by piece."""
 OPEN = ("/health/live", "/health/ready", "/session", "/", "/web/")
@@ -75,10 +78,10 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
-            await _answer(send, *refusal)
+            await _answer(receive, send, *refusal)
             return
         if scope["path"] == "/session":
-            await self._session(scope, headers, send)
+            await self._session(scope, headers, receive, send)
             return
         limited = not scope["path"].startswith(STREAMED)
         await self._app(scope, _Limited(receive) if limited else receive, _with_headers(send))
@@ -125,24 +128,26 @@ class Guard:
         signed = hmac.new(self._token or b"", f"session {until}".encode(), hashlib.sha256)
         return f"{until}.{signed.hexdigest()}"
 
-    async def _session(self, scope: Scope, headers: Headers, send: Send) -> None:
+    async def _session(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """GET: whether one must sign in; POST with the bearer token: sign in; DELETE: sign out."""
         if scope["method"] == "GET":
             open_to_all = self._token is None
             said = {"token": not open_to_all, "known": open_to_all or self._is_known(headers)}
-            await _answer(send, 200, said)
+            await _answer(receive, send, 200, said)
             return
         if scope["method"] == "DELETE":
-            await _answer(send, 200, {"known": False}, cookie=self._cookie("", 0))
+            await _answer(receive, send, 200, {"known": False}, cookie=self._cookie("", 0))
             return
         if scope["method"] != "POST":
-            await _answer(send, 405, "found another method, expected GET, POST or DELETE")
+            await _answer(receive, send, 405, "found another method, expected GET, POST or DELETE")
             return
         if self._token is not None and not self._is_known(headers):
-            await _answer(send, 401, "found another token than the node's; see what http_token_env names")
+            await _answer(
+                receive, send, 401, "found another token than the node's; see what http_token_env names"
+            )
             return
         value = self._made(str(int(time.time()) + SESSION_S))
-        await _answer(send, 200, {"known": True}, cookie=self._cookie(value, SESSION_S))
+        await _answer(receive, send, 200, {"known": True}, cookie=self._cookie(value, SESSION_S))
 
     def _cookie(self, value: str, age: int) -> str:
         secure = "; Secure" if self._secure else ""
@@ -197,19 +202,35 @@ def _with_headers(send: Send) -> Send:
 
 
 async def _answer(
-    send: Send, status: int, said: str | Mapping[str, object], *, cookie: str | None = None
+    receive: Receive,
+    send: Send,
+    status: int,
+    said: str | Mapping[str, object],
+    *,
+    cookie: str | None = None,
 ) -> None:
     content = {"error": said} if isinstance(said, str) else said
-    headers = {**HEADERS, "Content-Type": "application/json"}
+    body = json.dumps(content).encode()
+    headers = {**HEADERS, "Content-Type": "application/json", "Content-Length": str(len(body))}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="medmllm"'
     if cookie is not None:
         headers["Set-Cookie"] = cookie
     if status >= 400:
-        headers["Connection"] = "close"  # what was not read of its body is no next request
+        headers["Connection"] = "close"  # its body may be longer than we care to take
     sent = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": sent})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await _rest(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _rest(receive: Receive) -> None:
+    """Let the rest of a request come, for a while: a reset would take the answer from who still sends."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import select
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +49,23 @@ def test_a_page_from_elsewhere_changes_nothing(without_token: HttpNode, header: 
     answer = without_token.client.post("/api/jobs", json={"study": "1.2"}, headers=header)
 
     assert answer.status_code == 403
+
+
+def test_who_still_sends_when_the_refusal_is_there_can_read_it(without_token: HttpNode) -> None:
+    head = (
+        b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\nContent-Length: 2\r\n\r\n"
+    )
+
+    with socket.create_connection(("127.0.0.1", without_token.server.port), timeout=30) as connection:
+        connection.sendall("\r\n".join(said).encode())
+        select.select([connection], [], [], 30)
+        for letter in (b"{", b"}"):
+            connection.sendall(letter)
+            time.sleep(0.1)  # a reset would be here by then
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+
+    assert answer.status == 403
 
 
 def test_a_page_from_elsewhere_is_told_nothing_it_could_read(without_token: HttpNode) -> None:
