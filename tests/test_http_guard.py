@@ -57,7 +57,7 @@ def test_who_still_sends_when_the_refusal_is_there_can_read_it(without_token: Ht
     )
 
     with socket.create_connection(("127.0.0.1", without_token.server.port), timeout=30) as connection:
-        connection.sendall("\r\n".join(said).encode())
+        connection.sendall(head)
         select.select([connection], [], [], 30)
         for letter in (b"{", b"}"):
             connection.sendall(letter)
