@@ -215,7 +215,7 @@ def test_the_forward_pass_is_that_of_the_library(library: tuple[Any, Any], tmp_p
     with torch.inference_mode():
         seen = see(model.model.visual, torch.from_numpy(pictures).flatten(0, 1), cos, sin)
         after = int(positions.max()) + 1 + torch.arange(4)
-        states = hidden_states(
+        states, _ = hidden_states(
             model,
             torch.cat([ids.expand(2, -1), reply], dim=1),
             torch.cat([positions, after.expand(3, -1)], dim=1),

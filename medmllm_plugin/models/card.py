@@ -42,6 +42,8 @@ class Card:
     """The file in the folder that knows what its studies look like, see `guard.Guard`."""
     calibration: str | None = None
     """The file in the folder that says what its certainties are worth, see `calibration.Calibration`."""
+    specialists: tuple[str, ...] | None = None
+    """Folders inside, named after the kind of study that the model in each reads; see `specialists`."""
     free_text: bool | None = None
     """Whether it answers in prose rather than JSON."""
     measured: dict[str, dict[str, float]] | None = None
@@ -153,6 +155,7 @@ _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "phantoms": ("a list of kinds of phantoms", _is_list(_is_text)),
     "guard": ("the name of a file in the folder", _is_file_name),
     "calibration": ("the name of a file in the folder", _is_file_name),
+    "specialists": ("a list of names of folders inside", _is_list(_is_file_name)),
     "free_text": ("true or false", _is_truth),
     "measured": ("an object of numbers for each kind of phantom", _is_figures),
 }

@@ -11,6 +11,8 @@ pieces it had for it.
 from __future__ import annotations
 
 import argparse
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,19 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}<|im_start|>assistant{{ '\\n' }}{%- endif -%}"
 )
 
-SPLIT = r"\p{N}"
-"""Only digits stand alone; between them the vocabulary may merge whole stretches of the reply's fixed words,
+DIGIT, NUMBER = r"\p{N}", r"\p{N}{1,3}"
+"""Only numbers stand alone; between them the vocabulary may merge whole stretches of the reply's fixed words,
 so that a reply is a few dozen tokens."""
 
+NUMBERS = 256
+"""Whole numbers below this are tokens: an edge of a box is then one choice among neighbours, which a state
+that knows the place decides at once, and not a decimal expansion."""
+
+EMBEDDED = 0.05
+"""Spread of the embeddings at first."""
+
 VOCABULARY = 768
+"""Tokens without the numbers of several digits."""
 VISION = {"depth": 4, "hidden_size": 96, "intermediate_size": 256, "num_heads": 3}
 TEXT = {
     "hidden_size": 128,
@@ -63,12 +73,12 @@ TEXT = {
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
-    """A byte-level BPE with the special tokens of Qwen; every digit is its own token."""
+    """A byte-level BPE with the special tokens of Qwen; each number below `NUMBERS` is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(DIGIT), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -79,8 +89,27 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = with_numbers(tokenizer)
     tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in SPECIAL])
     return tokenizer
+
+
+def with_numbers(tokenizer: Tokenizer) -> Tokenizer:
+    """The same with merges that make a token of each number below `NUMBERS`.
+
+    >>> bare = Tokenizer(models.BPE({str(n): n for n in range(10)}, []))
+    >>> bare.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(DIGIT), "isolated")])
+    >>> with_numbers(bare).encode("7 40 211 255 256").tokens
+    ['7', '40', '211', '255', '25', '6']
+    """
+    content = json.loads(tokenizer.to_str())
+    known, merges = content["model"]["vocab"], content["model"]["merges"]
+    for number in map(str, range(10, NUMBERS)):
+        known.setdefault(number, len(known))
+        halves = ([number[:cut], number[cut:]] for cut in range(1, len(number)))
+        merges += [[left, right] for left, right in halves if {left, right} <= known.keys()]
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": NUMBER}
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def terse_messages(kind: str = "ct-chest") -> list[dict[str, object]]:
@@ -159,6 +188,7 @@ def build(
     rescale(model)
     if start is not None:
         begin_with(model, tokenizer, start)
+    count_in_order(model, tokenizer)
     model.generation_config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         pad_token_id=ids["<|endoftext|>"],
@@ -254,6 +284,19 @@ def begin_with(model: Any, tokenizer: Any, folder: Path) -> None:
                 )
 
 
+def count_in_order(model: Any, tokenizer: Any) -> None:
+    """Let the tokens of numbers begin as points on waves, long and short, so that neighbours are alike."""
+    weight = model.get_input_embeddings().weight
+    rows = [tokenizer.convert_tokens_to_ids(str(n)) for n in range(NUMBERS)]
+    lengths = torch.logspace(math.log10(4), math.log10(4 * NUMBERS), 16)
+    angles = 2 * math.pi * torch.arange(NUMBERS)[:, None] / lengths
+    waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+    generator = torch.Generator().manual_seed(0)
+    mixed = waves @ torch.linalg.qr(torch.randn(weight.shape[1], waves.shape[1], generator=generator))[0].T
+    with torch.no_grad():
+        weight[rows] = EMBEDDED * mixed / mixed.square().mean().sqrt()
+
+
 def _pieces(its: Any, tokenizer: Any, row: int) -> list[int]:
     """The tokens that another vocabulary has for a token of ours."""
     pieces: list[int] = its.encode(tokenizer.decode([row]), add_special_tokens=False)
@@ -267,7 +310,7 @@ def rescale(model: torch.nn.Module) -> None:
             if weight.dim() < 2:
                 continue
             inputs = weight[0].numel()
-            spread = 0.05 if "embed_tokens" in name else inputs**-0.5
+            spread = EMBEDDED if "embed_tokens" in name else inputs**-0.5
             weight.normal_(0, spread)
 
 

@@ -2,7 +2,8 @@
 
 The library walks over pictures one by one, since they may differ in size; those of a batch of ours never do,
 so all of them go through the vision tower as one batch. `tests/test_training.py` holds this against the
-library.
+library. Under autocast products are of bfloat16, but attention is not: on a CPU its way back is five times
+slower than in float32.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def see(visual: Any, pictures: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         q, k = (t * cos + _turned(t) * sin for t in (q, k))
         if number not in visual.fullatt_block_indexes:
             q, k, v = (t.reshape(n, heads * across**2, PATCHES, -1) for t in (q, k, v))
-        seen = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v).reshape(n, heads, length, -1)
+        seen = _attention(q, k, v).reshape(n, heads, length, -1)
         x = x + block.attn.proj(seen.transpose(1, 2).reshape(n, length, -1))
         x = x + block.mlp(block.norm2(x))
     merged: Tensor = visual.merger(x.reshape(n * length, -1))
@@ -62,8 +63,10 @@ def see(visual: Any, pictures: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return by_window.reshape(n, length // 4, -1)
 
 
-def hidden_states(model: Any, ids: Tensor, positions: Tensor, seen: Tensor, image_token: int) -> Tensor:
-    """The language model's last states, shape (batch, length, hidden).
+def hidden_states(
+    model: Any, ids: Tensor, positions: Tensor, seen: Tensor, image_token: int
+) -> tuple[Tensor, Tensor]:
+    """The language model's last states and those after half its layers, both (batch, length, hidden).
 
     Args:
         model: A Qwen2_5_VLForConditionalGeneration.
@@ -72,13 +75,37 @@ def hidden_states(model: Any, ids: Tensor, positions: Tensor, seen: Tensor, imag
         seen: Shape (batch, pictures x tokens, hidden): vision tokens of each prompt.
         image_token: The id of the placeholder.
     """
-    embedded = model.model.language_model.embed_tokens(ids)
-    where = (ids == image_token).unsqueeze(-1)
-    embedded = embedded.masked_scatter(where, seen.to(embedded.dtype))
-    hidden: Tensor = model.model.language_model(
-        inputs_embeds=embedded, position_ids=positions[:, None].expand(-1, ids.shape[0], -1), use_cache=False
-    ).last_hidden_state
-    return hidden
+    language = model.model.language_model
+    x = language.embed_tokens(ids)
+    x = x.masked_scatter((ids == image_token).unsqueeze(-1), seen.to(x.dtype))
+    batch, length, _ = x.shape
+    cos, sin = language.rotary_emb(x, positions[:, None])
+    half = x
+    for number, layer in enumerate(language.layers):
+        attention = layer.self_attn
+        normal = _normal(x, layer.input_layernorm)
+        q, k, v = (
+            part(normal).reshape(batch, length, -1, attention.head_dim).transpose(1, 2)
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        q, k = (t * cos[:, None] + _turned(t) * sin[:, None] for t in (q, k))
+        k, v = (t.repeat_interleave(attention.num_key_value_groups, dim=1) for t in (k, v))
+        told = _attention(q, k, v, causal=True).transpose(1, 2).reshape(batch, length, -1)
+        x = x + attention.o_proj(told)
+        x = x + layer.mlp(_normal(x, layer.post_attention_layernorm))
+        if number == len(language.layers) // 2 - 1:
+            half = x
+    return _normal(x, language.norm), half
+
+
+def _normal(x: Tensor, norm: Any) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    kind = v.dtype if v.is_cuda else torch.float32
+    with torch.autocast(v.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q.to(kind), k.to(kind), v.to(kind), is_causal=causal)
 
 
 def _turned(x: Tensor) -> Tensor:

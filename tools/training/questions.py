@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def ask(
     if rng is None:
         return TASKS["report"].short, target
     reply = json.loads(target)
-    question, answer = _question(kind, reply["findings"], long_axes, rng)
+    question, answer = questioned(kind, reply["findings"], long_axes, rng)
     reply = {
         "abnormal_pictures": reply["abnormal_pictures"],
         "findings": reply["findings"],
@@ -47,9 +47,13 @@ def ask(
     return words, json.dumps(reply, separators=(",", ":"))
 
 
-def _question(
-    kind: str, findings: list[dict[str, object]], long_axes: Mapping[str, float], rng: np.random.Generator
+def questioned(
+    kind: str,
+    findings: Sequence[Mapping[str, object]],
+    long_axes: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> tuple[str, dict[str, object]]:
+    """A question about a study and its answer, as in a reply."""
     about = ABOUT[kind]
     if rng.random() < 0.3:
         which = int(rng.integers(3))

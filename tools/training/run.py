@@ -98,10 +98,10 @@ class Run:
         self.source = studies(self.next_seed, weights, workers=self.workers, look=look)
 
     def take(self) -> Met:
-        """The next study that was never seen before."""
+        """The next study that was never seen before, in memory of its own: what workers share is scarce."""
         if self.source is None:
             raise RuntimeError("no studies were asked for; call draw first")
-        one = next(self.source)
+        one = Met(*(part.clone() if isinstance(part, Tensor) else part for part in next(self.source)))
         self.next_seed = max(self.next_seed, one.seed + 1)
         return one
 

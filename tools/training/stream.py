@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tools.training.examples import make_example
+from tools.training.labels import shown_in
 from tools.training.lessons import LESSONS, RESERVED, turns
 
 Look = Callable[[str, Tensor], Tensor]
@@ -25,6 +26,7 @@ class Met(NamedTuple):
     """uint8, shape (pictures, side, side, 3); or float16 vision tokens, shape (pictures, tokens, width)."""
     target: str
     labels: Tensor
+    """As `examples.Example.labels`; or beside vision tokens as `labels.shown_in` has them."""
     boxes: Tensor
     sides: Tensor
     long_axes: dict[str, float]
@@ -58,8 +60,9 @@ class Studies(IterableDataset[Met]):
 def met(seed: int, kind: str, look: Look | None = None) -> Met:
     """The study of a kind and a seed."""
     one = make_example(LESSONS[kind].study(seed), count=LESSONS[kind].shown(seed))
-    pictures = torch.from_numpy(one.pictures)
+    pictures, labels = torch.from_numpy(one.pictures), torch.from_numpy(one.labels)
     if look is not None:
+        labels = shown_in(labels)
         with torch.no_grad():
             pictures = look(kind, pictures).half().cpu()
     return Met(
@@ -67,7 +70,7 @@ def met(seed: int, kind: str, look: Look | None = None) -> Met:
         kind=kind,
         pictures=pictures,
         target=one.target,
-        labels=torch.from_numpy(one.labels),
+        labels=labels,
         boxes=torch.from_numpy(one.boxes),
         sides=torch.from_numpy(one.sides),
         long_axes=one.long_axes,

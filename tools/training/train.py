@@ -87,11 +87,10 @@ class Store:
 
     def add(self, study: Met) -> None:
         """Put in a study, over the oldest if it is full."""
-        kept = study._replace(labels=torch.empty(0))
         if len(self.rows) < self.capacity:
-            self.rows.append(kept)
+            self.rows.append(study)
         else:
-            self.rows[self.added % self.capacity] = kept
+            self.rows[self.added % self.capacity] = study
         self.added += 1
 
     def some(self, count: int) -> list[Met]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,21 +13,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
+from tools.training.architecture import NUMBERS
 from tools.training.forward import hidden_states, see
+from tools.training.labels import EDGES, dense_labels, edge_labels
 from tools.training.lessons import FINDINGS, LESSONS
 from tools.training.stream import Met
-
-CELL = 28
-"""Side of what a vision token stands for, px."""
-
-EDGES = 5
-"""What is told of a finding in a picture: its four edges and the root of its area."""
 
 LEVEL = 0.05
 """Directions in which vision tokens vary less than this part of the average are not blown up further."""
 
 SUMMARY = 3 + EDGES - 1
 """What is told of a finding in a study: present, left, the picture it is largest in, its edges there."""
+
+PLACE = 3 + EDGES - 1
+"""What a vision token is to know half way through: where it is, and where what it shows ends."""
+
+PLACE_SCALE = 4.0
+"""Weight of that among the heads of stage 2."""
+
+COUNTED = 40
+"""Pictures are told in units of so many."""
+
+BOX = re.compile(r'"bbox_2d":\[([0-9,]+)\]')
+
+BLUR = 1 / 125
+"""An edge is taught as a choice among neighbours, spread by so much of a picture's side."""
 
 
 class Asked(NamedTuple):
@@ -42,10 +53,13 @@ class Asked(NamedTuple):
 class Trainer:
     """The model, its constant prompts, heads that are thrown away in the end, and a loss for each stage."""
 
+    half: bool
+    """Whether products are of bfloat16: where the processor is made for it that is twice as fast."""
     model: Any
     """A Qwen2_5_VLForConditionalGeneration."""
     heads: torch.nn.ModuleDict
     """`patches` and `edges` tell of a vision token what its patches show, and where the finding in it ends;
+    `place` tells of it half way through the language part where it is and where that finding is;
     `picture` tells of the state after a picture which findings it shows, `study` of the state before the
     reply which findings there are, and where."""
 
@@ -55,7 +69,11 @@ class Trainer:
         from transformers import Qwen2_5_VLForConditionalGeneration
 
         self.device = device
+        self.half = device.type == "cuda" or any(
+            torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")
+        )
         self.tokenizer = Tokenizer.from_file(str(init / "tokenizer.json"))
+        self.numbers = torch.tensor([self.tokenizer.token_to_id(str(n)) for n in range(NUMBERS)])
         self.prompts: dict[str, dict[str, Tensor]] = {}
         for kind in kinds:
             with np.load(init / f"prompt-{kind}.npz") as prompt:
@@ -71,6 +89,7 @@ class Trainer:
             {
                 "patches": torch.nn.Linear(width, 4 * len(FINDINGS)),
                 "edges": torch.nn.Linear(width, EDGES),
+                "place": torch.nn.Linear(width, PLACE),
                 "picture": torch.nn.Linear(width, len(FINDINGS)),
                 "study": torch.nn.Linear(width, SUMMARY * len(FINDINGS)),
             }
@@ -84,13 +103,14 @@ class Trainer:
     def see(self, kind: str, pictures: Tensor) -> Tensor:
         """Vision tokens (n, tokens, width) of pictures (n, side, side, 3) of a kind."""
         prompt = self.prompts[kind]
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            return see(
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+            seen = see(
                 self.model.model.visual,
                 pictures.to(self.device),
                 prompt["cos"].float(),
                 prompt["sin"].float(),
             )
+        return seen.float()
 
     def seen_losses(self, seen: Tensor, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """How well vision tokens tell what each patch shows, and where what they show ends.
@@ -141,18 +161,21 @@ class Trainer:
         """How wrong replies are on studies of one kind and number of pictures.
 
         Returns:
-            Cross entropy of the replies; what the heads `picture` and `study` miss; share of right tokens.
+            How far the replies' tokens are from what they should be (Kullback-Leibler; of an edge from a
+            blurred one); what the heads `place`, `picture` and `study` miss; share of right tokens.
         """
         kind, count = asked[0].study.kind, len(asked[0].study.pictures)
         prompt = self.prompts[kind]
         (end,) = self._encode("<|vision_end|>")
         ends = torch.nonzero(torch.eq(prompt["ids"], end))[:count, 0]
         before = int(ends[-1]) + 1
-        rows, starts = [], []
-        for one in asked:
+        rows, starts, edges = [], [], []
+        for row, one in enumerate(asked):
             words = self._encode(f"{one.words}<|im_end|>\n<|im_start|>assistant\n")
+            reply, of_box = self._reply(one.reply)
             starts.append(len(words))
-            rows.append([*words, *self._encode(one.reply), int(prompt["end_token"])])
+            rows.append([*words, *reply, int(prompt["end_token"])])
+            edges += [(row, len(words) + place, value) for place, value in of_box]
         longest = (max(map(len, rows)) + 7) // 8 * 8
         tail, answer = torch.zeros(2, len(rows), longest, dtype=torch.long)
         answer -= 100
@@ -165,20 +188,70 @@ class Trainer:
         after = int(positions.max()) + 1 + torch.arange(longest, device=self.device)
         positions = torch.cat([positions, after.expand(3, -1)], dim=1)
         seen = torch.stack([one.study.pictures for one in asked]).to(self.device).float()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            hidden = hidden_states(self.model, ids, positions, seen, int(prompt["image_token"]))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+            hidden, half = hidden_states(
+                self.model, ids, positions, seen.flatten(1, 2), int(prompt["image_token"])
+            )
             logits = self.model.lm_head(hidden[:, before - 1 : -1]).float()
-        loss = functional.cross_entropy(logits.flatten(0, 1), answer.flatten(), ignore_index=-100)
+        hidden, half = hidden.float(), half.float()
+        loss = self._token_loss(logits, answer, edges, blur=BLUR * LESSONS[kind].side)
         right = (logits.detach().argmax(-1) == answer)[answer != -100].float().mean()
         boxes = torch.stack([one.study.boxes for one in asked]).to(self.device)
         sides = torch.stack([one.study.sides for one in asked]).to(self.device)
         last = hidden[torch.arange(len(rows)), before - 1 + torch.tensor(starts)]
-        extra = self._picture_loss(hidden[:, ends], boxes) + self._study_loss(last, boxes, sides, kind)
+        within = half[:, torch.nonzero(ids[0] == prompt["image_token"])[:, 0]].reshape(seen.shape)
+        shown = torch.stack([one.study.labels for one in asked]).to(self.device)
+        extra = (
+            PLACE_SCALE * self._place_loss(within, shown, boxes, kind)
+            + self._picture_loss(hidden[:, ends], boxes)
+            + self._study_loss(last, boxes, sides, kind)
+        )
         return loss, extra, right
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def _reply(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of a reply, and of those that are edges of a box their place and value."""
+        coded = self.tokenizer.encode(text, add_special_tokens=False)
+        inside = [range(*one.span(1)) for one in BOX.finditer(text)]
+        edges = [
+            (place, int(text[start:end]))
+            for place, (start, end) in enumerate(coded.offsets)
+            if text[start:end].isdecimal() and any(start in one for one in inside)
+        ]
+        return coded.ids, edges
+
+    def _token_loss(
+        self, logits: Tensor, answer: Tensor, edges: Sequence[tuple[int, int, int]], *, blur: float
+    ) -> Tensor:
+        """Mean over the tokens of `answer` that aren't -100; `edges` are row, place and value."""
+        losses = functional.cross_entropy(logits.transpose(1, 2), answer, ignore_index=-100, reduction="none")
+        if edges:
+            row, place, value = torch.tensor(edges, device=self.device).T
+            numbers = torch.arange(NUMBERS, device=self.device)
+            wanted = torch.softmax(-(((numbers - value[:, None]) / blur) ** 2) / 2, dim=-1)
+            said = torch.log_softmax(logits[row, place], dim=-1)[:, self.numbers.to(self.device)]
+            losses = losses.index_put((row, place), functional.kl_div(said, wanted, reduction="none").sum(-1))
+        return losses.sum() / (answer != -100).sum()
+
+    def _place_loss(self, states: Tensor, shown: Tensor, boxes: Tensor, kind: str) -> Tensor:
+        """States (rows, pictures, tokens, width); `shown` of `labels.shown_in`; boxes as of a study."""
+        _, pictures, tokens, width = states.shape
+        told = self.heads["place"](functional.rms_norm(states, (width,)))
+        across = round(tokens**0.5)
+        at = torch.arange(tokens, device=self.device)
+        picture = torch.arange(pictures, device=self.device)[:, None].expand(-1, tokens) / COUNTED
+        column, row = ((part + 0.5) / across for part in (at % across, at // across))
+        place = torch.stack([picture, column.expand_as(picture), row.expand_as(picture)], dim=-1)
+        loss = functional.smooth_l1_loss(told[..., :3], place.expand(len(told), -1, -1, -1), beta=0.02)
+        there = shown > 0
+        if not there.any():
+            return loss
+        which = (shown.long() - 1).clamp(min=0)[..., None].expand(-1, -1, -1, EDGES)
+        where = boxes.gather(2, which)[..., :4] / LESSONS[kind].side
+        return loss + functional.smooth_l1_loss(told[there][:, 3:], where[there], beta=0.02)
 
     def _picture_loss(self, states: Tensor, boxes: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(
@@ -197,36 +270,3 @@ class Trainer:
         where = torch.cat([picture[..., None], edges / LESSONS[kind].side], dim=-1)[there]
         side = functional.binary_cross_entropy_with_logits(told[..., 1][there], sides[there])
         return loss + 0.2 * side + functional.smooth_l1_loss(told[..., 2:][there], where, beta=0.02)
-
-
-def dense_labels(labels: Tensor) -> Tensor:
-    """Labels (pictures, cells, cells, findings) for each merged token: (pictures, cells² / 4, 4 x findings).
-
-    The root of the covered share, 0 to 1, so that a small nodule counts too.
-    """
-    n, g, _, kinds = labels.shape
-    x = labels.reshape(n, g // 2, 2, g // 2, 2, kinds).permute(0, 1, 3, 2, 4, 5)
-    return (x.reshape(n, g * g // 4, 4 * kinds).float() / 255).sqrt()
-
-
-def edge_labels(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each token whether it shows a finding, and how far that one's edges lie from the token's middle.
-
-    Args:
-        truth: Of `dense_labels`.
-        boxes: Shape (pictures, findings, 5).
-
-    Returns:
-        Shape (pictures, tokens), bool; (pictures, tokens, 5) in units of a token's side, outwards; and
-        (pictures, tokens) such that all tokens of a finding in a picture together weigh about 1.
-    """
-    n, tokens, _ = truth.shape
-    across = round(tokens**0.5)
-    covers = truth.reshape(n, tokens, 4, -1).sum(dim=2)
-    cover, most = covers.max(dim=-1)
-    spread = (covers > 0).sum(dim=1).clamp(min=1).gather(1, most)
-    box = boxes.gather(1, most[..., None].expand(-1, -1, EDGES)) / CELL
-    at = torch.arange(tokens, device=truth.device)
-    x, y = (at % across + 0.5), (at // across + 0.5)
-    away = torch.stack([x - box[..., 0], y - box[..., 1], box[..., 2] - x, box[..., 3] - y], dim=-1)
-    return cover > 0, torch.cat([away, box[..., 4:]], dim=-1), 1 / spread

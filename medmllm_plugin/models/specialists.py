@@ -1,0 +1,133 @@
+"""Several small models as one: each reads one kind of study, and what a study looks like says whose it is.
+
+A folder of them has a card and a guard of its own, and a folder inside for each kind that the card names.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.guard import Guard, outside
+from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply, transformers
+from medmllm_plugin.models.abilities import capabilities, guard_of
+from medmllm_plugin.models.card import CARD, read_card
+from medmllm_plugin.models.families import family_of
+from medmllm_plugin.models.folder import ModelFolder, open_folder
+from medmllm_plugin.sliceset import SliceSet
+
+
+class Specialists:
+    """Models of one family and vocabulary, each opened when the first study of its kind is read."""
+
+    def __init__(self, folder: ModelFolder, parts: dict[str, Path], guard: Guard) -> None:
+        """Take what `open_specialists` has found.
+
+        Args:
+            folder: The card of all, and the weights of all.
+            parts: The folder of each, by kind.
+            guard: Knows what each kind looks like.
+        """
+        self._folder, self._parts, self._guard = folder, parts, guard
+        self._opened: dict[str, transformers.TransformersModel] = {}
+        self._lock = threading.Lock()
+        self._capabilities = capabilities(
+            folder,
+            family_of(folder.model_type, where=folder.path),
+            processor=None,
+            context_tokens=int(folder.config["text_config"]["max_position_embeddings"]),
+        )
+
+    @property
+    def name(self) -> str:
+        """The name on the card."""
+        return self._folder.name
+
+    @property
+    def version(self) -> str:
+        """The version on the card."""
+        return self._folder.version
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash over the weights of all; see `weight_files.files_sha256`."""
+        return self._folder.weights_sha256()
+
+    @property
+    def dtype(self) -> str:
+        """Number type they compute in."""
+        return self._any().dtype
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the card says."""
+        return self._capabilities
+
+    def outside_domain(self, slices: SliceSet) -> str | None:
+        """Why these images are outside the domain of all of them; see `guard.outside`."""
+        return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
+
+    def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
+        """A box by the family's convention as (column_min, row_min, column_max, row_max) of the picture."""
+        return self._any().box_to_picture(box, rows=rows, columns=columns)
+
+    def replies(
+        self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
+    ) -> list[Reply]:
+        """Each ask answered by the one whose kind its pictures are most like; see `TransformersModel`."""
+        kinds = [self._guard.look([one.pixels for one in ask.prompt.pictures]).kind for ask in asks]
+        found: dict[int, Reply] = {}
+        for kind in dict.fromkeys(kinds):
+            numbers = [number for number, its in enumerate(kinds) if its == kind]
+            given = self._open(kind).replies(
+                [asks[number] for number in numbers], progress=progress, cancel=cancel
+            )
+            found |= dict(zip(numbers, given, strict=True))
+        return [found[number] for number in range(len(asks))]
+
+    def forget(self) -> None:
+        """Forget the studies that were read, as when the last question on them was answered."""
+        for one in list(self._opened.values()):
+            one.forget()
+
+    def _open(self, kind: str) -> transformers.TransformersModel:
+        with self._lock:
+            if kind not in self._opened:
+                self._opened[kind] = transformers.open_model(str(self._parts[kind]))
+            return self._opened[kind]
+
+    def _any(self) -> transformers.TransformersModel:
+        return next(iter(self._opened.values()), None) or self._open(next(iter(self._parts)))
+
+
+def open_specialists(path: Path) -> Specialists:
+    """The models in a folder whose card names their kinds (`specialists`); none is loaded yet.
+
+    Raises:
+        SettingsError: If the card doesn't say what they need, or a folder isn't there.
+    """
+    card = read_card(path / CARD)
+    kinds = card.specialists or ()
+    if not kinds or card.guard is None or card.pictures is None or card.name is None:
+        raise SettingsError(
+            f"{path / CARD}: found no specialists with name, pictures and guard, expected all four; "
+            "copy the model again"
+        )
+    parts = {kind: open_folder(str(path / kind)) for kind in kinds}
+    folder = ModelFolder(
+        path=path,
+        name=card.name,
+        version=card.version or "",
+        config=next(iter(parts.values())).config,
+        card=card,
+        weights=tuple(weight for part in parts.values() for weight in part.weights),
+    )
+    guard = guard_of(folder)
+    if guard is None or set(guard.kinds) != set(kinds):
+        raise SettingsError(
+            f"{path / card.guard}: found a guard of {guard and guard.kinds}, expected one of {kinds}; "
+            "copy the model again"
+        )
+    return Specialists(folder, {kind: part.path for kind, part in parts.items()}, guard)

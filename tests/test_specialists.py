@@ -1,0 +1,121 @@
+"""Several models as one: each study is read by the one that knows its kind, and none is opened before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medmllm_plugin.errors import SettingsError
+from medmllm_plugin.findings import reply_schema
+from medmllm_plugin.guard import Guard, Likeness, statistics
+from medmllm_plugin.models import Ask, Model
+from medmllm_plugin.models.specialists import Specialists, open_specialists
+from medmllm_plugin.prompts import PicturePart, Prompt
+from tests.tiny_model import tiny_folder, with_card
+
+CARD = {
+    "name": "both",
+    "version": "3",
+    "specialists": ["stack", "film"],
+    "phantoms": ["stack", "film"],
+    "pictures": 3,
+    "guard": "guard.npz",
+    "plans": [{"for": ["stack"], "plan": {"count": 3}}, {"for": ["film"], "plan": {"count": 1}}],
+}
+
+
+def a_prompt(kind: str, seed: int) -> Prompt:
+    generator = np.random.default_rng(seed)
+    count, side = (3, 56) if kind == "stack" else (1, 112)
+    pictures = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    parts = tuple(PicturePart(number=n, pixels=pixels) for n, pixels in enumerate(pictures, start=1))
+    return Prompt(system="You read phantoms.", parts=parts)
+
+
+def an_ask(kind: str, seed: int) -> Ask:
+    prompt = a_prompt(kind, seed)
+    return Ask(prompt=prompt, schema=reply_schema(pictures=len(prompt.pictures)), max_tokens=24_000)
+
+
+def a_likeness(kind: str) -> Likeness:
+    found = np.stack([statistics([one.pixels for one in a_prompt(kind, n).pictures]) for n in range(40)])
+    return Likeness.fit(kind, found[:30], found[30:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("both")
+    (path / "medmllm.json").write_text(json.dumps(CARD), encoding="utf-8")
+    Guard(likenesses=(a_likeness("stack"), a_likeness("film"))).save(path / "guard.npz")
+    for seed, kind in enumerate(("stack", "film")):
+        with_card(tiny_folder(seed=seed), path / kind, {"name": "both", "pictures": 3})
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Specialists:
+    return open_specialists(folder)
+
+
+def test_it_is_one_model_with_the_abilities_of_its_card(model: Specialists) -> None:
+    assert isinstance(model, Model)
+    assert (model.name, model.version, model.capabilities.pictures) == ("both", "3", 3)
+    assert [one.names for one in model.capabilities.plans] == [("stack",), ("film",)]
+    assert (len(model.weights_sha256), model.dtype) == (64, "float32")
+    assert model.box_to_picture((1, 2, 3, 4), rows=56, columns=56) == (1, 2, 3, 4)
+
+
+def test_each_prompt_is_answered_by_the_one_that_knows_its_kind(folder: Path, model: Specialists) -> None:
+    from medmllm_plugin.models import transformers
+
+    asks = [an_ask("film", 70), an_ask("stack", 71), an_ask("film", 72)]
+    alone = {kind: transformers.open_model(str(folder / kind)) for kind in ("stack", "film")}
+
+    replies = model.replies(asks)
+
+    expected = [
+        alone[kind].replies([ask])[0] for kind, ask in zip(("film", "stack", "film"), asks, strict=True)
+    ]
+    assert [one.text for one in replies] == [one.text for one in expected]
+    assert alone["film"].replies(asks[1:2])[0].text != replies[1].text
+
+
+def test_only_what_is_needed_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medmllm_plugin.models import transformers
+
+    opened: list[str] = []
+    real = transformers.open_model
+    monkeypatch.setattr(transformers, "open_model", lambda spec: opened.append(Path(spec).name) or real(spec))
+
+    model = open_specialists(folder)
+    before = list(opened)
+    model.replies([an_ask("film", 73)])
+    model.replies([an_ask("film", 74)])
+    model.forget()
+
+    assert (before, opened) == ([], ["film"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"specialists": None}, "found no specialists"),
+        ({"guard": None}, "expected all four"),
+        ({"specialists": ["stack"]}, "found a guard of"),
+        ({"specialists": ["stack", "mr"]}, "mr"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    card = {key: value for key, value in {**CARD, **change}.items() if value is not None}
+    for name in ("stack", "film", "guard.npz"):
+        (tmp_path / name).symlink_to(folder / name)
+    (tmp_path / "medmllm.json").write_text(json.dumps(card), encoding="utf-8")
+
+    with pytest.raises(SettingsError, match=said):
+        open_specialists(tmp_path)
