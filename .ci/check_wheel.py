@@ -11,10 +11,10 @@ EXPECTED = (
     "medmllm_plugin/py.typed",
     "medmllm_plugin/codes.toml",
     "medmllm_plugin/page.css",
-    "medmllm_plugin/models/weights/config.json",
+    "medmllm_plugin/models/weights/ct-chest/config.json",
     "medmllm_plugin/models/weights/medmllm.json",
-    "medmllm_plugin/models/weights/model.safetensors",
-    "medmllm_plugin/models/weights/tokenizer.json",
+    "medmllm_plugin/models/weights/ct-chest/model.safetensors",
+    "medmllm_plugin/models/weights/ct-chest/tokenizer.json",
     "medmllm_plugin/transforms/slices.py",
     "medmllm_plugin/dicom_bridge/sr_writer.py",
 )

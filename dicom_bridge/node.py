@@ -30,6 +30,7 @@ from medmllm_plugin.dicom_bridge.listener import Listener, Port
 from medmllm_plugin.dicom_bridge.negotiation import Admission
 from medmllm_plugin.dicom_bridge.node_folder import Room, make_folders, only_one
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, node_settings
+from medmllm_plugin.dicom_bridge.opened_models import Models
 from medmllm_plugin.dicom_bridge.parts import Parts
 from medmllm_plugin.dicom_bridge.picturing import Pictures
 from medmllm_plugin.dicom_bridge.receiving import Limits
@@ -42,7 +43,7 @@ from medmllm_plugin.dicom_bridge.steps_scp import StepsProvider
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow
 from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.dicom_bridge.watching import Watch
-from medmllm_plugin.dicom_bridge.worker import Models, Reader, begin_deliveries
+from medmllm_plugin.dicom_bridge.worker import Reader, begin_deliveries
 from medmllm_plugin.errors import ModelError, SettingsError
 from medmllm_plugin.outputs import printable
 from medmllm_plugin.strategies.names import strategy

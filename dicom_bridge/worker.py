@@ -12,24 +12,22 @@ import secrets
 import shutil
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from medmllm_plugin import pipeline, registry
-from medmllm_plugin.config import Settings
+from medmllm_plugin import pipeline
 from medmllm_plugin.dicom_bridge.checkpoint import Remembering
 from medmllm_plugin.dicom_bridge.completion import images_of
-from medmllm_plugin.dicom_bridge.failures import Failures
 from medmllm_plugin.dicom_bridge.fetching import Prior
 from medmllm_plugin.dicom_bridge.jobs import Jobs, Object, ReportRow, backoff
 from medmllm_plugin.dicom_bridge.layout import lay_out
-from medmllm_plugin.dicom_bridge.node_settings import BurnedIn, NodeSettings
+from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.opened_models import Models
 from medmllm_plugin.dicom_bridge.picturing import KIND, Shown
-from medmllm_plugin.dicom_bridge.screening import screened
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
 from medmllm_plugin.dicom_bridge.watching import images_folder
 from medmllm_plugin.errors import (
@@ -44,9 +42,9 @@ from medmllm_plugin.errors import (
     UnavailableError,
 )
 from medmllm_plugin.models import Cancel, Model
-from medmllm_plugin.models.gathering import gathered
 from medmllm_plugin.outputs import printable, whole_folder
 from medmllm_plugin.report import Report
+from medmllm_plugin.two_eyes import without_second
 from medmllm_plugin.writing import write_report
 
 log = logging.getLogger(__name__)
@@ -138,18 +136,21 @@ class Reader:
         settings = self._settings
         folder, replies = settings.folder / report.folder, self._replies(study, report.digest)
         work = images_folder(settings, f"{study.key}-again")
+        made = Report.from_json(json.loads((folder / "report.json").read_text("utf-8")))
         model = Remembering(self._model_of(study), replies, asks=False)
+        second = None if made.second is None else model.beside(self._models.opened(study.plan["second"]))
         prior = self._prior_of(study) if study.plan.get("prior") else None
         try:
             lay_out(images, settings.folder / "spool", work)
-            reading = self._reading(study, model, work, prior, cancel=self._stopping.is_set)
-            text = (folder / "report.json").read_text("utf-8")
+            reading = self._reading(
+                study, model, work, prior, second=second, cancel=self._stopping.is_set
+            )
         finally:
             _remove(work, prior)
         return Shown(
             study_uid=study.study_uid,
             folder=folder,
-            report=Report.from_json(json.loads(text)),
+            report=made,
             slices=reading.slices,
             priors=reading.priors,
             replies=replies,
@@ -159,20 +160,31 @@ class Reader:
         images = images_of(self._store.instances(study.study_uid))
         digest = digest_of(images)
         settings = self._settings
-        model = Remembering(self._model_of(study), self._replies(study, digest))
+        opened = self._model_of(study)
+        second, missed = self._second_of(study)
+        model = Remembering(opened, self._replies(study, digest))
         folder = images_folder(settings, study.key)
         lay_out(images, settings.folder / "spool", folder)
         prior = self._prior_of(study) if study.plan.get("prior") else None
         try:
             reading = self._reading(
-                study, model, folder, prior, cancel=lambda: self._stopping.is_set() or self._outdated.is_set()
+                study,
+                model,
+                folder,
+                prior,
+                second=None if second is None else model.beside(second),
+                cancel=lambda: self._stopping.is_set() or self._outdated.is_set(),
             )
         except ReplyError:
             model.forget()
             raise
         except LostDeviceError:
-            self._models.drop(study.plan.get("model") or settings.model)
+            self._models.drop(self._name_of(study), opened)
             raise
+        if missed is not None:
+            reading = replace(reading, report=without_second(reading.report, missed))
+        elif second is not None and reading.missed is not None:
+            self._missed(study, reading.missed, second)
         self._models.failures.answered(study.study_uid)
         report = self._written(study, digest, reading)
         if self._jobs.reported(study, report):
@@ -195,7 +207,14 @@ class Reader:
             _remove(folder, prior)
 
     def _reading(
-        self, study: StudyRow, model: Remembering, folder: Path, prior: Prior | None, *, cancel: Cancel
+        self,
+        study: StudyRow,
+        model: Model,
+        folder: Path,
+        prior: Prior | None,
+        *,
+        second: Model | None,
+        cancel: Cancel,
     ) -> pipeline.Reading:
         """Read the images in a folder as the plan of their study says."""
         plan = study.plan
@@ -203,7 +222,7 @@ class Reader:
         return pipeline.read(
             [folder],
             model=model,
-            second=self._second_of(plan, model),
+            second=second,
             task="compare" if prior is not None and task == "report" else task,
             strategy=str(plan.get("strategy") or "single"),
             evidence=bool(plan.get("evidence")),
@@ -213,13 +232,48 @@ class Reader:
             cancel=cancel,
         )
 
-    def _second_of(self, plan: Mapping[str, Any], model: Remembering) -> Model | None:
-        """The second model that the plan names, whose replies are kept beside those of the first."""
-        name = plan.get("second")
-        return None if not name else model.beside(self._models.opened(str(name)))
+    def _second_of(self, study: StudyRow) -> tuple[Model | None, ModelError | None]:
+        """The second model that the plan names; where it can't be opened after all tries, why in its place.
+
+        Raises:
+            ModelError: If it can't be opened now, and may be later.
+        """
+        name = study.plan.get("second")
+        try:
+            return (self._models.opened(str(name)) if name else None), None
+        except ModelError as error:
+            self._without_second(study, error)
+            return None, error
+
+    def _missed(self, study: StudyRow, why: ModelError, second: Model) -> None:
+        """Have a second model that was lost opened again, and the study read again while there are tries.
+
+        Raises:
+            ModelError: If it is to be read again.
+        """
+        if isinstance(why, LostDeviceError):
+            self._models.drop(str(study.plan["second"]), second)
+        self._without_second(study, why, again=isinstance(why, LostDeviceError | UnavailableError))
+
+    def _without_second(self, study: StudyRow, why: ModelError, *, again: bool = True) -> None:
+        """Record that a report goes out without its second model; not while another try may go well.
+
+        Each counts, unlike the first model's: nobody waits for ever for a second opinion.
+
+        Raises:
+            ModelError: If there are tries left.
+        """
+        reason = _line(why)
+        if again and study.attempts < min(self._settings.attempts, MOST_BEGUN):
+            raise ModelError(f"the second model failed: {reason}") from why
+        self._store.note(study.study_uid, "read-without-second", {"reason": reason})
+        log.warning("study %s is read without the second model: %s", study.key, reason)
 
     def _model_of(self, study: StudyRow) -> Model:
-        return self._models.opened(study.plan.get("model") or self._settings.model)
+        return self._models.opened(self._name_of(study))
+
+    def _name_of(self, study: StudyRow) -> str:
+        return str(study.plan.get("model") or self._settings.model)
 
     def _replies(self, study: StudyRow, digest: str) -> Path:
         """Where the replies on a study are kept until all is made of them."""
@@ -298,77 +352,6 @@ class Reader:
             its_own = answered_others or isinstance(error, ReplyError | TooLittleMemoryError)
             return reason, self._settings.attempts if its_own else MOST_BEGUN, True
         return reason, 0, True
-
-
-class Models:
-    """Models, each opened once."""
-
-    def __init__(self, settings: Settings, *, burned_in: BurnedIn = BurnedIn.REFUSE) -> None:
-        """Take what is needed.
-
-        Args:
-            settings: In which models have names of the user's.
-            burned_in: What is done about words in pictures for a model on another machine.
-        """
-        self._settings, self._burned_in = settings, burned_in
-        self._lock = threading.Lock()
-        self._opened: dict[str, Model] = {}
-        self.failures = Failures()
-        """Of all who read with them."""
-
-    def opened_for(
-        self, settings: Settings, *, burned_in: BurnedIn, names: Iterable[str]
-    ) -> dict[str, Model]:
-        """Open what other settings name, beside what is open; `take` has it used.
-
-        A model that fails for now is left out: it is tried again when it is needed.
-
-        Raises:
-            SettingsError: If a model can't be opened as the settings say.
-        """
-        found: dict[str, Model] = {}
-        for name in names:
-            same = settings.models.get(name) == self._settings.models.get(name)
-            if same and burned_in is self._burned_in and name in self._opened:
-                found[name] = self._opened[name]
-                continue
-            try:
-                model = registry.open_model(name, settings=settings)
-            except ModelError as error:
-                log.warning("%s", error)
-                continue
-            found[name] = screened(gathered(model), burned_in)
-        return found
-
-    def take(self, settings: Settings, *, burned_in: BurnedIn, opened: dict[str, Model]) -> None:
-        """Go by other settings, with the models of `opened_for`; let go of all others."""
-        with self._lock:
-            self._settings, self._burned_in, self._opened = settings, burned_in, opened
-
-    def opened(self, name: str) -> Model:
-        """The model of a name, as `registry.open_model` takes it."""
-        with self._lock:
-            if name not in self._opened:
-                model = registry.open_model(name, settings=self._settings)
-                self._opened[name] = screened(gathered(model), self._burned_in)
-            return self._opened[name]
-
-    def drop(self, name: str) -> None:
-        """Have a model opened anew when it is needed next, such as after its GPU failed."""
-        with self._lock:
-            self._opened.pop(name, None)
-
-    def measured(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Of each model that is open what it reached on phantoms, by kind and measure."""
-        opened = dict(self._opened)
-        return {
-            name: {kind: dict(values) for kind, values in one.capabilities.measured.items()}
-            for name, one in opened.items()
-        }
-
-    def is_open(self, name: str) -> bool:
-        """Whether the model of a name was opened."""
-        return name in self._opened
 
 
 def begin_deliveries(jobs: Jobs, store: Store, settings: NodeSettings, study_uid: str) -> None:

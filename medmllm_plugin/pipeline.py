@@ -29,7 +29,7 @@ from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.strategies import Strategy
 from medmllm_plugin.strategies.names import strategy as strategy_of
 from medmllm_plugin.tasks import task as task_of
-from medmllm_plugin.two_eyes import Eyes, compared
+from medmllm_plugin.two_eyes import Eyes, compared, without_second
 from medmllm_plugin.views import plan_for as plan_for
 from medmllm_plugin.views import plans_for as plans_for
 from medmllm_plugin.views import shown_to as shown_to
@@ -64,6 +64,8 @@ class Reading:
     """The question and its answer, for the next question on the study; None where none was asked."""
     opened: Opened | None = field(default=None, repr=False)
     """The study as it was shown in the end, for the next question on it."""
+    missed: ModelError | None = field(default=None, repr=False)
+    """Why a second model that was to read it has no say; None where it has, or there was none."""
 
     @property
     def volume(self) -> Volume:
@@ -266,9 +268,9 @@ def ask(
         notes=(*done.report.notes, *notes),
         coverage=coverage_of(done.slices, views.volumes) if done.report.heard else None,
     )
-    slices = done.slices
+    slices, missed = done.slices, None
     if opened.second is not None:
-        both = _second(
+        both, missed = _second(
             opened.second,
             Eyes(report=report, slices=slices),
             task=task or usual,
@@ -294,11 +296,12 @@ def ask(
         priors=views.priors,
         exchange=None if question is None else Exchange(question=question, answer=_said(report)),
         opened=opened,
+        missed=missed,
     )
 
 
-def _second(opened: Opened, first: Eyes, *, task: str, **how: Any) -> Eyes:
-    """The first model's reading with what a second one makes of the study; without, where that fails.
+def _second(opened: Opened, first: Eyes, *, task: str, **how: Any) -> tuple[Eyes, ModelError | None]:
+    """The first model's reading with what a second one makes of the study; without, and why, if that fails.
 
     Raises:
         MedMLLMError: If the second can't be asked this way at all, or the user stopped it.
@@ -306,10 +309,9 @@ def _second(opened: Opened, first: Eyes, *, task: str, **how: Any) -> Eyes:
     try:
         reading = ask(opened, task=task, **how)
     except ModelError as error:
-        note = f"two eyes: the second model failed, so nothing is compared: {error}"
-        return Eyes(report=replace(first.report, notes=(*first.report.notes, note)), slices=first.slices)
+        return replace(first, report=without_second(first.report, error)), error
     other = Eyes(report=reading.report, slices=reading.slices)
-    return compared(first, other, whole=task_of(task).whole or task_of(task).needs_priors)
+    return compared(first, other, whole=task_of(task).whole or task_of(task).needs_priors), None
 
 
 def answer(

@@ -121,6 +121,12 @@ def compared(first: Eyes, second: Eyes, *, whole: bool) -> Eyes:
     )
 
 
+def without_second(report: Report, why: Exception) -> Report:
+    """The first model's report, saying that the second one failed, so that nothing is compared."""
+    note = f"two eyes: the second model failed, so nothing is compared: {why}"
+    return replace(report, notes=(*report.notes, note))
+
+
 def matched(ours: Sequence[Finding], theirs: Sequence[Finding]) -> list[int | None]:
     """For each finding of the first model the number, from 0, of the second's that is about the same thing.
 

@@ -9,16 +9,17 @@ import pytest
 
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.models import embedded
-from tests.tiny_model import tiny_folder, with_card
+from medmllm_plugin.models.card import CARD, read_card
 
 
-def test_it_opens_the_weights_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = {"name": "medmllm-embedded", "version": "0.1", "phantoms": ["ct-chest"]}
-    monkeypatch.setattr(embedded, "WEIGHTS", with_card(tiny_folder(), tmp_path / "weights", card))
+def test_it_opens_the_weights_beside_it() -> None:
+    card = read_card(embedded.WEIGHTS / CARD)
 
     model = embedded.open_model("")
 
-    assert (model.name, model.version) == ("medmllm-embedded", "0.1")
+    assert (model.name, model.version) == ("embedded", card.version)
+    assert model.capabilities.measured == card.measured
+    assert card.specialists == card.phantoms
 
 
 def test_weights_without_the_card_that_says_what_they_know_are_not_opened(

@@ -45,7 +45,7 @@ def test_nothing_is_left_that_means_something_to_a_template(text: str) -> None:
 
 
 def test_no_special_token_of_a_chat_can_be_written() -> None:
-    tokenizer = Tokenizer.from_file(str(WEIGHTS / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(WEIGHTS / "ct-chest" / "tokenizer.json"))
     special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()}
     text = " a ".join(special)
 

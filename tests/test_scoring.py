@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from medmllm_plugin.findings import Finding, Side, Status
+from medmllm_plugin.models.card import CARD, read_card
 from medmllm_plugin.models.embedded import WEIGHTS
-from medmllm_plugin.models.folder import open_folder
 from medmllm_plugin.phantoms import PhantomStudy, sample_study
 from medmllm_plugin.scoring import MEASURES, compare, measured
 from medmllm_plugin.verdicts import bar_of
@@ -92,7 +92,7 @@ def test_centres_and_sizes_are_compared_in_the_patient(study: PhantomStudy) -> N
 
 
 def test_the_card_of_the_shipped_model_has_each_figure() -> None:
-    card = open_folder(str(WEIGHTS)).card
+    card = read_card(WEIGHTS / CARD)
 
     assert card.measured is not None
     assert set(card.measured) == set(card.phantoms or ())

@@ -14,8 +14,8 @@ from medmllm_plugin import registry
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge import screening
 from medmllm_plugin.dicom_bridge.node_settings import BurnedIn
+from medmllm_plugin.dicom_bridge.opened_models import Models
 from medmllm_plugin.dicom_bridge.screening import Reader, Screened, screened
-from medmllm_plugin.dicom_bridge.worker import Models
 from medmllm_plugin.errors import BurnedInTextError, SettingsError
 from medmllm_plugin.models import Ask, Model, Reply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel

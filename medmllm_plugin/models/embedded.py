@@ -1,25 +1,21 @@
 """The small model that ships in the package: the default on a bare machine.
 
 It has the architecture of Lingshu and goes through the very same code, but it was trained on our synthetic
-phantoms only, and its card (`medmllm.json`) says so.
+phantoms only, and its card (`medmllm.json`) says so. For each kind of phantom it has weights of its own.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.models import loading, transformers
+from medmllm_plugin.models import loading, specialists
 from medmllm_plugin.models.card import CARD
-
-if TYPE_CHECKING:
-    from medmllm_plugin.models.transformers import TransformersModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def open_model(spec: str) -> TransformersModel:
+def open_model(spec: str) -> specialists.Specialists:
     """The small model in the package, which knows synthetic phantoms only; the default.
 
     Raises:
@@ -35,4 +31,4 @@ def open_model(spec: str) -> TransformersModel:
             f"embedded: found no {CARD} in the installed package, expected it beside the weights; "
             "install medmllm-plugin again"
         )
-    return transformers.open_model(str(WEIGHTS))
+    return specialists.open_specialists(WEIGHTS)

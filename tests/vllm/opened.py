@@ -38,4 +38,4 @@ def tiny() -> Any:
 @cache
 def embedded() -> Any:
     """The small model that ships in the package."""
-    return a_model(f"{WEIGHTS}?memory={MEMORY}")
+    return a_model(f"{WEIGHTS / 'ct-chest'}?memory={MEMORY}")

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "HF_HUB_OFFLINE": "1",
     }
     folder = tmp_path_factory.mktemp("server")
-    with serving(WEIGHTS, *options, folder=folder, environment=environment) as url:
+    with serving(WEIGHTS / "ct-chest", *options, folder=folder, environment=environment) as url:
         yield url
 
 

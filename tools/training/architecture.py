@@ -57,6 +57,10 @@ NUMBERS = 256
 """Whole numbers below this are tokens: an edge of a box is then one choice among neighbours, which a state
 that knows the place decides at once, and not a decimal expansion."""
 
+THETA = 10.0
+"""Base of the rotary frequencies. Columns get the lowest of them: of the usual 10,000 they would turn by a
+hundredth over a picture of ours, and nothing could tell left from right."""
+
 EMBEDDED = 0.05
 """Spread of the embeddings at first."""
 
@@ -188,7 +192,8 @@ def build(
     rescale(model)
     if start is not None:
         begin_with(model, tokenizer, start)
-    count_in_order(model, tokenizer)
+    if start is None or not _counts(start):
+        count_in_order(model, tokenizer)
     model.generation_config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         pad_token_id=ids["<|endoftext|>"],
@@ -229,7 +234,7 @@ def _configuration(ids: dict[str, int], *, rows: int) -> dict[str, Any]:
                 "rope_type": "default",
                 "type": "mrope",
                 "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
-                "rope_theta": 10000.0,
+                "rope_theta": THETA,
             },
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],
@@ -295,6 +300,11 @@ def count_in_order(model: Any, tokenizer: Any) -> None:
     mixed = waves @ torch.linalg.qr(torch.randn(weight.shape[1], waves.shape[1], generator=generator))[0].T
     with torch.no_grad():
         weight[rows] = EMBEDDED * mixed / mixed.square().mean().sqrt()
+
+
+def _counts(folder: Path) -> bool:
+    """Whether the vocabulary of a model has a token for each of our numbers."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(str(NUMBERS - 1)) is not None
 
 
 def _pieces(its: Any, tokenizer: Any, row: int) -> list[int]:

@@ -1,6 +1,9 @@
-"""Make the model folder that ships in the package from a training's checkpoint.
+r"""Make the folder that ships in the package from checkpoints of trainings, one for each kind of phantom.
 
-python -m tools.training.ship INIT RUN/checkpoint.pt OUT --version 0.2.0 --kinds ct-chest --guard G.npz
+    python -m tools.training.ship INIT OUT ct-chest=RUN/checkpoint.pt xr-chest=OTHER/checkpoint.pt \
+        --version 0.2.0 --guard GUARD.npz --measured CHEST.json FILM.json
+
+OUT/KIND is a model's folder by itself; OUT has the card and the guard of all, see `models.specialists`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from medmllm_plugin.guard import Guard
 from medmllm_plugin.models.card import CARD
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
 from medmllm_plugin.phantoms.study import KINDS
-from tools.training.lessons import LESSONS, shares
+from tools.training.lessons import LESSONS
 
 KEPT = (
     "chat_template.jinja",
@@ -60,29 +63,47 @@ def card(
         "it can't read a patient's images",
         "phantoms": list(kinds),
         **({"measured": measured} if measured else {}),
-        **({"guard": GUARD} if guard else {}),
+        **({"guard": GUARD, "specialists": list(kinds)} if guard else {}),
     }
 
 
 def ship(
     init: Path,
-    checkpoint: Path,
     out: Path,
+    checkpoints: Mapping[str, Path],
     *,
     version: str,
-    kinds: tuple[str, ...],
     guard: Path | None = None,
     measured: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write bfloat16 weights, tokenizer, processor, card and guard; nothing of the training.
+    """Write bfloat16 weights, tokenizer, processor, cards and guard; nothing of the training.
+
+    Args:
+        init: The untrained model's folder.
+        out: Where.
+        checkpoints: Of each kind.
+        version: Of all.
+        guard: Without one each kind's folder can be opened, but not all as one.
+        measured: By kind, what it reached.
 
     Raises:
         ValueError: If the guard is one of other kinds.
     """
+    kinds = tuple(checkpoints)
     if guard is not None and set(Guard.load(guard).kinds) != set(kinds):
         raise ValueError(
             f"{guard}: found a guard of {Guard.load(guard).kinds}, expected {kinds}; fit another"
         )
+    for kind, checkpoint in checkpoints.items():
+        _ship_one(init, out / kind, checkpoint)
+        figures = {kind: measured[kind]} if measured and kind in measured else None
+        _write_card(out / kind, card(version, (kind,), measured=figures))
+    if guard is not None:
+        shutil.copy(guard, out / GUARD)
+        _write_card(out, card(version, kinds, guard=True, measured=measured))
+
+
+def _ship_one(init: Path, out: Path, checkpoint: Path) -> None:
     ensure_torchvision()
     from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -94,10 +115,20 @@ def ship(
     for name in KEPT:
         if not (out / name).exists():
             shutil.copy(init / name, out / name)
-    if guard is not None:
-        shutil.copy(guard, out / GUARD)
-    content = card(version, kinds, guard=guard is not None, measured=measured)
-    (out / CARD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_card(folder: Path, content: Mapping[str, object]) -> None:
+    (folder / CARD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _part(text: str) -> tuple[str, Path]:
+    """A kind and its checkpoint, from `KIND=FILE`."""
+    kind, _, path = text.partition("=")
+    if kind not in LESSONS or not Path(path).is_file():
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected KIND=FILE with a kind of: {', '.join(LESSONS)}"
+        )
+    return kind, Path(path)
 
 
 def main() -> None:
@@ -106,20 +137,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("init", type=Path)
-    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("parts", type=_part, nargs="+", metavar="KIND=CHECKPOINT")
     parser.add_argument("--version", required=True)
-    parser.add_argument("--kinds", default="ct-chest", help="kinds that the card names, joined by commas")
     parser.add_argument("--guard", type=Path, help="file of tools.training.fit_guard, of the same kinds")
     parser.add_argument("--measured", type=Path, nargs="*", default=[], help="files of evaluate --json")
     options = parser.parse_args()
     figures = [json.loads(path.read_text(encoding="utf-8")) for path in options.measured]
     ship(
         options.init,
-        options.checkpoint,
         options.out,
+        dict(options.parts),
         version=options.version,
-        kinds=tuple(shares(options.kinds)),
         guard=options.guard,
         measured={one["kind"]: one["measured"] for one in figures},
     )
