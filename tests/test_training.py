@@ -150,7 +150,7 @@ def test_labels_cover_as_much_as_the_masks_do() -> None:
 
 def test_tokens_are_told_what_they_show_and_how_far_it_goes() -> None:
     torch = pytest.importorskip("torch")
-    from tools.training.trainer import dense_labels, edge_labels
+    from tools.training.labels import dense_labels, edge_labels
 
     labels = torch.zeros(1, 4, 4, len(FINDINGS), dtype=torch.uint8)
     boxes = torch.zeros(1, len(FINDINGS), 5)

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("torch")
 
 sys.path.append(str(Path(__file__).parents[1]))  # `tools` is in the repository and not in the package
+from tools.training.labels import dense_labels, edge_labels
 from tools.training.lessons import FINDINGS
 from tools.training.sight import Glimpse, best_f1, glimpses
 from tools.training.stream import met
-from tools.training.trainer import dense_labels, edge_labels
 
 
 def test_heads_that_say_the_truth_see_all_there_is_where_it_is() -> None:

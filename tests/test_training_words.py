@@ -15,6 +15,7 @@ from medmllm_plugin.report import Answer
 sys.path.append(str(Path(__file__).parents[1]))  # `tools` is in the repository and not in the package
 from tools.training.answers import is_right
 from tools.training.architecture import NUMBERS, build, train_tokenizer
+from tools.training.attention import Causal
 from tools.training.examples import make_example
 from tools.training.labels import dense_labels, edge_labels, shown_in
 from tools.training.lessons import FINDINGS, LESSONS
@@ -113,3 +114,20 @@ def test_each_question_of_a_study_is_answered_by_its_own_truth() -> None:
         said = Answer(text=str(answer["text"]), choice=answer["choice"])  # type: ignore[arg-type]
         assert is_right(said, answer["choice"], str(answer["text"]))
         assert not is_right(Answer(text="Perhaps.", choice="unclear"), answer["choice"], str(answer["text"]))
+
+
+def test_attention_in_blocks_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 300, 32, generator=generator, requires_grad=True) for _ in range(3)]
+    weight = torch.randn(2, 3, 300, 32, generator=generator)
+
+    found = []
+    for attention in (
+        Causal.apply,
+        lambda *of: torch.nn.functional.scaled_dot_product_attention(*of, is_causal=True),
+    ):
+        out = attention(*parts)
+        found.append((out.detach(), *torch.autograd.grad((out * weight).sum(), parts)))
+
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.02)

@@ -21,7 +21,7 @@ FINDINGS = tuple(dict.fromkeys(key for kind in KINDS.values() for key in kind.fi
 """Keys of the findings of all kinds: what the labels of an example stand for, whichever kinds are taught."""
 
 HARD: Mapping[str, int] = MappingProxyType(
-    {"nodule": 4, "mass": 3, "fracture": 3, "hemorrhage": 2, "renal_stone": 3, "consolidation": 2}
+    {"nodule": 4, "mass": 4, "fracture": 3, "hemorrhage": 2, "renal_stone": 3, "consolidation": 2}
 )
 """How often, for once of the others, a picture is drawn that shows a finding that is hard to learn."""
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from medmllm_plugin.reliability import auc
 from medmllm_plugin.scoring import iou
+from tools.training.labels import CELL
 from tools.training.lessons import FINDINGS, LESSONS
 from tools.training.stream import Met, met
-from tools.training.trainer import CELL, Trainer
+from tools.training.trainer import Trainer
 
 FIRST_SEED = 2_450_000_000
 """Studies from here on serve to look at a training on its way, and to nothing else."""

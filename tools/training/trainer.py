@@ -28,7 +28,7 @@ SUMMARY = 3 + EDGES - 1
 PLACE = 3 + EDGES - 1
 """What a vision token is to know half way through: where it is, and where what it shows ends."""
 
-PLACE_SCALE = 4.0
+PLACE_SCALE = 16.0
 """Weight of that among the heads of stage 2."""
 
 COUNTED = 40
@@ -131,7 +131,7 @@ class Trainer:
         if not there.any():
             return patches, patches.new_zeros(())
         found, where, weight = self.heads["edges"](seen).float()[there], where[there], weight[there]
-        off = functional.smooth_l1_loss(found, where, beta=0.1, reduction="none").mean(dim=-1)
+        off = functional.smooth_l1_loss(found, where, beta=0.02, reduction="none").mean(dim=-1)
         edges = (off / (where[:, 4] + 0.25) * weight).sum() / weight.sum()
         return patches, edges
 
