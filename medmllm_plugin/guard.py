@@ -60,7 +60,8 @@ def statistics(pictures: Pictures) -> Statistics:
     """
     if not pictures or any(min(one.shape[:2]) < SMALLEST for one in pictures):
         raise ValueError(f"a guard needs pictures of at least {SMALLEST} px")
-    values = [one.astype(np.float32) / np.float32(255) for one in pictures]
+    # channel by channel, so that sums run along memory
+    values = [np.moveaxis(one, -1, 0).astype(np.float32, order="C") / np.float32(255) for one in pictures]
     shades = np.sqrt(np.mean([_shades(one) for one in pictures], axis=0))
     layout = np.stack([_layout(one) for one in values])
     texture = np.stack([_texture(one) for one in values])
@@ -288,22 +289,29 @@ def _shades(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _layout(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean of each cell and channel."""
-    rows, columns = (np.linspace(0, n, CELLS, endpoint=False).astype(int) for n in values.shape[:2])
-    sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
-    ones = np.outer(*(np.diff([*edges, n]) for edges, n in zip((rows, columns), values.shape, strict=False)))
-    return np.asarray(sums / ones[..., None], np.float64).ravel()
+    """Mean of each cell and channel; of values (channels, rows, columns)."""
+    shape = values.shape[1:]
+    rows, columns = (np.linspace(0, n, CELLS, endpoint=False).astype(int) for n in shape)
+    sums = np.add.reduceat(np.add.reduceat(values, rows, axis=1), columns, axis=2)
+    ones = np.outer(*(np.diff([*edges, n]) for edges, n in zip((rows, columns), shape, strict=True)))
+    return np.asarray(np.moveaxis(sums / ones, 0, -1), np.float64).ravel()
 
 
 def _texture(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logarithms of the power means of what a pixel differs by from its four neighbours, at each scale."""
+    """Logarithms of the power means of what a pixel differs by from its four neighbours, at each scale.
+
+    Of values (channels, rows, columns).
+    """
     found = []
     for _ in range(SCALES):
-        around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
-        differs = np.abs(values[1:-1, 1:-1] - around / 4).reshape(-1, 3)
-        found += [np.mean(differs**power, axis=0) ** (1 / power) for power in MOMENTS]
-        rows, columns = (n // 2 * 2 for n in values.shape[:2])
-        values = values[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2, 3).mean(axis=(1, 3))
+        around = values[:, :-2, 1:-1] + values[:, 2:, 1:-1] + values[:, 1:-1, :-2] + values[:, 1:-1, 2:]
+        differs = np.abs(values[:, 1:-1, 1:-1] - around / 4).reshape(3, -1)
+        squares = differs * differs
+        powers = np.sqrt(differs), differs, squares, squares * squares
+        found += [one.mean(axis=1) ** (1 / power) for power, one in zip(MOMENTS, powers, strict=True)]
+        rows, columns = (n // 2 * 2 for n in values.shape[1:])
+        left, right = values[:, :rows, :columns:2], values[:, :rows, 1:columns:2]
+        values = (left[:, ::2] + left[:, 1::2] + right[:, ::2] + right[:, 1::2]) / 4
     return np.log(np.concatenate(found).astype(np.float64) + 1e-3)
 
 
@@ -311,7 +319,7 @@ def _change(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
     """Mean difference of two pictures for each channel; 1 if they differ in shape."""
     if one.shape != other.shape:
         return np.ones(3)
-    return np.asarray(np.abs(one - other).mean(axis=(0, 1)), np.float64)
+    return np.asarray(np.abs(one - other).reshape(3, -1).mean(axis=1), np.float64)
 
 
 def _by_parts(rows: NDArray[np.float64]) -> NDArray[np.float64]:
