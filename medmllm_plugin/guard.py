@@ -311,7 +311,7 @@ def _texture(values: NDArray[np.float32]) -> NDArray[np.float64]:
         found += [one.mean(axis=1) ** (1 / power) for power, one in zip(MOMENTS, powers, strict=True)]
         rows, columns = (n // 2 * 2 for n in values.shape[1:])
         left, right = values[:, :rows, :columns:2], values[:, :rows, 1:columns:2]
-        values = (left[:, ::2] + left[:, 1::2] + right[:, ::2] + right[:, 1::2]) / 4
+        values = np.float32(0.25) * (left[:, ::2] + left[:, 1::2] + right[:, ::2] + right[:, 1::2])
     return np.log(np.concatenate(found).astype(np.float64) + 1e-3)
 
 

@@ -18,8 +18,7 @@ def test_it_opens_the_weights_beside_it() -> None:
     model = embedded.open_model("")
 
     assert (model.name, model.version) == ("embedded", card.version)
-    assert model.capabilities.measured == card.measured
-    assert card.specialists == card.phantoms
+    assert set(model.capabilities.measured) == set(card.specialists or ())
 
 
 def test_weights_without_the_card_that_says_what_they_know_are_not_opened(

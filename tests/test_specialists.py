@@ -17,15 +17,18 @@ from medmllm_plugin.models.specialists import Specialists, open_specialists
 from medmllm_plugin.prompts import PicturePart, Prompt
 from tests.tiny_model import tiny_folder, with_card
 
-CARD = {
-    "name": "both",
-    "version": "3",
-    "specialists": ["stack", "film"],
-    "phantoms": ["stack", "film"],
-    "pictures": 3,
-    "guard": "guard.npz",
-    "plans": [{"for": ["stack"], "plan": {"count": 3}}, {"for": ["film"], "plan": {"count": 1}}],
+CARD = {"name": "both", "version": "3", "specialists": ["stack", "film"]}
+
+PARTS: dict[str, dict[str, Any]] = {
+    "stack": {"findings": ["nodule", "mass"], "tasks": ["report"], "box_limit": 56},
+    "film": {"findings": ["mass", "fracture"], "tasks": ["question", "report"], "box_limit": 112},
 }
+
+
+def a_card(kind: str) -> dict[str, Any]:
+    plans = [{"for": [kind], "plan": {"count": 3}}]
+    more = {"guard": "guard.npz", "plans": plans, "phantoms": [kind], "measured": {kind: {}}}
+    return {"name": "one", "pictures": 3, **PARTS[kind], **more}
 
 
 def a_prompt(kind: str, seed: int) -> Prompt:
@@ -50,9 +53,9 @@ def a_likeness(kind: str) -> Likeness:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("both")
     (path / "medmllm.json").write_text(json.dumps(CARD), encoding="utf-8")
-    Guard(likenesses=(a_likeness("stack"), a_likeness("film"))).save(path / "guard.npz")
-    for seed, kind in enumerate(("stack", "film")):
-        with_card(tiny_folder(seed=seed), path / kind, {"name": "both", "pictures": 3})
+    for seed, kind in enumerate(PARTS):
+        with_card(tiny_folder(seed=seed), path / kind, a_card(kind))
+        Guard(likenesses=(a_likeness(kind),)).save(path / kind / "guard.npz")
     return path
 
 
@@ -61,10 +64,14 @@ def model(folder: Path) -> Specialists:
     return open_specialists(folder)
 
 
-def test_it_is_one_model_with_the_abilities_of_its_card(model: Specialists) -> None:
+def test_it_is_one_model_with_the_abilities_of_all(model: Specialists) -> None:
+    able = model.capabilities
+
     assert isinstance(model, Model)
-    assert (model.name, model.version, model.capabilities.pictures) == ("both", "3", 3)
-    assert [one.names for one in model.capabilities.plans] == [("stack",), ("film",)]
+    assert (model.name, model.version, able.pictures, able.box_limit) == ("both", "3", 3, 112)
+    assert [one.names for one in able.plans] == [("stack",), ("film",)]
+    assert (able.findings, able.tasks) == (("nodule", "mass", "fracture"), ("report",))
+    assert set(able.measured) == {"stack", "film"}
     assert (len(model.weights_sha256), model.dtype) == (64, "float32")
     assert model.box_to_picture((1, 2, 3, 4), rows=56, columns=56) == (1, 2, 3, 4)
 
@@ -103,19 +110,34 @@ def test_only_what_is_needed_is_opened(folder: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"specialists": None}, "found no specialists"),
-        ({"guard": None}, "expected all four"),
-        ({"specialists": ["stack"]}, "found a guard of"),
-        ({"specialists": ["stack", "mr"]}, "mr"),
+        ({"specialists": None}, "found no name or no specialists"),
+        ({"name": None}, "found no name or no specialists"),
+        ({"specialists": ["stack", "mr"]}, "mr: found no such folder"),
+        ({"specialists": ["other"]}, "found a guard of stack, expected pictures and a guard of other"),
     ],
 )
 def test_a_folder_that_lacks_something_is_refused(
     folder: Path, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     card = {key: value for key, value in {**CARD, **change}.items() if value is not None}
-    for name in ("stack", "film", "guard.npz"):
-        (tmp_path / name).symlink_to(folder / name)
+    for name, kind in (("stack", "stack"), ("film", "film"), ("other", "stack")):
+        (tmp_path / name).symlink_to(folder / kind)
     (tmp_path / "medmllm.json").write_text(json.dumps(card), encoding="utf-8")
 
     with pytest.raises(SettingsError, match=said):
         open_specialists(tmp_path)
+
+
+def test_more_pictures_than_one_takes_are_shown_to_another(folder: Path, tmp_path: Path) -> None:
+    for kind in PARTS:
+        with_card(folder / kind, tmp_path / kind, {**a_card(kind), "pictures": 3 if kind == "stack" else 1})
+    (tmp_path / "medmllm.json").write_text(json.dumps(CARD), encoding="utf-8")
+    films = [one.pixels for seed in (75, 76) for one in a_prompt("film", seed).pictures]
+    parts = tuple(PicturePart(number=n, pixels=pixels) for n, pixels in enumerate(films, start=1))
+    prompt = Prompt(system="You read phantoms.", parts=parts)
+
+    (reply,) = open_specialists(tmp_path).replies(
+        [Ask(prompt=prompt, schema=reply_schema(pictures=2), max_tokens=24_000)]
+    )
+
+    assert json.loads(reply.text)["findings"] is not None

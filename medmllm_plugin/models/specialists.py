@@ -1,19 +1,21 @@
 """Several small models as one: each reads one kind of study, and what a study looks like says whose it is.
 
-A folder of them has a card and a guard of its own, and a folder inside for each kind that the card names.
+A folder of them has a card with a name and `specialists`: a folder inside for each kind, which is a model's
+folder by itself, with a card and a guard of its own.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.guard import Guard, outside
+from medmllm_plugin.guard import Guard, Likeness, outside
 from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply, transformers
 from medmllm_plugin.models.abilities import capabilities, guard_of
-from medmllm_plugin.models.card import CARD, read_card
+from medmllm_plugin.models.card import CARD, Card, read_card
 from medmllm_plugin.models.families import family_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.sliceset import SliceSet
@@ -22,11 +24,11 @@ from medmllm_plugin.sliceset import SliceSet
 class Specialists:
     """Models of one family and vocabulary, each opened when the first study of its kind is read."""
 
-    def __init__(self, folder: ModelFolder, parts: dict[str, Path], guard: Guard) -> None:
+    def __init__(self, folder: ModelFolder, parts: dict[str, ModelFolder], guard: Guard) -> None:
         """Take what `open_specialists` has found.
 
         Args:
-            folder: The card of all, and the weights of all.
+            folder: What the cards say together, and the weights of all.
             parts: The folder of each, by kind.
             guard: Knows what each kind looks like.
         """
@@ -77,7 +79,7 @@ class Specialists:
         self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
     ) -> list[Reply]:
         """Each ask answered by the one whose kind its pictures are most like; see `TransformersModel`."""
-        kinds = [self._guard.look([one.pixels for one in ask.prompt.pictures]).kind for ask in asks]
+        kinds = [self._kind(ask) for ask in asks]
         found: dict[int, Reply] = {}
         for kind in dict.fromkeys(kinds):
             numbers = [number for number, its in enumerate(kinds) if its == kind]
@@ -92,10 +94,17 @@ class Specialists:
         for one in list(self._opened.values()):
             one.forget()
 
+    def _kind(self, ask: Ask) -> str:
+        """Of those that take so many pictures the one whose kind they are most like."""
+        pictures = [one.pixels for one in ask.prompt.pictures]
+        likenesses = self._guard.likenesses
+        fit = tuple(one for one in likenesses if (self._parts[one.kind].card.pictures or 0) >= len(pictures))
+        return Guard(likenesses=fit or likenesses).look(pictures).kind
+
     def _open(self, kind: str) -> transformers.TransformersModel:
         with self._lock:
             if kind not in self._opened:
-                self._opened[kind] = transformers.open_model(str(self._parts[kind]))
+                self._opened[kind] = transformers.open_model(str(self._parts[kind].path))
             return self._opened[kind]
 
     def _any(self) -> transformers.TransformersModel:
@@ -106,28 +115,53 @@ def open_specialists(path: Path) -> Specialists:
     """The models in a folder whose card names their kinds (`specialists`); none is loaded yet.
 
     Raises:
-        SettingsError: If the card doesn't say what they need, or a folder isn't there.
+        SettingsError: If a card doesn't say what they need, or a folder or a guard isn't there.
     """
     card = read_card(path / CARD)
-    kinds = card.specialists or ()
-    if not kinds or card.guard is None or card.pictures is None or card.name is None:
+    parts = {kind: open_folder(str(path / kind)) for kind in card.specialists or ()}
+    if not parts or card.name is None:
         raise SettingsError(
-            f"{path / CARD}: found no specialists with name, pictures and guard, expected all four; "
-            "copy the model again"
+            f"{path / CARD}: found no name or no specialists, expected both; copy the model again"
         )
-    parts = {kind: open_folder(str(path / kind)) for kind in kinds}
+    likenesses: list[Likeness] = []
+    for kind, part in parts.items():
+        guard = guard_of(part)
+        found = () if guard is None else guard.kinds
+        if guard is None or found != (kind,) or part.card.pictures is None:
+            raise SettingsError(
+                f"{part.path / CARD}: found a guard of {', '.join(found) or 'nothing'}, expected pictures "
+                f"and a guard of {kind}; copy the model again"
+            )
+        likenesses += guard.likenesses
     folder = ModelFolder(
         path=path,
         name=card.name,
         version=card.version or "",
         config=next(iter(parts.values())).config,
-        card=card,
+        card=_together(card, {kind: part.card for kind, part in parts.items()}),
         weights=tuple(weight for part in parts.values() for weight in part.weights),
     )
-    guard = guard_of(folder)
-    if guard is None or set(guard.kinds) != set(kinds):
-        raise SettingsError(
-            f"{path / card.guard}: found a guard of {guard and guard.kinds}, expected one of {kinds}; "
-            "copy the model again"
-        )
-    return Specialists(folder, {kind: part.path for kind, part in parts.items()}, guard)
+    return Specialists(folder, parts, Guard(likenesses=tuple(likenesses)))
+
+
+def _together(card: Card, parts: Mapping[str, Card]) -> Card:
+    """What can be said of all: findings and plans of any, tasks of each."""
+    cards = list(parts.values())
+    return replace(
+        card,
+        findings=_all(one.findings for one in cards),
+        sites=_all(one.sites for one in cards),
+        tasks=tuple(task for task in cards[0].tasks or () if all(task in (one.tasks or ()) for one in cards)),
+        terse=all(one.terse for one in cards),
+        boxes=all(one.boxes for one in cards),
+        box_limit=max(one.box_limit or 0 for one in cards) or None,
+        pictures=max(one.pictures or 0 for one in cards),
+        plan=cards[0].plan,
+        plans=tuple(plan for one in cards for plan in one.plans or ()),
+        phantoms=_all(one.phantoms for one in cards),
+        measured={kind: figures for one in cards for kind, figures in (one.measured or {}).items()},
+    )
+
+
+def _all(said: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    return tuple(dict.fromkeys(key for keys in said for key in keys or ())) or None

@@ -3,7 +3,7 @@ r"""Make the folder that ships in the package from checkpoints of trainings, one
     python -m tools.training.ship INIT OUT ct-chest=RUN/checkpoint.pt xr-chest=OTHER/checkpoint.pt \
         --version 0.2.0 --guard GUARD.npz --measured CHEST.json FILM.json
 
-OUT/KIND is a model's folder by itself; OUT has the card and the guard of all, see `models.specialists`.
+OUT/KIND is a model's folder by itself, and OUT all of them as one, see `models.specialists`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,39 +32,44 @@ KEPT = (
     "tokenizer_config.json",
 )
 
-GUARD = "guard.npz"
+NAME, GUARD = "embedded", "guard.npz"
 
 
 def card(
-    version: str,
-    kinds: tuple[str, ...],
-    *,
-    guard: bool = False,
-    measured: Mapping[str, Mapping[str, float]] | None = None,
+    version: str, kind: str, *, guard: bool = False, measured: Mapping[str, float] | None = None
 ) -> dict[str, object]:
-    """The reading card: what the engine must know of a model taught these kinds."""
-    lessons = [LESSONS[kind] for kind in kinds]
-    words = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+    """The reading card: what the engine must know of a model taught a kind."""
+    lesson = LESSONS[kind]
     return {
-        "name": "embedded",
+        "name": NAME,
         "version": version,
-        "findings": list(dict.fromkeys(key for kind in kinds for key in KINDS[kind].findings)),
-        "sites": list(dict.fromkeys(key for kind in kinds for key in KINDS[kind].sites)),
+        "findings": list(KINDS[kind].findings),
+        "sites": list(KINDS[kind].sites),
         "tasks": ["report", "question"],
         "terse": True,
-        "plan": dict(lessons[0].plan),
-        "plans": [
-            {"for": [lesson.kind, *lesson.modalities], "plan": dict(lesson.plan)} for lesson in lessons
-        ],
-        "pictures": max(lesson.count for lesson in lessons),
+        "plan": dict(lesson.plan),
+        "plans": [{"for": [kind, *lesson.modalities], "plan": dict(lesson.plan)}],
+        "pictures": lesson.count,
         "boxes": True,
-        "box_limit": max(lesson.side for lesson in lessons),
-        "domain": f"synthetic phantoms of the kind {words} made by MedMLLM, and nothing else; "
-        "it can't read a patient's images",
-        "phantoms": list(kinds),
-        **({"measured": measured} if measured else {}),
-        **({"guard": GUARD, "specialists": list(kinds)} if guard else {}),
+        "box_limit": lesson.side,
+        "domain": domain((kind,)),
+        "phantoms": [kind],
+        **({"measured": {kind: measured}} if measured else {}),
+        **({"guard": GUARD} if guard else {}),
     }
+
+
+def domain(kinds: Sequence[str]) -> str:
+    """What a model of some kinds reads, in words.
+
+    >>> domain(["ct-chest", "ct-head", "xr-chest"]).partition(" made")[0]
+    'synthetic phantoms of the kind ct-chest, ct-head and xr-chest'
+    """
+    words = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+    return (
+        f"synthetic phantoms of the kind {words} made by MedMLLM, and nothing else; "
+        "it can't read a patient's images"
+    )
 
 
 def ship(
@@ -76,31 +81,33 @@ def ship(
     guard: Path | None = None,
     measured: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write bfloat16 weights, tokenizer, processor, cards and guard; nothing of the training.
+    """Write bfloat16 weights, tokenizer, processor, cards and guards; nothing of the training.
+
+    Kinds that the folder holds already stay as they are. What was calibrated is forgotten: it was another's.
 
     Args:
         init: The untrained model's folder.
         out: Where.
         checkpoints: Of each kind.
-        version: Of all.
-        guard: Without one each kind's folder can be opened, but not all as one.
+        version: Of these, and of all.
+        guard: Of these kinds. Without one each kind's folder can be opened, but not all as one.
         measured: By kind, what it reached.
 
     Raises:
-        ValueError: If the guard is one of other kinds.
+        ValueError: If the guard lacks a kind.
     """
-    kinds = tuple(checkpoints)
-    if guard is not None and set(Guard.load(guard).kinds) != set(kinds):
-        raise ValueError(
-            f"{guard}: found a guard of {Guard.load(guard).kinds}, expected {kinds}; fit another"
-        )
+    likenesses = {one.kind: one for one in Guard.load(guard).likenesses} if guard else {}
+    if guard is not None and not checkpoints.keys() <= likenesses.keys():
+        found, expected = ", ".join(likenesses), ", ".join(checkpoints)
+        raise ValueError(f"{guard}: found a guard of {found}, expected {expected}; fit another")
     for kind, checkpoint in checkpoints.items():
         _ship_one(init, out / kind, checkpoint)
-        figures = {kind: measured[kind]} if measured and kind in measured else None
-        _write_card(out / kind, card(version, (kind,), measured=figures))
-    if guard is not None:
-        shutil.copy(guard, out / GUARD)
-        _write_card(out, card(version, kinds, guard=True, measured=measured))
+        if guard is not None:
+            Guard(likenesses=(likenesses[kind],)).save(out / kind / GUARD)
+        figures = (measured or {}).get(kind)
+        _write_card(out / kind, card(version, kind, guard=guard is not None, measured=figures))
+    kinds = sorted(one.parent.name for one in out.glob(f"*/{CARD}"))
+    _write_card(out, {"name": NAME, "version": version, "domain": domain(kinds), "specialists": kinds})
 
 
 def _ship_one(init: Path, out: Path, checkpoint: Path) -> None:
@@ -140,7 +147,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("parts", type=_part, nargs="+", metavar="KIND=CHECKPOINT")
     parser.add_argument("--version", required=True)
-    parser.add_argument("--guard", type=Path, help="file of tools.training.fit_guard, of the same kinds")
+    parser.add_argument("--guard", type=Path, help="file of tools.training.fit_guard")
     parser.add_argument("--measured", type=Path, nargs="*", default=[], help="files of evaluate --json")
     options = parser.parse_args()
     figures = [json.loads(path.read_text(encoding="utf-8")) for path in options.measured]
