@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect
 from medmllm_plugin.dicom_bridge import http_files, listing, steering
 from medmllm_plugin.dicom_bridge.http_stow import IDLE_S
 from medmllm_plugin.dicom_bridge.node import Node
-from medmllm_plugin.dicom_bridge.on_request import ENDED, FILES, Desk, Job, JobState, Wish, file_end
+from medmllm_plugin.dicom_bridge.on_request import ENDED, FILES, Desk, Job, JobState, file_end
+from medmllm_plugin.dicom_bridge.wishes import Wish
 from medmllm_plugin.place import Place, Triple
 
 EVENT_S = 0.2
@@ -53,6 +54,9 @@ class How(BaseModel):
     question: str | None = Field(None, max_length=4000, description="the user's own, if the task takes one")
     history: list[Exchanged] = Field(default=[], max_length=50, description="questions before on the same")
     model: str | None = Field(None, max_length=200, description="one of `models` of GET /api/node")
+    second: str | None = Field(
+        None, max_length=200, description="a model of the same list that reads it too: two eyes"
+    )
     series: str | None = Field(None, max_length=64, description="Series Instance UID, its end, or its number")
     modality: str | None = Field(None, max_length=16, description="what a file that isn't DICOM shows: CT")
     strategy: str = Field("single", max_length=64)
@@ -226,6 +230,7 @@ def told(job: Job) -> dict[str, Any]:
         "finished": job.finished or None,
         "task": job.wish.task,
         "model": job.wish.model,
+        "second": job.wish.second,
         "outcome": job.outcome or None,
         "objects": list(job.objects),
         "pictures": job.pictures,

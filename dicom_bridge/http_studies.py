@@ -25,6 +25,9 @@ class Wishes(BaseModel):
 
     task: str | None = Field(None, max_length=64)
     model: str | None = Field(None, max_length=200, description="one of `models` of GET /api/node")
+    second: str | None = Field(
+        None, max_length=200, description="a model of the same list that reads it too: two eyes"
+    )
     strategy: str | None = Field(None, max_length=64)
     evidence: bool | None = None
     language: str | None = Field(None, max_length=16)

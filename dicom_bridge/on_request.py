@@ -25,15 +25,13 @@ from medmllm_plugin import pipeline
 from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.layout import lay_out
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
+from medmllm_plugin.dicom_bridge.opened_models import Models
 from medmllm_plugin.dicom_bridge.picturing import KIND
 from medmllm_plugin.dicom_bridge.store import Store
-from medmllm_plugin.dicom_bridge.opened_models import Models
+from medmllm_plugin.dicom_bridge.wishes import Wish, read_wish
 from medmllm_plugin.dicom_bridge.worker import objects_of
-from medmllm_plugin.errors import CancelledError, LostDeviceError, MedMLLMError, SettingsError, StudyError
-from medmllm_plugin.opening import open_study
+from medmllm_plugin.errors import CancelledError, MedMLLMError, SettingsError, StudyError
 from medmllm_plugin.outputs import printable, whole_folder
-from medmllm_plugin.place import Place
-from medmllm_plugin.request import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -59,37 +57,6 @@ class JobState(StrEnum):
 
 
 ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """What is to be read, and how."""
-
-    study_uid: str = ""
-    """Of a study that is here; empty where a file was sent along."""
-    prior_uid: str = ""
-    """Of an earlier study that is here, to compare with."""
-    file: str = ""
-    """The name that the file has with us, which is ours."""
-    series: str | None = None
-    """Series Instance UID, its end, or its number."""
-    modality: str | None = None
-    """What a file that isn't DICOM shows, such as CT."""
-    task: str | None = None
-    question: str | None = None
-    history: tuple[tuple[str, str], ...] = ()
-    """Questions before, each with its answer."""
-    model: str | None = None
-    second: str | None = None
-    """A second model that reads it too, see `two_eyes`."""
-    strategy: str = "single"
-    evidence: bool = False
-    language: str = "en"
-    seed: int = 0
-    focus: tuple[str, ...] = ()
-    """Keys of sites that alone are asked about."""
-    place: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
-    """A place in the patient that is asked about, as `place.Place` has it: centre and size."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -279,66 +246,20 @@ class Desk:
         tell("reading", 0, 0)
         paths = [self._images(wish.study_uid, folder / "images")] if wish.study_uid else [folder / wish.file]
         prior = self._images(wish.prior_uid, folder / "prior") if wish.prior_uid else None
-        try:
-            reading = self._reading(wish, paths, prior, tell, stopped)
-            again = isinstance(reading.missed, LostDeviceError)
-        except LostDeviceError:
-            again = True
-        if again:
-            log.warning("the job %s lost a model, which is opened again", job.id)
-            reading = self._reading(wish, paths, prior, tell, stopped)
+        reading = read_wish(
+            wish,
+            paths,
+            prior=prior,
+            models=self._models,
+            usual=self._settings.model,
+            progress=tell,
+            cancel=stopped,
+        )
         tell("report", 0, 0)
         with whole_folder(folder / _RESULT, kind=KIND) as part:
             pipeline.write(reading, part, sr=self._settings.sr)
             job.objects = tuple(one.file for one in objects_of(part))
         job.outcome, job.pictures = reading.report.outcome.value, len(reading.slices)
-
-    def _reading(
-        self, wish: Wish, paths: list[Path], prior: Path | None, tell: Progress, stopped: Cancel
-    ) -> pipeline.Reading:
-        """Read what was wished for; a model whose GPU was lost over it is opened anew by whoever is next.
-
-        Raises:
-            MedMLLMError: As `pipeline.ask`.
-        """
-        tell("model", 0, 0)
-        name = wish.model or self._settings.model
-        model = self._models.opened(name)
-        second = None if wish.second is None else self._models.opened(wish.second)
-        opened = open_study(
-            paths,
-            model=model,
-            second=second,
-            series=wish.series,
-            modality=wish.modality,
-            prior=prior,
-            progress=tell,
-        )
-        try:
-            reading = self._asked(wish, opened, tell, stopped)
-        except LostDeviceError:
-            self._models.drop(name, model)
-            raise
-        if wish.second is not None and second is not None and isinstance(reading.missed, LostDeviceError):
-            self._models.drop(wish.second, second)
-        return reading
-
-    @staticmethod
-    def _asked(wish: Wish, opened: Opened, tell: Progress, stopped: Cancel) -> pipeline.Reading:
-        return pipeline.ask(
-            opened,
-            task=wish.task,
-            question=wish.question,
-            history=[Exchange(question=one, answer=other) for one, other in wish.history],
-            language=wish.language,
-            strategy=wish.strategy,
-            evidence=wish.evidence,
-            focus=wish.focus,
-            place=None if wish.place is None else Place(center_mm=wish.place[0], size_mm=wish.place[1]),
-            seed=wish.seed,
-            progress=tell,
-            cancel=stopped,
-        )
 
     def _images(self, study_uid: str, folder: Path) -> Path:
         images = images_of(self._store.instances(study_uid))

@@ -152,7 +152,7 @@ def machine_made(
 ) -> Dataset:
     """An instance that a model made, without content: patient, study, series, equipment.
 
-    The same study, series, model, weights, prompt and predecessors always give the same series and SOP
+    The same study, series, models, weights, prompt and predecessors always give the same series and SOP
     Instance UID, so a second run replaces the first, and an amendment never replaces what it amends.
 
     Args:
@@ -164,6 +164,7 @@ def machine_made(
         predecessors: Earlier objects that it takes the place of.
     """
     provenance = report.provenance
+    makers = [provenance, *([] if report.second is None else [report.second])]
     identity = (
         images.study_instance_uid,
         report.study.series_instance_uid or "",
@@ -172,6 +173,7 @@ def machine_made(
         provenance.weights_sha256,
         provenance.prompt_sha256,
         series.name,
+        *(device_uid(one) for one in makers[1:]),
         *(str(one.SOPInstanceUID) for one in predecessors),
     )
     instance = new_instance(images.header, series=series, identity=identity, written=written, number=number)
@@ -181,7 +183,7 @@ def machine_made(
     instance.ManufacturerModelName = or_unknown(long_string(provenance.model))
     instance.DeviceSerialNumber = serial_number(provenance)
     instance.SoftwareVersions = _versions(provenance)
-    instance.ContributingEquipmentSequence = DatasetSequence([_equipment(provenance)])
+    instance.ContributingEquipmentSequence = DatasetSequence(map(_equipment, makers))
     return instance
 
 

@@ -105,7 +105,8 @@ def parameters(report: Report) -> str:
     for elsewhere in ("model", "model_version", "seconds"):
         del known[elsewhere]
     if report.second is not None:
-        known["second"] = {"model": report.second.model, "weights_sha256": report.second.weights_sha256}
+        second = asdict(report.second)
+        known["second"] = {name: second[name] for name in ("model", "model_version", "weights_sha256")}
     return json.dumps(known, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -21,7 +21,7 @@ from medmllm_plugin.dicom_bridge.sr_words import (
     diagnosis_words,
     trust_words,
 )
-from medmllm_plugin.report import DISCLAIMER, Report, Sentence
+from medmllm_plugin.report import DISCLAIMER, Report, Sentence, conclusions
 
 
 def text_tree(report: Report, images: StudyImages) -> Dataset:
@@ -35,7 +35,7 @@ def text_tree(report: Report, images: StudyImages) -> Dataset:
     narrative = report.narrative or tuple(
         Sentence(sentence=comment(finding), images=finding.images) for finding in report.findings
     )
-    impressions = [*_answers(report), *_plain(report.impression)]
+    impressions = [*_answers(report), *_plain(conclusions(report))]
     sections = (
         _section(concepts.FINDINGS, concepts.FINDING, narrative, images),
         _section(concepts.IMPRESSIONS, concepts.IMPRESSION, impressions, images),

@@ -8,7 +8,7 @@ from medmllm_plugin import codes
 from medmllm_plugin.codes import Code
 from medmllm_plugin.dicom_bridge.sr_items import has_words
 from medmllm_plugin.findings import Effect, Finding, Side, Status
-from medmllm_plugin.report import Diagnosis, Outcome, Report
+from medmllm_plugin.report import Diagnosis, Outcome, Report, percent
 from medmllm_plugin.two_eyes import opinion_words
 
 OUTCOME_WORDS = {
@@ -33,7 +33,7 @@ def answer_words(report: Report) -> str:
     said = report.answer
     if said is None:
         return ""
-    sure = "" if said.certainty is None else f" (certainty {100 * said.certainty:.0f} %)"
+    sure = "" if said.certainty is None else f" (certainty {percent(said.certainty)})"
     question = "" if report.question is None else f"Question: {report.question} "
     choice = "" if said.choice is None else f"{said.choice}{sure}. "
     why = "" if said.why is None else f" Why: {said.why}"
@@ -106,7 +106,7 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
     sentence = finding.sentence if has_words(finding.sentence) else codes.finding(finding.finding).words
     facts: list[str] = [finding.status.value]
     if seen_on is not None and finding.certainty is not None:
-        facts.append(f"certainty {100 * finding.certainty:.0f} %")
+        facts.append(f"certainty {percent(finding.certainty)}")
     if seen_on:
         facts.append(seen_on)
     if seen_on is None and finding.box is not None and finding.box.in_picture is not None:
@@ -115,7 +115,7 @@ def comment(finding: Finding, *, seen_on: str | None = None) -> str:
         facts.append("image-supported" if finding.image_supported else "not image-supported")
     facts += [f"{_EFFECT_WORDS[one.effect]} when {one.trial}" for one in finding.trials]
     if finding.agreement is not None:
-        facts.append(f"in {finding.agreement:.0%} of the samples".replace("%", " %"))
+        facts.append(f"in {percent(finding.agreement)} of the samples")
     if finding.second is not None:
         facts.append(re.sub(r"[][;]", " ", opinion_words(finding.second)))
     return _bracketed(sentence, facts)

@@ -22,13 +22,13 @@ WAITING = (State.ARRIVING, State.COMPLETE)
 AT_REST = (State.KEPT, State.PARKED, State.DELIVERED)
 """States of a study that nothing is done with by itself."""
 
-WISHES = ("task", "model", "strategy", "evidence", "language", "outputs")
+WISHES = ("task", "model", "second", "strategy", "evidence", "language", "outputs")
 """What of a study's plan a person may choose."""
 
 
 def model_names(settings: NodeSettings, config: Settings) -> tuple[str, ...]:
     """The models that a person may choose: those of the settings, and no path or address of their own."""
-    of_rules = (rule.model for rule in settings.rules if rule.model)
+    of_rules = (name for rule in settings.rules for name in rule.models)
     return tuple(dict.fromkeys((settings.model, *of_rules, *config.models, "embedded")))
 
 
@@ -40,12 +40,13 @@ def check_wishes(wishes: Mapping[str, Any], settings: NodeSettings, models: tupl
     """
     if wishes.get("task"):
         tasks.task(str(wishes["task"]))
-    model = wishes.get("model")
-    if model and model not in models:
-        raise SettingsError(
-            f"model: found {str(model)[:100]!r}, expected one of {', '.join(models)}; others must be "
-            "named in the node's settings first"
-        )
+    for field in ("model", "second"):
+        name = wishes.get(field)
+        if name and name not in models:
+            raise SettingsError(
+                f"{field}: found {str(name)[:100]!r}, expected one of {', '.join(models)}; others must be "
+                "named in the node's settings first"
+            )
     for key in wishes.get("focus") or ():
         try:
             codes.site(str(key))

@@ -142,9 +142,7 @@ class Reader:
         prior = self._prior_of(study) if study.plan.get("prior") else None
         try:
             lay_out(images, settings.folder / "spool", work)
-            reading = self._reading(
-                study, model, work, prior, second=second, cancel=self._stopping.is_set
-            )
+            reading = self._reading(study, model, work, prior, second=second, cancel=self._stopping.is_set)
         finally:
             _remove(work, prior)
         return Shown(

@@ -21,6 +21,7 @@ from medmllm_plugin.findings import Effect, Side, Status, Trial, TrialResult
 from medmllm_plugin.models import Model
 from medmllm_plugin.phantoms.study import PhantomStudy, sample_study
 from medmllm_plugin.reliability import Estimate, Scored, auc, brier, ece, estimate, fit
+from medmllm_plugin.report import percent
 from medmllm_plugin.request import Request
 from medmllm_plugin.scoring import compare
 from medmllm_plugin.selftest import kinds_for
@@ -68,7 +69,7 @@ class Count:
     of: int
 
     def __str__(self) -> str:
-        return f"{self.count} of {self.of}" + (f" ({self.count / self.of:.0%})" if self.of else "")
+        return f"{self.count} of {self.of}" + (f" ({percent(self.count / self.of)})" if self.of else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from medmllm_plugin.calibrating import Calibrated, Pairs
 from medmllm_plugin.page import document
 from medmllm_plugin.page_pictures import text
 from medmllm_plugin.reliability import bins
-from medmllm_plugin.report import DISCLAIMER
+from medmllm_plugin.report import DISCLAIMER, percent
 
 TITLE = "MedMLLM calibration"
 
@@ -119,7 +119,7 @@ def _figures(result: Calibrated) -> str:
 
 def _shares(result: Calibrated) -> str:
     rows = [[one.words, str(one.false), str(one.true)] for one in result.shares()]
-    limit = f"{result.calibration.abstain_below:.0%}"
+    limit = percent(result.calibration.abstain_below)
     return (
         "<h2>What becomes indeterminate</h2>"
         f'<p class="quiet">A finding below {limit}, or not image-supported, is reported as indeterminate; '
@@ -138,7 +138,7 @@ def _odds(result: Calibrated) -> str:
             [
                 codes.finding(key).words,
                 f"{right} of {len(mine)}",
-                *(f"{say(key, score):.0%}" for score in (0.5, 0.8, 0.95)),
+                *(percent(say(key, score)) for score in (0.5, 0.8, 0.95)),
             ]
         )
     names = ["Finding", "Right", "0.5 becomes", "0.8 becomes", "0.95 becomes"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from medmllm_plugin.calibration import Calibration
 from medmllm_plugin.findings import Finding, Status
 from medmllm_plugin.parsing import Parsed
+from medmllm_plugin.report import percent
 from medmllm_plugin.strategies.merging import words
 
 
@@ -34,10 +35,10 @@ def calibrated(parsed: Parsed, calibration: Calibration | None, *, weights_sha25
     for number, one in enumerate(parsed.findings, 1):
         made = _calibrated(one, calibration)
         findings.append(made)
-        if made.status is not one.status:
+        if made.status is not one.status and made.certainty is not None:
             notes.append(
-                f"certainty: finding {number} ({words(one)}): {made.certainty:.0%}, below "
-                f"{calibration.abstain_below:.0%}; its status was present and is now indeterminate"
+                f"certainty: finding {number} ({words(one)}): {percent(made.certainty)}, below "
+                f"{percent(calibration.abstain_below)}; its status was present and is now indeterminate"
             )
     return replace(
         parsed,

@@ -213,7 +213,7 @@ def context_of(pairs: Sequence[str]) -> Context | None:
     """What `--context` says.
 
     Raises:
-        SettingsError: If a pair is none, or of a key that is not known or was given before.
+        SettingsError: If a pair is none, of a key that is not known or was given before, or too long.
     """
     from medmllm_plugin.request import Context
 

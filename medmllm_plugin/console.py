@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from medmllm_plugin.findings import Finding
 from medmllm_plugin.page import OUTCOME_WORDS, finding_words
-from medmllm_plugin.report import DISCLAIMER, Answer, CheckResult, Report
+from medmllm_plugin.report import DISCLAIMER, Answer, CheckResult, Report, conclusions, percent
 from medmllm_plugin.sliceset import SliceSet, picture_name
 from medmllm_plugin.two_eyes import opinion_words
 
@@ -129,7 +129,7 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
             "Differential diagnosis",
             tuple(f"{one.name} ({one.likelihood}): {one.why}" for one in report.differential),
         ),
-        ("Impression", report.impression),
+        ("Impression", conclusions(report)),
         ("Checks that failed", failed),
         ("Seen", seen),
         ("Notes", report.notes),
@@ -149,7 +149,7 @@ def report_lines(report: Report, slices: SliceSet, *, files: Mapping[str, str]) 
 
 def answer_line(answer: Answer) -> str:
     """An answer in a line: the choice first, then the words."""
-    sure = "" if answer.certainty is None else f" (certainty {answer.certainty:.0%})"
+    sure = "" if answer.certainty is None else f" (certainty {percent(answer.certainty)})"
     choice = "" if answer.choice is None else f"{answer.choice}{sure}. "
     why = "" if answer.why is None else f" Why: {answer.why}"
     return f"{choice}{answer.text}{why}"
@@ -160,7 +160,7 @@ def _about(one: CheckResult) -> str:
 
 
 def _finding_line(finding: Finding, slices: SliceSet) -> str:
-    """Such as `Nodule, lung, left: present, 12.3 mm, certainty 93%, pictures/004.png`."""
+    """Such as `Nodule, lung, left: present, 12.3 mm, certainty 93 %, pictures/004.png`."""
     cited = slices.cited(finding.images, finding.pictures)
     number = finding.box.picture if finding.box is not None else next(iter(cited), None)
     facts = (
@@ -168,8 +168,8 @@ def _finding_line(finding: Finding, slices: SliceSet) -> str:
         finding.severity and finding.severity.value,
         finding.change and finding.change.value,
         None if finding.size_mm is None else f"{finding.size_mm:.1f} mm",
-        None if finding.certainty is None else f"certainty {finding.certainty:.0%}",
-        None if finding.agreement is None else f"in {finding.agreement:.0%} of the samples",
+        None if finding.certainty is None else f"certainty {percent(finding.certainty)}",
+        None if finding.agreement is None else f"in {percent(finding.agreement)} of the samples",
         _SUPPORT.get(finding.image_supported),
         None if finding.second is None else opinion_words(finding.second),
         None if number is None else f"pictures/{picture_name(number)}",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.errors import GeometryError
 from medmllm_plugin.geometry import apply, unit_normal
-from medmllm_plugin.report import Coverage
+from medmllm_plugin.report import Coverage, percent
 from medmllm_plugin.resampled import Bounds, Grid, Resampled, Source, image_of
 from medmllm_plugin.slice import Montage, Slice
 from medmllm_plugin.sliceset import SliceSet
@@ -59,7 +59,7 @@ def _words(seen: int, total: int, share: float | None, smallest: float | None) -
     images = "the only image was" if total == 1 else f"{seen} of {total} images were"
     text = f"{images} shown"
     if share is not None:
-        text += f", {100 * share:.0f} % of the volume" if share >= 0.01 else ", less than 1 % of the volume"
+        text += f", {percent(share)} of the volume" if share >= 0.01 else ", less than 1 % of the volume"
     if smallest is not None:
         text += f"; what is smaller than {smallest:.1f} mm may not be visible"
     return f"{text[0].upper()}{text[1:]}."

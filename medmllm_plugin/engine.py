@@ -94,24 +94,17 @@ def read(
         ReplyError: If its reply can't be used, twice.
         CancelledError: If `cancel` said so.
     """
-    _check(request, model)
-    outside = model.outside_domain(request.slices) if len(request.slices) else None
-    shown = checks.before(request.slices, outside=outside)
-    if any(one.name == "readable" and not one.passed for one in shown):
-        report = _report(Looked(parsed=NOTHING, request=request, heard=()), model, strategy.name, shown)
-        return Read(report=_unreadable(report), slices=request.slices)
-    if outside is not None:
-        looked = _once(request, model, progress, cancel)
-        report = _report(looked, model, strategy.name, shown)
-        return Read(report=_outside(report, outside), slices=request.slices)
+    before = _before(request, model)
+    if not before.readable:
+        return _made(_nothing(request), before, model, strategy.name)
+    if before.outside is not None:
+        tell = None if progress is None else lambda done, most: progress(1, 1, done, most)
+        (one,) = ask([request], model, purpose=request.task.name, asks=1, progress=tell, cancel=cancel)
+        return _made(_looked(one, before, model), before, model, strategy.name)
     looked = strategy.read(request, model, view=view, progress=progress, cancel=cancel)
     if evidence:
         looked = examine(looked, model, view=view, progress=progress, cancel=cancel)
-    calibration = model.capabilities.calibration
-    parsed = calibrated(looked.parsed, calibration, weights_sha256=model.weights_sha256)
-    parsed, said = checks.after(parsed, looked.request.slices)
-    report = _report(replace(looked, parsed=parsed), model, strategy.name, (*shown, *said))
-    return Read(report=report, slices=looked.request.slices)
+    return _made(looked, before, model, strategy.name)
 
 
 def read_several(
@@ -136,31 +129,53 @@ def read_several(
         CancelledError: If `cancel` said so.
     """
     done: dict[int, Read | MedMLLMError] = {}
-    waiting: dict[int, tuple[Request, str | None, tuple[CheckResult, ...]]] = {}
+    waiting: dict[int, _Before] = {}
     for number, request in enumerate(requests):
         try:
-            _check(request, model)
-            outside = model.outside_domain(request.slices) if len(request.slices) else None
+            before = _before(request, model)
         except MedMLLMError as error:
             done[number] = error
             continue
-        shown = checks.before(request.slices, outside=outside)
-        if any(one.name == "readable" and not one.passed for one in shown):
-            looked = Looked(parsed=NOTHING, request=request, heard=())
-            report = _unreadable(_report(looked, model, Single.name, shown))
-            done[number] = Read(report=report, slices=request.slices)
+        if before.readable:
+            waiting[number] = before
         else:
-            waiting[number] = request, outside, shown
+            done[number] = _made(_nothing(request), before, model, Single.name)
     for asks in (ASKS, 1):
         # what is outside the model's domain is asked once, as its reply counts for nothing
-        numbers = [n for n, (_, outside, _) in waiting.items() if (outside is None) == (asks == ASKS)]
-        answers = _asked([waiting[n][0] for n in numbers], model, asks, progress, cancel)
+        numbers = [n for n, one in waiting.items() if (one.outside is None) == (asks == ASKS)]
+        answers = _asked([waiting[n].request for n in numbers], model, asks, progress, cancel)
         for n, answer in zip(numbers, answers, strict=True):
             try:
-                done[n] = _read_one(answer, model, *waiting[n][1:])
+                done[n] = _made(_looked(answer, waiting[n], model), waiting[n], model, Single.name)
             except MedMLLMError as error:
                 done[n] = error
     return [done[number] for number in range(len(requests))]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Before:
+    """What is known of a request before it is put to a model."""
+
+    request: Request
+    outside: str | None
+    """Why its images are outside the model's domain; None if they aren't."""
+    results: tuple[CheckResult, ...]
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is anything to see."""
+        return not any(one.name == "readable" and not one.passed for one in self.results)
+
+
+def _before(request: Request, model: Model) -> _Before:
+    """Look into a request.
+
+    Raises:
+        SettingsError: If it can't be put to this model.
+    """
+    _check(request, model)
+    outside = model.outside_domain(request.slices) if len(request.slices) else None
+    return _Before(request=request, outside=outside, results=checks.before(request.slices, outside=outside))
 
 
 def _asked(
@@ -180,33 +195,37 @@ def _asked(
         return [answer for one in requests for answer in _asked([one], model, asks, progress, cancel)]
 
 
-def _read_one(
-    answer: Answered | MedMLLMError, model: Model, outside: str | None, shown: tuple[CheckResult, ...]
-) -> Read:
-    """The report of an answer.
+def _looked(answer: Answered | MedMLLMError, before: _Before, model: Model) -> Looked:
+    """What came of one look.
 
     Raises:
-        MedMLLMError: If there is none that can be used.
+        MedMLLMError: If there is nothing that can be used.
     """
     if isinstance(answer, MedMLLMError):
         raise answer
-    request = answer.request
-    parsed = (answer.parsed or NOTHING) if outside is not None else answer.usable(model)
-    said: tuple[CheckResult, ...] = ()
-    if outside is None:
+    parsed = answer.usable(model) if before.outside is None else answer.parsed or NOTHING
+    return Looked(parsed=parsed, request=answer.request, heard=answer.heard, notes=answer.notes)
+
+
+def _nothing(request: Request) -> Looked:
+    """What comes of not asking."""
+    return Looked(parsed=NOTHING, request=request, heard=())
+
+
+def _made(looked: Looked, before: _Before, model: Model, strategy: str) -> Read:
+    """The report of what came of looking, checked and calibrated where it counts."""
+    results = before.results
+    if before.readable and before.outside is None:
         calibration = model.capabilities.calibration
-        parsed = calibrated(parsed, calibration, weights_sha256=model.weights_sha256)
-        parsed, said = checks.after(parsed, request.slices)
-    looked = Looked(parsed=parsed, request=request, heard=answer.heard, notes=answer.notes)
-    report = _report(looked, model, Single.name, (*shown, *said))
-    return Read(report=report if outside is None else _outside(report, outside), slices=request.slices)
-
-
-def _once(request: Request, model: Model, progress: Stages | None, cancel: Cancel | None) -> Looked:
-    """One look, whatever becomes of it."""
-    tell = None if progress is None else lambda done, most: progress(1, 1, done, most)
-    (one,) = ask([request], model, purpose=request.task.name, asks=1, progress=tell, cancel=cancel)
-    return Looked(parsed=one.parsed or NOTHING, request=request, heard=one.heard, notes=one.notes)
+        parsed = calibrated(looked.parsed, calibration, weights_sha256=model.weights_sha256)
+        parsed, said = checks.after(parsed, looked.request.slices)
+        looked, results = replace(looked, parsed=parsed), (*results, *said)
+    report = _report(looked, model, strategy, results)
+    if not before.readable:
+        report = _unreadable(report)
+    elif before.outside is not None:
+        report = _outside(report, before.outside)
+    return Read(report=report, slices=looked.request.slices)
 
 
 def _report(looked: Looked, model: Model, strategy: str, results: tuple[CheckResult, ...]) -> Report:

@@ -1,4 +1,4 @@
-"""A report as FHIR R4: a Bundle of a DiagnosticReport, an Observation for each finding, and the model.
+"""A report as FHIR R4: a Bundle of a DiagnosticReport, an Observation for each finding, and the models.
 
 It says what `report.json` says, in codes that a hospital system reads. What FHIR R4 has no place for, the
 boxes and the images that a sentence rests on, is in the Structured Reports under the same tracking UID.
@@ -26,9 +26,10 @@ from medmllm_plugin.dicom_bridge.sr_words import (
     outcome_code,
     trust_words,
 )
-from medmllm_plugin.findings import Finding, Side
+from medmllm_plugin.findings import Agreement, Finding, SecondOpinion, Side
 from medmllm_plugin.outputs import printable
-from medmllm_plugin.report import DISCLAIMER, Provenance, Report
+from medmllm_plugin.report import DISCLAIMER, Provenance, Report, conclusions
+from medmllm_plugin.two_eyes import opinion_words
 
 SYSTEMS = {
     "SCT": "http://snomed.info/sct",
@@ -54,6 +55,8 @@ _TEST_DATA = {
     "display": "test health data",
 }
 
+_SECOND = "A second model, which read the study too; each Observation says what it makes of the finding."
+
 Json = dict[str, Any]
 
 
@@ -68,7 +71,8 @@ def bundle(report: Report, *, patient_id: str | None = None) -> Json:
 
     Returns:
         A Bundle: the DiagnosticReport (status `preliminary`) first, then the Observations in the order of the
-        findings, then the Device. Absent findings are Observations too, with the value "Absent".
+        findings, then the Device of the model, and that of a second one. Absent findings are Observations
+        too, with the value "Absent".
 
     Raises:
         ValueError: If `patient_id` is blank.
@@ -77,11 +81,15 @@ def bundle(report: Report, *, patient_id: str | None = None) -> Json:
         raise ValueError("a patient's identifier can't be blank; leave it out")
     subject = {} if patient_id is None else {"subject": _subject(patient_id)}
     reading = _reading(report)
-    device = _device(report.provenance)
+    devices = [_device(report.provenance)]
+    if report.second is not None:
+        devices.append(_device(report.second, _SECOND))
     observations = [
         {
             **_named("Observation", reading, finding.tracking_uid, str(number)),
-            **_observation(finding, study=_study(report), device=_link(device)),
+            **_observation(
+                finding, study=_study(report), device=_link(devices[-1 if _is_alone(finding) else 0])
+            ),
             **subject,
         }
         for number, finding in enumerate(report.findings)
@@ -98,7 +106,7 @@ def bundle(report: Report, *, patient_id: str | None = None) -> Json:
         "type": "collection",
         "entry": [
             {"fullUrl": f"urn:uuid:{one['id']}", "resource": {**one, "meta": meta}}
-            for one in (whole, *observations, device)
+            for one in (whole, *observations, *devices)
         ],
     }
 
@@ -115,7 +123,7 @@ def write(report: Report, path: Path) -> Path:
 
 
 def _diagnostic_report(report: Report, *, results: list[Json]) -> Json:
-    said = [OUTCOME_WORDS[report.outcome], *_answers(report), *report.impression, DISCLAIMER]
+    said = [OUTCOME_WORDS[report.outcome], *_answers(report), *conclusions(report), DISCLAIMER]
     form = base64.b64encode(_as_text(report).encode("utf-8")).decode("ascii")
     study = _study(report)
     return {
@@ -141,6 +149,10 @@ def _observation(finding: Finding, *, study: Json, device: Json) -> Json:
     notes = [finding.sentence]
     if finding.image_supported is False:
         notes.append("Not image-supported: the finding stayed when its pictures were masked.")
+    if finding.second is not None:
+        notes.append(opinion_words(finding.second))
+        if finding.second.sentence and not _is_alone(finding):
+            notes.append(f"{finding.second.model} wrote: {finding.second.sentence}")
     remarks = [{"text": one} for one in _lines(notes)]
     components = list(_components(finding))
     return {
@@ -176,12 +188,39 @@ def _components(finding: Finding) -> Iterator[Json]:
     if finding.certainty is not None:
         numbers.append(("certainty", 100 * finding.certainty, "%"))
     for code, number, unit in numbers:
-        quantity = {"value": round(number, 6), "unit": unit, "system": SYSTEMS["UCUM"], "code": unit}
-        yield {"code": _coded(codes.measurement(code).code), "valueQuantity": quantity}
+        yield {"code": _coded(codes.measurement(code).code), "valueQuantity": _quantity(number, unit)}
+    if finding.second is not None:
+        yield from _opinion(finding.second)
 
 
-def _device(provenance: Provenance) -> Json:
-    """The model: another Device for other weights."""
+def _opinion(second: SecondOpinion) -> Iterator[Json]:
+    """What the second model says of a finding; no terminology has codes for these questions."""
+    yield {"code": {"text": "Second model"}, "valueCodeableConcept": {"text": second.verdict.value}}
+    if second.status is not None:
+        status = _coded(codes.qualifier("status", second.status.value))
+        yield {"code": {"text": "Status by the second model"}, "valueCodeableConcept": status}
+    if second.side not in (None, Side.NONE):
+        side = _coded(codes.qualifier("laterality", second.side.value))
+        yield {"code": {"text": "Side by the second model"}, "valueCodeableConcept": side}
+    for words, share in (
+        ("Certainty by the second model", second.certainty),
+        ("Certainty before the second model was heard", second.first_certainty),
+    ):
+        if share is not None:
+            yield {"code": {"text": words}, "valueQuantity": _quantity(100 * share, "%")}
+
+
+def _quantity(number: float, unit: str) -> Json:
+    return {"value": round(number, 6), "unit": unit, "system": SYSTEMS["UCUM"], "code": unit}
+
+
+def _is_alone(finding: Finding) -> bool:
+    """Whether a finding is the second model's alone."""
+    return finding.second is not None and finding.second.verdict is Agreement.ALONE
+
+
+def _device(provenance: Provenance, *notes: str) -> Json:
+    """A model: another Device for other weights."""
     uid = device_uid(provenance)
     version, weights = map(_line, (provenance.model_version, provenance.weights_sha256))
     return {
@@ -195,7 +234,7 @@ def _device(provenance: Provenance) -> Json:
             if weights
             else {}
         ),
-        "note": [{"text": DISCLAIMER}],
+        "note": [{"text": one} for one in (*notes, DISCLAIMER)],
     }
 
 
@@ -206,20 +245,27 @@ def _answers(report: Report) -> list[str]:
 
 def _as_text(report: Report) -> str:
     """The report for a person, in plain text, with what it was made with."""
-    made_with = {name: value for name, value in asdict(report.provenance).items() if value != ""}
-    del made_with["seconds"]
-    sections = (
+    sections = [
         ("Answer", _answers(report)),
         ("Findings", [one.sentence for one in report.narrative]),
-        ("Impression", report.impression),
+        ("Impression", conclusions(report)),
         ("Notes", [*trust_words(report), *report.notes]),
-        ("Made with", [f"{name}: {value}" for name, value in made_with.items()]),
-    )
+        ("Made with", _made_with(report.provenance)),
+    ]
+    if report.second is not None:
+        sections.append(("Second model", _made_with(report.second)))
     lines = ["AI draft report (unverified)", DISCLAIMER, *_lines([OUTCOME_WORDS[report.outcome]])]
     for title, texts in sections:
         if title != "Answer" or texts:
             lines += ["", title, *_lines(texts)]
     return "\n".join(lines) + "\n"
+
+
+def _made_with(provenance: Provenance) -> list[str]:
+    """A line for each fact, but how long it took, which differs each time."""
+    known = {name: value for name, value in asdict(provenance).items() if value != ""}
+    del known["seconds"]
+    return [f"{name}: {value}" for name, value in known.items()]
 
 
 def _named(kind: str, *parts: str) -> Json:
@@ -237,6 +283,7 @@ def _reading(report: Report) -> str:
             *(study.study_instance_uid, study.series_instance_uid, None if known else report.raw_reply),
             *(made.task, made.model, made.model_version, made.weights_sha256, made.prompt_sha256),
             *(made.schema_sha256, made.slice_plan, made.seed),
+            *([] if report.second is None else [device_uid(report.second)]),
         ]
     )
 

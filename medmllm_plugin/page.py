@@ -17,7 +17,7 @@ from medmllm_plugin import __version__, codes, page_evidence
 from medmllm_plugin.findings import Agreement, Box, Finding, Side, Status
 from medmllm_plugin.geometry import plane_name
 from medmllm_plugin.page_pictures import Album, picture_links, side_words, text
-from medmllm_plugin.report import DISCLAIMER, Outcome, Report
+from medmllm_plugin.report import DISCLAIMER, Outcome, Provenance, Report, conclusions, percent
 from medmllm_plugin.resampled import Resampled, Source
 from medmllm_plugin.slice import Montage
 from medmllm_plugin.sliceset import SliceSet
@@ -155,10 +155,14 @@ def _study_words(report: Report, slices: SliceSet) -> str:
         None if plane is None else plane_name(plane),
         f"{_plural(len(slices), 'picture')} shown",
         f"task {report.provenance.task}",
-        f"model {report.provenance.model} {report.provenance.model_version}".rstrip(),
-        *([] if report.second is None else [f"second model {report.second.model}"]),
+        _model_words("model", report.provenance),
+        None if report.second is None else _model_words("second model", report.second),
     )
     return " · ".join(filter(None, words))
+
+
+def _model_words(which: str, made: Provenance) -> str:
+    return f"{which} {made.model} {made.model_version}".rstrip()
 
 
 def _outcome(report: Report) -> str:
@@ -175,7 +179,7 @@ def _outcome(report: Report) -> str:
 
 
 def _impression_and_notes(report: Report) -> str:
-    lists = (("Impression", "ol", report.impression), ("Notes", "ul", report.notes))
+    lists = (("Impression", "ol", conclusions(report)), ("Notes", "ul", report.notes))
     panels = "".join(
         f'<section class="panel"><h2>{heading}</h2><{kind}>'
         + "".join(f'<li dir="auto">{text(one)}</li>' for one in lines)
@@ -365,7 +369,7 @@ def _status(finding: Finding) -> str:
 
 
 def _certainty(finding: Finding) -> str:
-    return "" if finding.certainty is None else f"{finding.certainty:.0%}"
+    return "" if finding.certainty is None else percent(finding.certainty)
 
 
 def _center_words(finding: Finding) -> str:

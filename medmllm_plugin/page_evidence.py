@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medmllm_plugin.findings import Effect, Finding, SecondOpinion, Trial, TrialResult
+from medmllm_plugin.findings import Agreement, Effect, Finding, SecondOpinion, Trial, TrialResult
 from medmllm_plugin.page_pictures import picture_links, text
-from medmllm_plugin.report import CheckResult, Coverage, Heard, Report
+from medmllm_plugin.report import CheckResult, Coverage, Heard, Report, percent
 from medmllm_plugin.two_eyes import opinion_words
 
 _TRIAL_WORDS = {
@@ -30,7 +30,11 @@ def answer(report: Report) -> str:
     question = "" if report.question is None else f'<p class="quiet" dir="auto">{text(report.question)}</p>'
     choice = ""
     if said.choice is not None:
-        sure = "" if said.certainty is None else f' <span class="quiet">certainty {said.certainty:.0%}</span>'
+        sure = (
+            ""
+            if said.certainty is None
+            else f' <span class="quiet">certainty {percent(said.certainty)}</span>'
+        )
         choice = f'<p class="choice"><strong dir="auto">{text(said.choice)}</strong>{sure}</p>'
     why = "" if said.why is None else f'<p dir="auto"><span class="quiet">Why:</span> {text(said.why)}</p>'
     seen = f'<p class="quiet">Pictures {picture_links(said.pictures)}</p>' if said.pictures else ""
@@ -84,8 +88,8 @@ def facts(finding: Finding) -> list[tuple[str, str]]:
     odds = finding.probabilities
     shares = () if odds is None else (("present", odds.present), ("absent", odds.absent))
     return [
-        ("Model's odds", ", ".join(f"{name} {share:.0%}" for name, share in shares)),
-        ("Samples", "" if finding.agreement is None else f"in {finding.agreement:.0%} of them"),
+        ("Model's odds", ", ".join(f"{name} {percent(share)}" for name, share in shares)),
+        ("Samples", "" if finding.agreement is None else f"in {percent(finding.agreement)} of them"),
         ("Asked again", "; ".join(map(_trial_words, finding.trials))),
         ("Second model", "" if finding.second is None else _second(finding.second)),
     ]
@@ -93,13 +97,14 @@ def facts(finding: Finding) -> list[tuple[str, str]]:
 
 def _second(one: SecondOpinion) -> str:
     """What the second model says, in its own words where it has any."""
-    sentence = f"; it wrote: {text(one.sentence)}" if one.sentence else ""
-    before = "" if one.first_certainty is None else f"; certainty before: {one.first_certainty:.0%}"
+    own = one.sentence if one.verdict is not Agreement.ALONE else None  # else it is the finding's
+    sentence = f"; it wrote: {text(own)}" if own else ""
+    before = "" if one.first_certainty is None else f"; certainty before: {percent(one.first_certainty)}"
     return f"{text(opinion_words(one))}{sentence}{before}"
 
 
 def _trial_words(one: TrialResult) -> str:
-    sure = "" if one.certainty is None else f" ({one.certainty:.0%})"
+    sure = "" if one.certainty is None else f" ({percent(one.certainty)})"
     return f"{_TRIAL_WORDS[one.trial]}: {_EFFECT_WORDS[one.effect]}{sure}"
 
 
@@ -108,10 +113,7 @@ def _coverage(seen: Coverage | None) -> str:
         return ""
     meter = ""
     if seen.share is not None:
-        meter = (
-            f'<p><meter min="0" max="1" value="{seen.share:.3f}">{seen.share:.0%}</meter> '
-            f"<strong>{seen.share:.0%}</strong> of the volume</p>"
-        )
+        meter = f'<p><meter min="0" max="1" value="{seen.share:.3f}">{percent(seen.share)}</meter></p>'
     return f'<section class="panel"><h2>What the model saw</h2>{meter}<p>{text(seen.words)}</p></section>'
 
 

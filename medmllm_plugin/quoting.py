@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 CONTEXT_LENGTH = 2000
-"""Most characters of one fact on the patient; more is cut."""
+"""Most characters of one fact on the patient; more is refused."""
 
 QUESTION_LENGTH = 8000
 """Most characters of a question or an answer before it."""

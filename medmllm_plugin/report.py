@@ -262,6 +262,29 @@ class Report:
         return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
+def conclusions(report: Report) -> tuple[str, ...]:
+    """The impression without what the answer or the differential diagnosis say already.
+
+    For a reply without an impression these are the impression too, so whoever shows both would say it twice.
+    """
+    said = None if report.answer is None else report.answer.text
+    return tuple(
+        sentence
+        for sentence in report.impression
+        if sentence != said
+        and not any(one.name in sentence and one.why in sentence for one in report.differential)
+    )
+
+
+def percent(share: float) -> str:
+    """A share of 1 as people read it.
+
+    >>> percent(0.25), percent(1)
+    ('25 %', '100 %')
+    """
+    return f"{100 * share:.0f} %"
+
+
 def _answer_to_json(answer: Answer) -> dict[str, Any]:
     return {**_with_images(answer), "boxes": [_box_to_json(box) for box in answer.boxes]}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.place import Place
+from medmllm_plugin.quoting import CONTEXT_LENGTH
 from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
@@ -24,7 +26,16 @@ class Exchange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """What is known of the patient beside the images; only what a user or a rule gives, never header text."""
+    """What is known of the patient beside the images; only what a user or a rule gives, never header text.
+
+    Raises:
+        SettingsError: If one of them is longer than a prompt takes; what a person wrote is never cut.
+
+    >>> Context(history="x" * 2001)
+    Traceback (most recent call last):
+    medmllm_plugin.errors.SettingsError: context history: found 2001 characters, expected 2000 at most;
+    shorten it
+    """
 
     age: str | None = None
     """Such as `64 years`."""
@@ -33,6 +44,15 @@ class Context:
     """Why the study was made."""
     history: str | None = None
     """Earlier illnesses, operations and treatment."""
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        for name, text in asdict(self).items():
+            if text is not None and len(text) > CONTEXT_LENGTH:
+                raise SettingsError(
+                    f"context {name}: found {len(text)} characters, expected {CONTEXT_LENGTH} at most; "
+                    "shorten it"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medmllm_plugin.errors import CancelledError, ModelError
+from medmllm_plugin.errors import CancelledError, LostDeviceError, ModelError
 from medmllm_plugin.findings import reply_schema
 from medmllm_plugin.models import Ask, Reply, batches, transformers
 from medmllm_plugin.models.transformers import TransformersModel, open_model
@@ -262,6 +262,18 @@ def test_an_error_that_is_no_lack_of_memory_is_not_taken_for_one(monkeypatch: py
     monkeypatch.setattr(model._model, "generate", broken)
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
+        model.replies([an_ask(pictures(2))])
+
+
+def test_a_device_that_fails_is_told_apart_from_all_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_model(str(tiny_folder()))
+
+    def failing(**inputs: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(model._model, "generate", failing)
+
+    with pytest.raises(LostDeviceError, match=r"device cpu failed .*unspecified launch failure"):
         model.replies([an_ask(pictures(2))])
 
 

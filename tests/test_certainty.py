@@ -52,7 +52,7 @@ def test_what_is_too_unsure_is_indeterminate_and_not_dropped() -> None:
 
     assert [one.status for one in made.findings] == [Status.PRESENT, Status.INDETERMINATE]
     assert made.notes[-1] == (
-        "certainty: finding 2 (nodule, lung, left): 36%, below 50%; its status was present and is now "
+        "certainty: finding 2 (nodule, lung, left): 36 %, below 50 %; its status was present and is now "
         "indeterminate"
     )
 

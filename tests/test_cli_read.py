@@ -46,7 +46,7 @@ def test_a_reading_is_told_in_a_few_lines(line: Callable[..., Line]) -> None:
 
     assert result.exit_code == 0
     assert "Findings reported: CT, 1 picture, model scripted" in result.stdout
-    assert "1. Nodule, lung, left: present, 12.3 mm, certainty 93%, pictures/001.png" in result.stdout
+    assert "1. Nodule, lung, left: present, 12.3 mm, certainty 93 %, pictures/001.png" in result.stdout
     assert "Nodule ≤ 2 cm." in result.stdout
     assert "Left out: a localiser." in result.stdout
     assert "out/report.html  the page, with pictures and boxes\n" in result.stdout
@@ -131,6 +131,7 @@ def test_options_reach_the_reading(line: Callable[..., Line]) -> None:
         (["--context", "name=Doe"], "found 'name=Doe', expected KEY=TEXT"),
         (["--context", "age"], "found 'age', expected KEY=TEXT"),
         (["--context", "age=1", "--context", "age=2"], "found 'age=2'"),
+        (["--context", f"history={'x' * 2001}"], "context history: found 2001 characters, expected 2000"),
         (["--config", "nowhere.toml"], "nowhere.toml: can't be read"),
         (["--samples", "3", "--strategy", "zoom"], "--samples goes with --strategy consistency"),
         (["--ask", "A?", "--ask", "B?", "--choice", "yes"], "--choice goes with one question"),

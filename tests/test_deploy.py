@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -63,6 +64,23 @@ def test_services_depend_on_services_and_use_volumes_that_are_there(compose: dic
         assert condition["condition"] != "service_healthy" or "healthcheck" in services[name]
 
 
+def test_the_node_receives_while_the_model_s_server_isnt_ready(compose: dict[str, Any]) -> None:
+    assert compose["services"]["node"]["depends_on"]["model"] == {"condition": "service_started"}
+
+
+def test_the_model_s_server_is_started_as_the_docs_say(compose: dict[str, Any]) -> None:
+    command = compose["services"]["model"]["command"]
+    page = (ROOT / "docs" / "engines.md").read_text("utf-8")
+    (told,) = re.findall(r"^vllm serve (.*?[^\\])$", page, flags=re.DOTALL | re.MULTILINE)
+
+    asked = shlex.split(told.replace("\\\n", " "))
+    said = dict(one.split("=", 1) for one in command[1:])
+    node = load(DEPLOY / "medmllm.toml").models["lingshu"]
+    assert not command[0].startswith("-"), "the model comes first"
+    assert {name: said[name] for name in asked[3::2]} == dict(zip(asked[3::2], asked[4::2], strict=True))
+    assert said["--served-model-name"] in node.spec
+
+
 def test_no_port_is_open_beyond_the_machine(compose: dict[str, Any]) -> None:
     ports = [port for one in compose["services"].values() for port in one.get("ports", [])]
 
@@ -90,6 +108,19 @@ def test_the_image_is_made_of_what_is_there() -> None:
     assert copied
     assert [one for one in copied if not (ROOT / one).exists()] == []
     assert "USER medmllm" in text
+
+
+def test_the_builder_is_given_what_is_copied_and_nothing_else() -> None:
+    text = (DEPLOY / "Dockerfile").read_text("utf-8")
+    lines = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
+
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--)(.*)$", text, flags=re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    assert lines[1] == "*"
+    assert [one.removeprefix("!") for one in lines if one.startswith("!")] == copied
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 
 from medmllm_plugin import codes, fhir
 from medmllm_plugin.cli import medmllm
-from medmllm_plugin.findings import Change, Measurement, Severity, Side, Status
-from medmllm_plugin.report import DISCLAIMER, Outcome, Report
+from medmllm_plugin.findings import Agreement, Change, Measurement, SecondOpinion, Severity, Side, Status
+from medmllm_plugin.report import DISCLAIMER, Answer, Outcome, Report
 from medmllm_plugin.source import FileImage
 from medmllm_plugin.volume import Study
 from tests.sr_reports import (
@@ -41,6 +41,27 @@ def a_full_report() -> Report:
         a_nodule(images[0], severity=Severity.MODERATE, change=Change.NEW),
         an_effusion(images[1], images[2], image_supported=False),
         a_pneumothorax_not_there(*images),
+    )
+
+
+def read_by_two() -> Report:
+    """A report whose first finding another model contradicts; the second one that alone saw."""
+    report = a_full_report()
+    nodule, effusion, pneumothorax = report.findings
+    said = {"status": Status.ABSENT, "side": Side.LEFT, "certainty": 0.7, "sentence": "No nodule."}
+    disputed = SecondOpinion(model="Other", verdict=Agreement.DISAGREES, first_certainty=0.9, **said)
+    alone = SecondOpinion(model="Other", verdict=Agreement.ALONE, status=Status.PRESENT, sentence="Fluid.")
+    silent = SecondOpinion(model="Other", verdict=Agreement.SILENT)
+    return replace(
+        report,
+        findings=(
+            replace(nodule, second=disputed),
+            replace(effusion, second=alone),
+            replace(pneumothorax, second=silent),
+        ),
+        second=replace(
+            report.provenance, model="Other", model_version="2.1", weights_sha256="cd" * 32, prompt_sha256="e"
+        ),
     )
 
 
@@ -197,6 +218,20 @@ def test_a_report_without_findings_says_how_it_ended(outcome: Outcome, code: str
     assert report["conclusion"].startswith(words)
 
 
+def test_an_answer_is_concluded_once() -> None:
+    answer = Answer(text="No effusion is seen.", choice=None)
+    report = a_report(question="Effusion?", answer=answer, impression=(answer.text, "As before."))
+
+    (whole,) = resources(fhir.bundle(report), "DiagnosticReport")
+
+    text = base64.b64decode(whole["presentedForm"][0]["data"]).decode("utf-8")
+    assert whole["conclusion"].splitlines()[1:3] == [
+        "Question: Effusion? Answer: No effusion is seen.",
+        "As before.",
+    ]
+    assert text.count("No effusion is seen.") == 1
+
+
 def test_the_same_reading_has_the_same_ids_and_another_has_others() -> None:
     def ids(report: Report) -> list[str]:
         return [one["fullUrl"] for one in fhir.bundle(report)["entry"]]
@@ -235,6 +270,44 @@ def test_the_model_is_the_device_of_each_observation() -> None:
         f"urn:uuid:{device['id']}"
     }
     assert all(one["meta"]["security"][0]["code"] == "AIAST" for one in resources(bundle, "Observation"))
+
+
+def test_what_a_second_model_makes_of_a_finding_is_told_in_words_and_values() -> None:
+    bundle = fhir.bundle(read_by_two())
+
+    Bundle.model_validate(bundle)
+    disputed, alone, silent = resources(bundle, "Observation")
+    asked = {one["code"].get("text"): one for one in disputed["component"]}
+    sct = "http://snomed.info/sct"
+    assert asked["Second model"]["valueCodeableConcept"] == {"text": "disagrees"}
+    assert coding(asked["Status by the second model"]["valueCodeableConcept"]) == (sct, "272519000")
+    assert coding(asked["Side by the second model"]["valueCodeableConcept"]) == (sct, "7771000")
+    assert asked["Certainty by the second model"]["valueQuantity"]["value"] == 70.0
+    assert asked["Certainty before the second model was heard"]["valueQuantity"]["value"] == 90.0
+    assert [one["text"] for one in disputed["note"]][1:] == [
+        "Other disagrees: absent, left",
+        "Other wrote: No nodule.",
+    ]
+    assert alone["note"][-1] == {"text": "seen by Other alone"}
+    assert silent["note"][-1] == {"text": "not mentioned by Other"}
+
+
+def test_each_of_two_models_is_a_device_and_what_the_second_alone_saw_is_its_own() -> None:
+    report = read_by_two()
+
+    bundle = fhir.bundle(report)
+
+    first, second = resources(bundle, "Device")
+    (whole,) = resources(bundle, "DiagnosticReport")
+    text = base64.b64decode(whole["presentedForm"][0]["data"]).decode("utf-8")
+    by = [one["device"]["reference"].removeprefix("urn:uuid:") for one in resources(bundle, "Observation")]
+    assert by == [first["id"], second["id"], first["id"]]
+    assert second["deviceName"] == [{"name": "Other", "type": "model-name"}]
+    assert second["version"] == [{"value": "2.1"}]
+    assert second["property"][0]["valueCode"] == [{"text": "cd" * 32}]
+    assert second["note"][0]["text"].startswith("A second model")
+    assert "Second model\nmodel: Other\nmodel_version: 2.1" in text
+    assert bundle["id"] != fhir.bundle(replace(report, second=None))["id"]
 
 
 def test_the_patient_is_only_who_the_caller_says() -> None:

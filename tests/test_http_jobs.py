@@ -16,9 +16,10 @@ from pydicom import dcmread
 
 from medmllm_plugin import registry
 from medmllm_plugin.dicom_bridge.checkpoint import Remembering
-from medmllm_plugin.dicom_bridge.on_request import Desk, JobState, Wish
+from medmllm_plugin.dicom_bridge.on_request import Desk, JobState
 from medmllm_plugin.dicom_bridge.part10 import read_head
 from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.wishes import Wish
 from medmllm_plugin.errors import CancelledError
 from medmllm_plugin.models import Ask, Cancel, Progress, Reply
 from medmllm_plugin.phantoms import Form, write_study
@@ -146,6 +147,7 @@ def test_a_zip_of_dicom_is_read_with_an_sr(running: HttpNode, files: list[bytes]
         ("a.nii", b"", {}, 400, "found an empty body"),
         ("a.nii", b"x", {"task": "sing"}, 400, "no task is named 'sing'"),
         ("a.nii", b"x", {"model": "transformers:/etc"}, 400, "expected one of embedded"),
+        ("a.nii", b"x", {"second": "radfm"}, 400, "second: found 'radfm', expected one of embedded"),
         ("a.nii", b"x", {"seed": -1}, 400, "how: seed"),
         ("a.nii", b"x" * 5000, {}, 413, "found more than 4096 bytes"),
     ],
@@ -170,6 +172,34 @@ def test_a_file_that_cant_be_read_fails_with_its_reason_and_no_path(running: Htt
     assert "found" in told["error"]
     assert str(running.node.settings.folder) not in told["error"]
     assert running.client.get(f"/api/jobs/{told['id']}/report").status_code == 409
+
+
+def test_a_file_is_read_by_a_second_model_too(running: HttpNode, files: list[bytes]) -> None:
+    answer = upload(running, "image.dcm", files[8], second="embedded")
+
+    told = running.ended(answer.json()["id"])
+    report = running.client.get(f"/api/jobs/{told['id']}/report").json()
+    assert (told["state"], told["error"], told["second"]) == ("done", "", "embedded")
+    assert report["second"]["model"] == report["provenance"]["model"]
+    assert any(one["purpose"].startswith("second model: ") for one in report["heard"])
+
+
+def test_a_second_model_that_the_node_doesnt_have_is_refused_and_told_of(
+    running: HttpNode, files: list[bytes]
+) -> None:
+    running.stow(files)
+    key = running.only_study()["key"]
+
+    job = running.client.post("/api/jobs", json={"study": key, "second": "http://elsewhere"})
+    study = running.client.post(f"/api/studies/{key}/read", json={"second": "http://elsewhere"})
+    fields = running.client.get("/openapi.json").json()["components"]["schemas"]
+
+    assert (job.status_code, study.status_code) == (400, 400)
+    assert job.json() == study.json()
+    assert job.json()["error"].startswith("second: found 'http://elsewhere', expected one of embedded; ")
+    assert all(
+        "two eyes" in fields[name]["properties"]["second"]["description"] for name in ("OfStudy", "Wishes")
+    )
 
 
 def test_a_study_that_isnt_here_is_not_found(running: HttpNode) -> None:

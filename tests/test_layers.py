@@ -85,8 +85,8 @@ LAYERS = (
     {
         f"dicom_bridge.{name}"
         for name in (
-            *("worker", "picturing", "node", "checking", "on_request", "health", "metrics", "http_files"),
-            *("http_api", "http_jobs", "http_server", "http_stow", "http_studies"),
+            *("worker", "picturing", "node", "checking", "on_request", "wishes", "health", "metrics"),
+            *("http_files", "http_api", "http_jobs", "http_server", "http_stow", "http_studies"),
         )
     },
     {"transforms.monai_array", "transforms.monai"},

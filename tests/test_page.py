@@ -103,7 +103,7 @@ def test_the_table_and_the_card_tell_all_that_is_known_of_a_finding() -> None:
         "mild",
         "increased",
         "12.3",
-        "93%",
+        "93 %",
         "not supported",
         "L 43.2, A 12.0, I 5.5 mm",
         "(LPS 43.2, -12.0, -5.5)",

@@ -63,11 +63,10 @@ def shown(report: Report, priors: tuple[SliceSet, ...] = (PRIOR,)) -> Parsed:
 @pytest.mark.parametrize(
     "words",
     [
-        "certainty 83%",
-        "42% of the volume",
-        "present 71%, absent 20%",
-        "in 60% of them",
-        "with its pictures covered: still there (90%); with left and right exchanged: on the other side",
+        "certainty 83 %",
+        "present 71 %, absent 20 %",
+        "in 60 % of them",
+        "with its pictures covered: still there (90 %); with left and right exchanged: on the other side",
         "not supported",
         "1 passed",
         "2 raw replies",
@@ -97,6 +96,42 @@ def test_checks_that_all_passed_say_so() -> None:
     assert "Passed." in words
 
 
+def a_report_that_concludes(*impression: str) -> Report:
+    answer = Answer(text="No effusion is seen.", choice=None)
+    cancer = Diagnosis(name="lung cancer", likelihood=Likelihood.HIGH, why="spiculated")
+    return a_report(question="Effusion?", answer=answer, differential=(cancer,), impression=impression)
+
+
+def test_what_the_answer_and_the_differential_say_is_no_impression_too() -> None:
+    report = a_report_that_concludes(
+        "No effusion is seen.", "Lung cancer is likely: lung cancer (high): spiculated.", "As before."
+    )
+
+    page, lines = shown(report).words, "\n".join(report_lines(report, SLICES, files={}))
+
+    for words in (page, lines):
+        assert words.count("No effusion is seen.") == 1
+        assert words.count("spiculated") == 1
+        assert words.count("As before.") == 1
+
+
+def test_an_impression_that_only_repeats_has_no_heading() -> None:
+    report = a_report_that_concludes("No effusion is seen.")
+
+    assert "Impression" not in shown(report).words
+    assert "Impression" not in list(report_lines(report, SLICES, files={}))
+
+
+def test_how_much_was_seen_is_told_once() -> None:
+    said = "12 of 48 images were shown, 25 % of the volume."
+    seen = Coverage(slices_shown=12, slices_total=48, share=0.25, smallest_mm=None, words=said)
+
+    page = shown(a_report(coverage=seen))
+
+    assert re.sub(r"\s+", " ", page.words).count("of the volume") == 1
+    assert "25%" not in page.words
+
+
 def test_foreign_text_stays_text() -> None:
     plain, hostile = shown(a_full_report()), shown(a_full_report(HOSTILE))
 
@@ -116,9 +151,9 @@ def test_links_lead_somewhere() -> None:
 def test_a_terminal_is_told_the_same_in_lines() -> None:
     lines = list(report_lines(a_full_report(), SLICES, files={}))
 
-    assert "Answer: Words. (certainty 83%). Words. Why: Words." in lines
+    assert "Answer: Words. (certainty 83 %). Words. Why: Words." in lines
     assert "  - Words. (high): Words." in lines
     assert "  - side, finding 1: Words." in lines
     assert "Checks that failed" in lines
     assert not any("words: Words." in line for line in lines)
-    assert any("in 60% of the samples, not image-supported" in line for line in lines)
+    assert any("in 60 % of the samples, not image-supported" in line for line in lines)

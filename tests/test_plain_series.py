@@ -129,6 +129,15 @@ def test_what_differs_between_files_is_looked_at_file_by_file(
     assert len(read_volume([tmp_path])) in (4, 5)
 
 
+@pytest.mark.parametrize("odd", [b"\n", b" ", b"a", b"\0"])
+def test_a_uid_that_is_none_makes_a_series_not_plain(tmp_path: Path, odd: bytes) -> None:
+    paths = write_ct_series(tmp_path, slices=3)
+    uid = str(dcmread(paths[1]).SOPInstanceUID).encode()
+    paths[1].write_bytes(paths[1].read_bytes().replace(uid, uid[:9] + odd + uid[10:]))
+
+    assert plain(list_entries([tmp_path]).entries) is None
+
+
 def test_a_truncated_file_makes_a_series_not_plain(tmp_path: Path) -> None:
     path = write_ct_series(tmp_path)[2]
     path.write_bytes(path.read_bytes()[:-10])

@@ -18,6 +18,7 @@ from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.models.scripted import ANYTHING
 from medmllm_plugin.prompting import coding_prompt, prompt_for
 from medmllm_plugin.prompts import PicturePart, Prompt, TextPart, Turn
+from medmllm_plugin.quoting import CONTEXT_LENGTH
 from medmllm_plugin.request import Context, Exchange, Request
 from medmllm_plugin.sliceset import SliceSet, joined
 from medmllm_plugin.tasks import TASKS
@@ -371,11 +372,14 @@ def test_a_question_can_not_pass_for_a_turn_of_the_conversation(task: str) -> No
     assert [turn.role for turn in prompt.turns] == ["assistant", "user"]
 
 
-def test_a_long_history_of_the_patient_is_cut() -> None:
-    text = said(a_request(context=Context(history="word " * 1000)))
+def test_a_history_of_the_patient_is_told_whole_or_refused() -> None:
+    longest = ("word " * CONTEXT_LENGTH)[: CONTEXT_LENGTH - 1] + "."
 
-    assert "word word…</data>" in text
-    assert text.count("word word") < 1000
+    text = said(a_request(context=Context(history=longest)))
+
+    assert f"{longest}</data>" in text
+    with pytest.raises(SettingsError, match="context history: found 2001 characters, expected 2000 at most"):
+        Context(history=longest + ".")
 
 
 def test_prose_to_be_coded_is_quoted_and_shows_no_picture() -> None:

@@ -49,6 +49,20 @@ def test_levels_are_those_of_the_window_on_the_values(
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("planes", [1, 4, 6])
+def test_however_many_planes_are_resized_each_has_its_own_window(planes: int, route: str) -> None:
+    stored = a_stored(planes=planes)
+    windows = [(LUNG, TISSUE, BRAIN, INVERTED)[n % 4] for n in range(planes)]
+    out = np.zeros((planes, 28, 56), np.uint8)
+
+    with only(route):
+        render(stored, [[window] for window in windows], (28, 56), out=out)
+
+    expected = [by_values(stored, n, window, (28, 56)) for n, window in enumerate(windows)]
+    assert np.array_equal(out, np.stack(expected))
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_three_windows_are_the_three_channels(route: str) -> None:
     stored = a_stored()
 

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from medmllm_plugin import codes
 from medmllm_plugin.errors import CodeError
 from medmllm_plugin.findings import (
+    Agreement,
     Box,
     Change,
     Effect,
     Finding,
     Measurement,
+    SecondOpinion,
     Severity,
     Side,
     Status,
@@ -110,6 +112,29 @@ findings = st.builds(
     agreement=st.none() | st.floats(0, 1),
     prior_images=st.lists(images, max_size=2).map(tuple),
     prior_pictures=st.lists(st.integers(1, 99), max_size=2).map(tuple),
+    second=st.none()
+    | st.builds(
+        SecondOpinion,
+        model=words,
+        verdict=st.sampled_from(Agreement),
+        status=st.none() | st.sampled_from(Status),
+        side=st.none() | st.sampled_from(Side),
+        certainty=st.none() | st.floats(0, 1),
+        sentence=st.none() | words,
+        first_certainty=st.none() | st.floats(0, 1),
+    ),
+)
+provenances = st.builds(
+    Provenance,
+    **dict.fromkeys(
+        ("model", "model_version", "weights_sha256", "prompt_sha256", "schema_sha256", "code_version"),
+        words,
+    ),
+    task=words,
+    slice_plan=words,
+    seed=st.integers(0, 2**63),
+    dtype=words,
+    seconds=st.floats(0, 1e5),
 )
 reports = st.builds(
     Report,
@@ -127,18 +152,8 @@ reports = st.builds(
         st.builds(Sentence, sentence=words, images=st.lists(images, max_size=2).map(tuple)), max_size=3
     ).map(tuple),
     impression=st.lists(words, max_size=3).map(tuple),
-    provenance=st.builds(
-        Provenance,
-        **dict.fromkeys(
-            ("model", "model_version", "weights_sha256", "prompt_sha256", "schema_sha256", "code_version"),
-            words,
-        ),
-        task=words,
-        slice_plan=words,
-        seed=st.integers(0, 2**63),
-        dtype=words,
-        seconds=st.floats(0, 1e5),
-    ),
+    provenance=provenances,
+    second=st.none() | provenances,
     raw_reply=words,
     notes=st.lists(words, max_size=3).map(tuple),
     question=st.none() | words,

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from medmllm_plugin.transforms import compiled
 from medmllm_plugin.transforms.attributes import texts
+from medmllm_plugin.transforms.builds import Build, Layout, columns, cut_all
 from medmllm_plugin.transforms.quiet import quiet
 from medmllm_plugin.transforms.scan import FIRST_READ, KEYWORDS, UNDEFINED, Scanned, Scanner
 from tests.builders import a_dataset, save, set_pixels, write_ct_series
@@ -60,6 +61,15 @@ def of_pydicom(path: Path) -> dict[str, tuple[str, ...]]:
 
 def of_scan(scanned: Scanned) -> dict[str, tuple[str, ...]]:
     return {k: scanned.texts(k) for k in VALUES}
+
+
+def spans(*pairs: tuple[int, int]) -> bytes:
+    return np.array(pairs, np.int32).tobytes()
+
+
+def a_build(*, looked_at: bytes, seen: bytes, cuts: bytes, pixels: int) -> Build:
+    layout = Layout(order={}, vrs={}, pixels=pixels)
+    return Build(layout=layout, looked_at=looked_at, seen=seen, cuts=cuts)
 
 
 def scan(path: Path) -> Scanned:
@@ -171,6 +181,19 @@ def test_text_that_is_not_ascii_is_not_guessed(tmp_path: Path) -> None:
         scanned.texts("PatientName")
 
 
+@pytest.mark.parametrize("missing", range(1, 9))
+def test_a_file_that_ends_before_its_pixels_is_not_followed(tmp_path: Path, missing: int) -> None:
+    whole, cut_off = write_ct_series(tmp_path, slices=2)
+    scanner = Scanner()
+    start = scan(whole).layout.pixels
+    cut_off.write_bytes(whole.read_bytes()[: start - missing])
+    scanner.scan(str(whole))
+
+    _, scanned = scanner.scan(str(cut_off))
+
+    assert scanned is None
+
+
 def test_another_transfer_syntax_in_the_same_layout_is_seen(tmp_path: Path) -> None:
     path = write_ct_series(tmp_path, slices=1)[0]
     relabelled = tmp_path / "relabelled.dcm"
@@ -210,36 +233,62 @@ def test_a_damaged_header_gives_what_pydicom_reads_or_nothing(tmp_path: Path, da
 
 
 @pytest.mark.parametrize("route", ["compiled"], indirect=True)
-def test_spans_outside_of_a_header_are_refused_or_no_match() -> None:
+@pytest.mark.parametrize("outside", [(2, 9), (-3, 2), (4, 2)])
+def test_spans_outside_of_a_header_are_refused_or_no_match(outside: tuple[int, int]) -> None:
     assert compiled.scan is not None
-    pairs = [np.array(pair, np.int32).tobytes() for pair in ([0, 5], [2, 9], [-3, 2], [4, 2])]
+    within, beyond = spans((0, 5)), spans(outside)
+    head = b"header", 6, np.array([[6, 6]], np.int64)
 
-    for pair in pairs[1:]:
-        assert compiled.scan.cut(b"header", pair, b"", b"", ()) is None
-        with pytest.raises(ValueError, match="outside"):
-            compiled.scan.cut(b"header", pairs[0], b"heade", pair, ())
-    with pytest.raises(ValueError, match="pairs"):
-        compiled.scan.cut(b"header", b"123", b"", b"", ())
+    assert compiled.scan.cut_all(*head, ((beyond, b"", b""),), ()) == ([], b"")
+    assert compiled.scan.cut_all(*head, ((within, b"heade", beyond),), ()) == ([], b"")
+    with pytest.raises(ValueError, match="outside"):
+        compiled.scan.cut_all(*head, ((within, b"heade", beyond + spans((5, 6))),), ())
+
+
+def test_headers_are_cut_together_as_far_as_they_are_built_like_known_ones() -> None:
+    builds = [
+        a_build(looked_at=spans((0, 1)), seen=b"a", cuts=spans((1, 3), (3, 4)), pixels=4),
+        a_build(looked_at=spans((0, 2)), seen=b"bb", cuts=spans((2, 5), (5, 5)), pixels=5),
+    ]
+    heads = np.frombuffer(b"a12x....bb345...a13x....x.......a12x....", np.uint8).reshape(5, 8)
+    found = np.array([[8, 99]] * 5, np.int64)
+    like = bytes([*b"12"]), b"none"
+
+    cut, which = cut_all(heads, found, builds, like)
+
+    assert cut == [(b"12", b"x"), (b"345", b""), (b"13", b"x")]
+    assert list(which) == [0, 1, 0]
+    assert [len(cut_all(heads[n:], found[n:], builds, like)[0]) for n in range(5)] == [3, 2, 1, 0, 1]
+    assert cut_all(heads, np.array([[-1, -1]] * 5), builds, like)[0] == []
+    assert cut_all(heads, np.array([[3, 9]] * 5), builds, like)[0] == []
+    assert cut_all(heads, found, [], like)[0] == []
+
+
+def test_values_that_are_the_same_are_kept_once() -> None:
+    build = a_build(looked_at=spans((0, 1)), seen=b"a", cuts=spans((1, 3), (3, 5)), pixels=5)
+    heads = np.frombuffer(b"a1234a1256a1278", np.uint8).reshape(3, 5)
+    like = bytes([*b"12"]), b""
+
+    cut, _ = cut_all(heads, np.array([[5, 5]] * 3), [build], like)
+
+    assert cut == [(b"12", b"34"), (b"12", b"56"), (b"12", b"78")]
+    assert {id(values[0]) for values in cut} == {id(like[0])}
+
+
+def test_columns_of_values_are_one_value_where_all_have_the_same() -> None:
+    rows = [(b"CT", b"1", b"", b"end"), (bytes([*b"CT"]), b"2", b""), (b"CT", b"1", b"")]
+
+    assert columns(rows, 3) == [b"CT", (b"1", b"2", b"1"), b""]
+    assert columns(rows[:1], 2) == [b"CT", b"1"]
 
 
 @pytest.mark.parametrize("route", ["compiled"], indirect=True)
-def test_headers_are_cut_together_as_far_as_they_are_built_like_known_ones() -> None:
+@pytest.mark.parametrize(("rows", "width"), [([], 1), ([(b"a",)], 2), ([(b"a",)], -1), ([(b"a",), b"a"], 1)])
+def test_rows_that_have_no_such_columns_are_refused(rows: Any, width: int) -> None:
     assert compiled.scan is not None
-    one, two = (
-        [np.array(pair, np.int32).tobytes() for pair in pairs]
-        for pairs in (([0, 1], [1, 3]), ([0, 2], [2, 5]))
-    )
-    builds = ((one[0], b"a", one[1]), (two[0], b"bb", two[1]))
-    heads = b"a12.....bb345...a12.....x.......a12....."
-    lengths = np.array([[8, 99]] * 5, np.int64)
 
-    cut, which = compiled.scan.cut_all(heads, 8, lengths, builds, ())
-
-    assert cut == [(b"12",), (b"345",), (b"12",)]
-    assert list(which) == [0, 1, 0]
-    assert compiled.scan.cut_all(heads[24:], 8, lengths[3:], builds, ()) == ([], b"")
-    assert compiled.scan.cut_all(heads, 8, np.array([[-1, -1]]), builds, ()) == ([], b"")
-    assert compiled.scan.cut_all(heads, 8, np.array([[9, 9]]), builds, ()) == ([], b"")
+    with pytest.raises(ValueError, match="rows"):
+        compiled.scan.columns(rows, width)
 
 
 @pytest.mark.parametrize("route", ["compiled"], indirect=True)

@@ -18,7 +18,7 @@ from medmllm_plugin.dicom_bridge.sr_keys import measurement_key
 from medmllm_plugin.dicom_bridge.sr_reader import document_of, read_sr
 from medmllm_plugin.dicom_bridge.sr_writer import findings_sr, text_sr
 from medmllm_plugin.findings import Change, Finding, Measurement, Severity, Side, Status
-from medmllm_plugin.report import DISCLAIMER, Sentence
+from medmllm_plugin.report import DISCLAIMER, Answer, Sentence
 from tests.sr_read import a_chest_report, written
 from tests.sr_reports import (
     SERIES,
@@ -109,6 +109,18 @@ def test_sentences_come_back_with_their_section_and_images(tmp_path: Path) -> No
         "Summary",
     ]
     assert [one.text for one in document.sentences if one.section == "Impressions"] == ["As above."]
+
+
+def test_an_answer_stands_once_among_the_impressions(tmp_path: Path) -> None:
+    answer = Answer(text="No effusion is seen.", choice=None)
+    report = a_report(question="Effusion?", answer=answer, impression=("No effusion is seen.", "As before."))
+
+    document = read_sr(written(text_sr(report, a_series()), tmp_path))
+
+    assert [one.text for one in document.sentences if one.section == "Impressions"] == [
+        "Question: Effusion? Answer: No effusion is seen.",
+        "As before.",
+    ]
 
 
 def test_a_frame_comes_back(tmp_path: Path) -> None:

@@ -221,3 +221,16 @@ def test_words_of_strangers_are_text_and_nothing_else(browser: Browser, tmp_path
 
         assert seen.page.locator("#studies img, dialog img").count() == 0
         assert seen.page.title() == "MedMLLM one"
+
+
+def test_a_reading_on_request_names_both_models(browser: Browser, running: HttpNode) -> None:
+    key = running.only_study(State.DELIVERED)["key"]
+    asked = {"study": key, "second": "embedded"}
+    running.ended(running.client.post("/api/jobs", json=asked).json()["id"])
+
+    with Seen(browser, width=400) as seen:
+        seen.page.goto(running.server.url)
+
+        expect(seen.page.locator("#jobs li")).to_contain_text("embedded and embedded")
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert seen.wrong == []

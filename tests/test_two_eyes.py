@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydicom import dcmread
 
 from medmllm_plugin import page, pipeline
 from medmllm_plugin.console import report_lines
@@ -227,6 +228,7 @@ def test_both_are_asked_and_all_is_in_report_sr_and_page(tmp_path: Path) -> None
     text = json.loads(files["report"].read_text("utf-8"))
     jsonschema.validate(text, report_schema())
     assert Report.from_json(text) == reading.report
+    assert reading.missed is None
     assert [one["second"]["verdict"] for one in text["findings"]] == ["disagrees", "alone"]
     assert text["findings"][0]["second"]["sentence"] == "No nodule."
     assert text["second"]["model"] == "Other"
@@ -235,9 +237,15 @@ def test_both_are_asked_and_all_is_in_report_sr_and_page(tmp_path: Path) -> None
     said = json.dumps(sr.to_json())
     assert "Other disagrees: absent" in said
     assert "seen by Other alone" in said
+    assert sr.parameters.endswith('"second":{"model":"Other","model_version":"","weights_sha256":""}}')
+    header = dcmread(files["findings_sr"])
+    assert [one.ManufacturerModelName for one in header.ContributingEquipmentSequence] == ["One", "Other"]
     html = page.render(reading.report, reading.slices)
     assert "Second model" in html
     assert "it wrote: No nodule." in html
+    assert html.count("it wrote: ") == 1, "what it alone saw is quoted already"
+    versions = replace(reading.report, second=replace(reading.report.second, model_version="2.1"))
+    assert "second model Other 2.1<" in page.render(versions, reading.slices)
     assert text["narrative"]["impression"][-2:] == [
         "A second model disagrees about: nodule (lung, left).",
         "Seen by a second model alone: mass (liver).",
@@ -266,6 +274,7 @@ def test_a_second_model_that_fails_leaves_the_first_s_report(tmp_path: Path) -> 
 
     assert len(reading.report.findings) == 1
     assert reading.report.second is None
+    assert isinstance(reading.missed, ModelError)
     assert any("the second model failed, so nothing is compared" in one for one in reading.report.notes)
 
 

@@ -7,6 +7,9 @@
 
 enum { LARGEST_PATCH = 32, MOST_MERGE = 64, MOST_TEMPORAL = 4 };
 
+/* Bytes that the caches hold together. */
+enum { LINE = 64 };
+
 typedef struct {
     Py_ssize_t rows, columns, channels, patch, merge, temporal;
     const uint8_t *plane;
@@ -112,6 +115,22 @@ INLINE void put(uint8_t *to, const uint8_t *from, Py_ssize_t bytes, Py_ssize_t p
     memcpy(to, from, (size_t)bytes);
 }
 
+/* Asks for the rows of `next`, a picture's row of tokens, before they are needed: patch by patch, the processor doesn't
+ * see that they follow each other.
+ */
+INLINE void ask_for_rows(const Cut *cut, Py_ssize_t next, Py_ssize_t patch, Py_ssize_t channels)
+{
+#if defined(X86)
+    const Py_ssize_t high = cut->merge * patch, bytes = high * cut->columns * channels;
+    if ((next + 1) * high > cut->rows)
+        return;
+    for (Py_ssize_t byte = 0; byte < bytes; byte += LINE)
+        _mm_prefetch((const char *)cut->plane + next * bytes + byte, _MM_HINT_T0);
+#else
+    (void)cut, (void)next, (void)patch, (void)channels;
+#endif
+}
+
 /* The patches of a picture. That patch, channels and temporal are constants where it counts, lets the compiler
  * unroll the small copies.
  */
@@ -132,6 +151,8 @@ INLINE void cut_patches(const Cut *cut, Py_ssize_t patch, Py_ssize_t channels, P
         Py_ssize_t row = (token / across * merge + inside / merge) * patch;
         Py_ssize_t column = (token % across * merge + inside % merge) * patch;
         const uint8_t *from = cut->plane + (row * cut->columns + column) * channels;
+        if (!column && !inside)
+            ask_for_rows(cut, token / across + 1, patch, channels);
 #if defined(X86)
         if (turned)
             gather_avx2(cut, from, patch, levels, step, &shuffle);
@@ -196,6 +217,9 @@ static void (*const CUTTERS_THERE[])(const Cut *) = {
 #if defined(X86)
     cut_plain,
     cut_avx2,
+#endif
+#if defined(AVX512)
+    cut_avx2, /* memory is the limit */
 #endif
 };
 

@@ -108,7 +108,7 @@ AVX2 INLINE void blend_avx2(const uint8_t *from, Py_ssize_t stride, const int16_
 }
 #endif
 
-enum { EIGHT = 8, QUAD = 4, QUADS = 4 };
+enum { EIGHT = 8, QUAD = 4, QUADS = 4, WIDEST = 64 };
 
 /* 16 resized pixels of a row. Each eight of them are made of 16 bytes that lie together; `places` says where among
  * those the first pair of each pixel is, as two numbers of 16 bits, in quads in the order in which two registers hold
@@ -119,15 +119,18 @@ typedef struct {
     uint8_t places[QUADS][QUAD][4];
 } Block;
 
-/* A line in blocks, or none, where pixels that are made together lie further apart: it becomes much shorter. */
+/* A line in blocks of pixels that are made of bytes which lie together, in the order that a kernel likes; no blocks
+ * where these lie further apart, as the line becomes much shorter.
+ */
 typedef struct {
     Py_ssize_t blocks, pairs;
-    Block *block;
-    int16_t *weights; /* (blocks, pairs, QUADS, QUAD, 2) */
+    void *block;
+    int16_t *weights; /* of each block, pair by pair */
 } Near;
 
 #if defined(X86)
-static Near near_of(const Line *line)
+/* Of AVX2; weights are (blocks, pairs, QUADS, QUAD, 2). */
+static Near near_avx2(const Line *line)
 {
     static const int order[QUADS] = {0, 2, 1, 3};
     Near near = {0};
@@ -136,15 +139,16 @@ static Near near_of(const Line *line)
         if (place < 0 || place + line->width > LANES)
             return near;
     }
-    const Py_ssize_t blocks = whole_lanes(line->target) / LANES, pairs = line->width / 2;
-    near.block = calloc((size_t)blocks, sizeof *near.block);
-    near.weights = calloc((size_t)(blocks * pairs), 2 * LANES * sizeof *near.weights);
+    const Py_ssize_t pairs = line->width / 2;
+    const size_t blocks = (size_t)whole_lanes(line->target) / LANES;
+    Block *const every = near.block = calloc(blocks, sizeof *every);
+    near.weights = calloc(blocks * (size_t)pairs, 2 * LANES * sizeof *near.weights);
     if (!near.block || !near.weights)
         return near;
-    near.blocks = blocks;
+    near.blocks = (Py_ssize_t)blocks;
     near.pairs = pairs;
     for (Py_ssize_t k = 0; k < line->target; k++) {
-        Block *block = near.block + k / LANES;
+        Block *block = every + k / LANES;
         const int quad = order[k % LANES / QUAD], own = line->counts[k] / 2;
         const int32_t start = line->starts[k / EIGHT * EIGHT];
         const uint8_t place = (uint8_t)(line->starts[k] - start);
@@ -158,8 +162,8 @@ static Near near_of(const Line *line)
     return near;
 }
 
-/* One row of one channel; up to LANES - 1 bytes behind the result are written too. */
-AVX2 static void across_near(const Near *near, int bits, const uint8_t *row, uint8_t *resized)
+/* One row of one channel; up to WIDEST - 1 bytes behind the result may be written too. */
+AVX2 static void across_near_avx2(const Near *near, int bits, const uint8_t *row, uint8_t *resized)
 {
     const __m128i shift = _mm_cvtsi32_si128(bits);
     const __m256i half = _mm256_set1_epi32((1 << bits) >> 1);
@@ -182,17 +186,34 @@ AVX2 static void across_near(const Near *near, int bits, const uint8_t *row, uin
         _mm_storeu_si128((__m128i *)(void *)resized, bytes);
     }
 }
-#else
-static Near near_of(const Line *line)
+
+/* The levels of the first numbers of a row, LANES at a time, computed instead of looked up; how many. */
+AVX2 static Py_ssize_t on_line_avx2(const Straight *line, const uint16_t *raw, Py_ssize_t columns, uint8_t *to)
 {
-    (void)line;
-    return (Near){0};
+    const __m256i mask = _mm256_set1_epi16((int16_t)line->mask), flip = _mm256_set1_epi16((int16_t)line->flip);
+    const __m256i base = _mm256_set1_epi16((int16_t)line->base), most = _mm256_set1_epi16((int16_t)line->most);
+    const __m256i slope = _mm256_set1_epi32(line->slope), start = _mm256_set1_epi32(line->start);
+    const __m128i bits = _mm_cvtsi32_si128(line->bits);
+    Py_ssize_t column = 0;
+    for (; column + LANES <= columns; column += LANES) {
+        __m256i number = _mm256_loadu_si256((const __m256i *)(const void *)(raw + column));
+        number = _mm256_xor_si256(_mm256_and_si256(number, mask), flip);
+        number = _mm256_min_epu16(_mm256_subs_epu16(number, base), most);
+        __m256i low = _mm256_unpacklo_epi16(number, _mm256_setzero_si256());
+        __m256i high = _mm256_unpackhi_epi16(number, _mm256_setzero_si256());
+        low = _mm256_sra_epi32(_mm256_add_epi32(_mm256_mullo_epi32(low, slope), start), bits);
+        high = _mm256_sra_epi32(_mm256_add_epi32(_mm256_mullo_epi32(high, slope), start), bits);
+        const __m256i words = _mm256_packs_epi32(low, high);
+        const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(void *)(to + column), bytes);
+    }
+    return column;
 }
 
-static void across_near(const Near *near, int bits, const uint8_t *row, uint8_t *resized)
-{
-    (void)near, (void)bits, (void)row, (void)resized;
-}
+#endif
+
+#if defined(AVX512)
+#include "_resample512.h"
 #endif
 
 /* Along rows: 16 lanes are 16 rows, `packed` and `resized` are (columns, channels, lanes). Along columns: the
@@ -229,7 +250,10 @@ static void across_near(const Near *near, int bits, const uint8_t *row, uint8_t 
 typedef struct {
     void (*across)(const Line *, Py_ssize_t, const uint8_t *, uint8_t *);
     void (*down)(const Line *, Py_ssize_t, const uint8_t *, Py_ssize_t, uint8_t *, Py_ssize_t);
-    int avx2;
+    /* Where the processor has what they need: how a line of one channel is taken without turning, and grey levels. */
+    Near (*near)(const Line *);
+    void (*across_near)(const Near *, int, const uint8_t *, uint8_t *);
+    Py_ssize_t (*on_line)(const Straight *, const uint16_t *, Py_ssize_t, uint8_t *);
 } Resizer;
 
 RESIZERS(across, down, blend, )
@@ -240,10 +264,13 @@ RESIZERS(across_avx2, down_avx2, blend_avx2, AVX2)
 
 /* In the order of `kernels()`. */
 static const Resizer RESIZERS_THERE[] = {
-    {across, down, 0},
+    {across, down, NULL, NULL, NULL},
 #if defined(X86)
-    {across_sse2, down_sse2, 0},
-    {across_avx2, down_avx2, 1},
+    {across_sse2, down_sse2, NULL, NULL, NULL},
+    {across_avx2, down_avx2, near_avx2, across_near_avx2, on_line_avx2},
+#endif
+#if defined(AVX512)
+    {across_avx2, down_avx512, near_avx512, across_near_avx512, on_line_avx512},
 #endif
 };
 
@@ -270,33 +297,8 @@ INLINE void turn(const uint8_t *from, Py_ssize_t from_stride, uint8_t *to, Py_ss
 #endif
 }
 
-#if defined(X86)
-/* The levels of the first numbers of a row, LANES at a time, computed instead of looked up; how many. */
-AVX2 static Py_ssize_t on_line(const Straight *line, const uint16_t *raw, Py_ssize_t columns, uint8_t *to)
-{
-    const __m256i mask = _mm256_set1_epi16((int16_t)line->mask), flip = _mm256_set1_epi16((int16_t)line->flip);
-    const __m256i base = _mm256_set1_epi16((int16_t)line->base), most = _mm256_set1_epi16((int16_t)line->most);
-    const __m256i slope = _mm256_set1_epi32(line->slope), start = _mm256_set1_epi32(line->start);
-    const __m128i bits = _mm_cvtsi32_si128(line->bits);
-    Py_ssize_t column = 0;
-    for (; column + LANES <= columns; column += LANES) {
-        __m256i number = _mm256_loadu_si256((const __m256i *)(const void *)(raw + column));
-        number = _mm256_xor_si256(_mm256_and_si256(number, mask), flip);
-        number = _mm256_min_epu16(_mm256_subs_epu16(number, base), most);
-        __m256i low = _mm256_unpacklo_epi16(number, _mm256_setzero_si256());
-        __m256i high = _mm256_unpackhi_epi16(number, _mm256_setzero_si256());
-        low = _mm256_sra_epi32(_mm256_add_epi32(_mm256_mullo_epi32(low, slope), start), bits);
-        high = _mm256_sra_epi32(_mm256_add_epi32(_mm256_mullo_epi32(high, slope), start), bits);
-        const __m256i words = _mm256_packs_epi32(low, high);
-        const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        _mm_storeu_si128((__m128i *)(void *)(to + column), bytes);
-    }
-    return column;
-}
-#endif
-
 /* One row of a picture as grey levels or colours (columns, channels). */
-INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *to, int avx2)
+INLINE void fetch(const Job *job, const Resizer *resizer, Py_ssize_t picture, Py_ssize_t row, uint8_t *to)
 {
     Py_ssize_t channels = job->channels, columns = job->columns;
     Py_ssize_t number = (job->read ? 0 : picture * job->rows) + row;
@@ -309,12 +311,8 @@ INLINE void fetch(const Job *job, Py_ssize_t picture, Py_ssize_t row, uint8_t *t
         const int32_t table = job->which[picture * channels + channel];
         const uint8_t *levels = job->levels + (Py_ssize_t)table * PATTERNS;
         Py_ssize_t column = 0;
-#if defined(X86)
-        if (avx2 && channels == 1 && job->lines[table].mask)
-            column = on_line(&job->lines[table], raw, columns, to);
-#else
-        (void)avx2;
-#endif
+        if (resizer->on_line && channels == 1 && job->lines[table].mask)
+            column = resizer->on_line(&job->lines[table], raw, columns, to);
         uint8_t *mine = to + channel + column * channels;
         for (; column + 4 <= columns; column += 4, mine += 4 * channels) {
             uint8_t one = levels[raw[column]], two = levels[raw[column + 1]];
@@ -346,12 +344,13 @@ static Py_ssize_t resample_all(const Job *job, const Resizer *resizer)
 {
     const Line *across = &job->across, *down = &job->down;
     Py_ssize_t length = across->target * job->channels;
-    Py_ssize_t stride = whole_lanes(across->source * job->channels), half_stride = whole_lanes(length);
+    Py_ssize_t stride = whole_lanes(across->source * job->channels);
+    Py_ssize_t half_stride = (length + WIDEST - 1) / WIDEST * WIDEST; /* kernels write behind what they make */
     uint8_t *rows = calloc((size_t)stride, LANES), *packed = calloc((size_t)(stride + LANES), LANES);
     uint8_t *resized = calloc((size_t)half_stride, LANES), *out = job->out;
     uint8_t *half = calloc((size_t)(whole_lanes(job->rows) + 1), (size_t)half_stride);
     int enough = rows && packed && resized && half;
-    Near near = resizer->avx2 && across->width && job->channels == 1 ? near_of(across) : (Near){0};
+    Near near = resizer->near && across->width && job->channels == 1 ? resizer->near(across) : (Near){0};
     Py_ssize_t picture = 0;
     for (; enough && picture < job->pictures; picture++) {
         Py_ssize_t done = 0;
@@ -359,14 +358,14 @@ static Py_ssize_t resample_all(const Job *job, const Resizer *resizer)
             break;
         if (!across->width && !down->width) { /* nothing is resized */
             for (Py_ssize_t row = 0; row < job->rows; row++, out += length)
-                fetch(job, picture, row, out, resizer->avx2);
+                fetch(job, resizer, picture, row, out);
             continue;
         }
         for (Py_ssize_t row = 0; row < job->rows; row++) {
             uint8_t *mine = half + row * half_stride, *turned = rows + row % LANES * stride;
-            fetch(job, picture, row, near.blocks ? rows : across->width ? turned : mine, resizer->avx2);
+            fetch(job, resizer, picture, row, near.blocks ? rows : across->width ? turned : mine);
             if (near.blocks)
-                across_near(&near, across->bits, rows, mine);
+                resizer->across_near(&near, across->bits, rows, mine);
             else if (across->width && (row + 1) % LANES && row + 1 < job->rows)
                 continue;
             else if (across->width)

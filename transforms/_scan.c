@@ -1,4 +1,4 @@
-/* Whether a header is built like one that was walked before, and its values if so: the loop of scan.py, which says
+/* Whether a header is built like one that was walked before, and its values if so: the loop of builds.py, which says
  * what it means and does the same in numpy. No byte is followed here, only compared and cut out, each within bounds.
  */
 
@@ -19,9 +19,12 @@ static int span(const Py_buffer *pairs, Py_ssize_t n, Py_ssize_t length, Py_ssiz
     return pair[0] >= 0 && *size >= 0 && pair[1] <= length;
 }
 
-static int alike(const Py_buffer *head, const Py_buffer *looked_at, const Py_buffer *seen)
+/* Whether the header has what the walk saw, and reaches to the end of the last value. */
+static int alike(const Py_buffer *head, const Py_buffer *looked_at, const Py_buffer *seen, const Py_buffer *cuts)
 {
     Py_ssize_t start, size, done = 0;
+    if (cuts->len && !span(cuts, cuts->len / 8 - 1, head->len, &start, &size))
+        return 0;
     for (Py_ssize_t n = 0; n < looked_at->len / 8; n++, done += size)
         if (!span(looked_at, n, head->len, &start, &size) || size > seen->len - done ||
             memcmp((const char *)head->buf + start, (const char *)seen->buf + done, (size_t)size))
@@ -29,31 +32,43 @@ static int alike(const Py_buffer *head, const Py_buffer *looked_at, const Py_buf
     return done == seen->len;
 }
 
-/* The value at `n` of the values `like` these, if it is the same; else a new one. */
-static PyObject *value_of(const char *start, Py_ssize_t size, PyObject *like, Py_ssize_t n)
+/* A value of an earlier header, which the next one shares if it has the same. */
+typedef struct {
+    PyObject *value; /* owned by that header's tuple */
+    const char *bytes;
+    Py_ssize_t size;
+} Known;
+
+static int know(Known *known, PyObject *value)
 {
-    PyObject *known = n < PyTuple_Size(like) ? PyTuple_GetItem(like, n) : NULL;
-    if (known && PyBytes_Check(known) && PyBytes_Size(known) == size &&
-        !memcmp(PyBytes_AsString(known), start, (size_t)size))
-        return Py_NewRef(known);
-    return PyBytes_FromStringAndSize(start, size);
+    if (!value || !PyBytes_Check(value))
+        return 0;
+    *known = (Known){value, PyBytes_AsString(value), PyBytes_Size(value)};
+    return 1;
 }
 
-static PyObject *values(const Py_buffer *head, const Py_buffer *cuts, PyObject *like)
+/* The values of a header; of `known`, the last ones of each number, there are `*shared`, and then those of this one. */
+static PyObject *values(const Py_buffer *head, const Py_buffer *cuts, Known *known, Py_ssize_t *shared)
 {
     Py_ssize_t start, size, count = cuts->len / 8;
     PyObject *found = PyTuple_New(count);
     for (Py_ssize_t n = 0; found && n < count; n++) {
         PyObject *value = NULL;
-        if (span(cuts, n, head->len, &start, &size))
-            value = value_of((const char *)head->buf + start, size, like, n);
-        else
+        if (span(cuts, n, head->len, &start, &size)) {
+            const char *bytes = (const char *)head->buf + start;
+            if (n < *shared && known[n].size == size && !memcmp(known[n].bytes, bytes, (size_t)size))
+                value = Py_NewRef(known[n].value);
+            else
+                know(known + n, value = PyBytes_FromStringAndSize(bytes, size));
+        } else {
             PyErr_SetString(PyExc_ValueError, "a value lies outside of the header");
+        }
         if (!value || PyTuple_SetItem(found, n, value)) {
             Py_DECREF(found);
             return NULL;
         }
     }
+    *shared = count > *shared ? count : *shared;
     return found;
 }
 
@@ -95,12 +110,18 @@ static PyObject *values_of_all(const Py_buffer *heads, Py_ssize_t size, const Py
                                Py_ssize_t count, PyObject *like)
 {
     const Py_ssize_t most = lengths->len / 16;
-    unsigned char order[BUILDS], *which = PyMem_Malloc((size_t)(most ? most : 1));
+    unsigned char order[BUILDS], *which = PyMem_Malloc((size_t)most + 1);
     PyObject *all = PyList_New(0), *result = NULL;
-    Py_ssize_t done = 0;
-    for (int k = 0; k < BUILDS; k++)
+    Py_ssize_t done = 0, shared = 0, widest = 0;
+    for (int k = 0; k < BUILDS; k++) {
         order[k] = (unsigned char)k;
-    for (; which && all && done < most; done++) {
+        widest = builds[k].cuts.len / 8 > widest ? builds[k].cuts.len / 8 : widest;
+    }
+    Known *known = PyMem_Malloc((size_t)(widest + 1) * sizeof *known);
+    const Py_ssize_t liked = PyTuple_Size(like) < widest ? PyTuple_Size(like) : widest;
+    while (known && shared < liked && know(known + shared, PyTuple_GetItem(like, shared)))
+        shared++;
+    for (; which && known && all && done < most; done++) {
         int64_t length;
         Py_buffer head = *heads;
         Py_ssize_t k = 0;
@@ -109,28 +130,31 @@ static PyObject *values_of_all(const Py_buffer *heads, Py_ssize_t size, const Py
         head.len = (Py_ssize_t)length;
         if (length < 0 || length > size)
             break;
-        while (k < count && !alike(&head, &builds[order[k]].looked_at, &builds[order[k]].seen))
-            k++;
+        for (; k < count; k++) {
+            const Build *build = &builds[order[k]];
+            if (alike(&head, &build->looked_at, &build->seen, &build->cuts))
+                break;
+        }
         if (k == count)
             break;
         const unsigned char found = which[done] = order[k];
         memmove(order + 1, order, (size_t)k); /* the next one is likely built so too */
         order[0] = found;
-        PyObject *those = values(&head, &builds[found].cuts, like);
+        PyObject *those = values(&head, &builds[found].cuts, known, &shared);
         if (!those || PyList_Append(all, those)) {
             Py_XDECREF(those);
             goto end;
         }
-        Py_DECREF(those); /* the list holds it */
-        like = those;
+        Py_DECREF(those); /* the list holds it, and what is known */
     }
-    if (!which)
+    if (!which || !known)
         PyErr_NoMemory();
     else if (all)
         result = Py_BuildValue("(Oy#)", all, (const char *)which, done);
 end:
     Py_XDECREF(all);
     PyMem_Free(which);
+    PyMem_Free(known);
     return result;
 }
 
@@ -153,27 +177,64 @@ static PyObject *cut_all(PyObject *Py_UNUSED(module), PyObject *arguments)
     return found;
 }
 
-static PyObject *cut(PyObject *Py_UNUSED(module), PyObject *arguments)
+static int same_bytes(PyObject *one, PyObject *other)
 {
-    Py_buffer head, looked_at, seen, cuts;
-    PyObject *like, *found = NULL;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*y*O!", &head, &looked_at, &seen, &cuts, &PyTuple_Type, &like))
+    return PyBytes_Check(one) && PyBytes_Check(other) && PyBytes_Size(one) == PyBytes_Size(other) &&
+           !memcmp(PyBytes_AsString(one), PyBytes_AsString(other), (size_t)PyBytes_Size(one));
+}
+
+/* Which of the first `width` items of some tuples are not the same in all; false with an error set. */
+static int find_differing(PyObject *rows, PyObject **first, char *differs, Py_ssize_t width)
+{
+    const Py_ssize_t count = PyList_Size(rows);
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *row = PyList_GetItem(rows, k);
+        if (!PyTuple_Check(row) || PyTuple_Size(row) < width) {
+            PyErr_SetString(PyExc_ValueError, "rows are tuples that are wide enough");
+            return 0;
+        }
+        for (Py_ssize_t n = 0; n < width; n++) {
+            PyObject *one = PyTuple_GetItem(row, n);
+            if (!k)
+                first[n] = one;
+            else if (one != first[n] && !differs[n])
+                differs[n] = !same_bytes(one, first[n]);
+        }
+    }
+    return 1;
+}
+
+static PyObject *columns(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *rows, *all = NULL;
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(arguments, "O!n", &PyList_Type, &rows, &width))
         return NULL;
-    if (looked_at.len % 8 || cuts.len % 8)
-        PyErr_SetString(PyExc_ValueError, "spans are pairs of 32-bit offsets");
-    else if (alike(&head, &looked_at, &seen))
-        found = values(&head, &cuts, like);
-    else
-        found = Py_NewRef(Py_None);
-    PyBuffer_Release(&head);
-    PyBuffer_Release(&looked_at);
-    PyBuffer_Release(&seen);
-    PyBuffer_Release(&cuts);
-    return found;
+    const Py_ssize_t count = PyList_Size(rows);
+    if (!count || width < 0) {
+        PyErr_SetString(PyExc_ValueError, "no rows, or no width");
+        return NULL;
+    }
+    PyObject **first = PyMem_Calloc((size_t)width + 1, sizeof *first);
+    char *differs = PyMem_Calloc((size_t)width + 1, 1);
+    if (!first || !differs)
+        PyErr_NoMemory();
+    else if (find_differing(rows, first, differs, width))
+        all = PyList_New(width);
+    for (Py_ssize_t n = 0; all && n < width; n++) {
+        PyObject *one = differs[n] ? PyTuple_New(count) : Py_NewRef(first[n]);
+        for (Py_ssize_t k = 0; one && differs[n] && k < count; k++)
+            PyTuple_SetItem(one, k, Py_NewRef(PyTuple_GetItem(PyList_GetItem(rows, k), n)));
+        if (!one || PyList_SetItem(all, n, one))
+            Py_CLEAR(all);
+    }
+    PyMem_Free((void *)first);
+    PyMem_Free(differs);
+    return all;
 }
 
 static PyMethodDef METHODS[] = {
-    {"cut", cut, METH_VARARGS, "The values of a header that is built as another, else None."},
+    {"columns", columns, METH_VARARGS, "Of each column of rows the value, if all have the same, else a tuple."},
     {"cut_all", cut_all, METH_VARARGS, "The values of headers, as many from the first as are built as another."},
     {NULL, NULL, 0, NULL},
 };

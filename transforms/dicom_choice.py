@@ -285,7 +285,7 @@ def choose(candidates: list[Series], where: str) -> tuple[Series, str]:
         )
     proper = [s for s in candidates if not s.mosaic] or candidates
     sharp = [s for s in proper if not s.localizer] or proper
-    chosen = max(sharp, key=Series.rank)
+    chosen = max(sharp, key=Series.rank) if len(sharp) > 1 else sharp[0]
     larger = [s for s in sharp if s.error is not None and s.images > chosen.slices]
     if chosen.error is None and larger:
         chosen = larger[0]  # it might have been the one to read, so its damage must be told

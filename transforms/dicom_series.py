@@ -115,17 +115,18 @@ def all_series(listing: Listing, where: str) -> tuple[list[Series], Counter[str]
 
 def _plain_series(entries: Sequence[Entry]) -> tuple[list[Series], list[Entry]]:
     """Series that were seen to be plain from what was scanned, and the files of all others."""
-    groups: dict[bytes, list[Entry]] = defaultdict(list)
+    groups: dict[bytes | None, list[Entry]] = defaultdict(list)
     for entry in entries:
-        uid = None if entry.scanned is None else entry.scanned.raw("SeriesInstanceUID")
-        if uid:
-            groups[uid].append(entry)
-    found, simple = [], set[int]()
-    for files in groups.values():
-        if (one := plain(files)) is not None:
+        groups[None if entry.scanned is None else entry.scanned.raw("SeriesInstanceUID")].append(entry)
+    found = []
+    for uid in [uid for uid in groups if uid]:
+        if (one := plain(groups[uid])) is not None:
             found.append(one)
-            simple.update(map(id, files))
-    return found, [entry for entry in entries if id(entry) not in simple]
+            del groups[uid]
+    if not groups:
+        return found, []
+    others = {id(entry) for files in groups.values() for entry in files}
+    return found, [entry for entry in entries if id(entry) in others]
 
 
 def _where(listing: Listing) -> str:

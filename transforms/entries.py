@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -209,7 +210,7 @@ def _walk(folder: str, left_out: Counter[str]) -> Iterator[str]:
     while waiting:
         folders: list[str] = []
         with os.scandir(waiting.pop()) as found:
-            inside = sorted(found, key=lambda one: one.name)
+            inside = sorted(found, key=attrgetter("name"))
         for one in inside:
             if one.is_dir(follow_symlinks=False):
                 if not _is_hidden(one.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,15 +37,18 @@ def place_notes(
         return ()
     notes = []
     gaps = np.diff(origins @ normal)
-    if gaps.max() < SAME_PLACE:
+    narrowest, widest = float(gaps.min()), float(gaps.max())
+    if widest < SAME_PLACE:
         return ()
-    uneven = gaps.max() - gaps.min() > SAME_PLACE
+    uneven = widest - narrowest > SAME_PLACE
     if uneven:
         missing = _missing(gaps)
         why = f", as if {missing} slice{'s'[: missing != 1]} were missing" if missing else ""
-        notes.append(f"the slices are unevenly spaced: gaps {gaps.min():.2f} to {gaps.max():.2f} mm{why}")
+        notes.append(f"the slices are unevenly spaced: gaps {narrowest:.2f} to {widest:.2f} mm{why}")
     way = origins[-1] - origins[0]
-    tilt = np.degrees(np.arccos(np.clip(way @ normal / np.linalg.norm(way), -1, 1)))
+    length = math.hypot(*way.tolist())
+    straight = float(way @ normal) / length if length else 1.0
+    tilt = math.degrees(math.acos(max(-1.0, min(1.0, straight))))
     if tilt > 0.5:
         why = "gantry tilt" if tilt < _MOST_TILT else "more than a gantry tilts: are the positions right?"
         notes.append(f"the stack is sheared by {tilt:.1f} degrees ({why}); each slice keeps its own place")

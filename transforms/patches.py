@@ -179,7 +179,8 @@ def patches(
     """
     given = [one.pixels for one in pictures.slices] if isinstance(pictures, SliceSet) else list(pictures)
     planes = [_plane(one) for one in given]
-    shapes = [form.shape(*one.shape[:2]) for one in planes]
+    known = {size: form.shape(*size) for size in {one.shape[:2] for one in planes}}
+    shapes = [known[one.shape[:2]] for one in planes]
     grid = np.array(
         [(1, rows // form.patch, columns // form.patch) for rows, columns in shapes], np.int64
     ).reshape(-1, 3)

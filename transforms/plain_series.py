@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomograp
 from medmllm_plugin.errors import InputError
 from medmllm_plugin.geometry import unit_normal
 from medmllm_plugin.headers import InstanceFacts
+from medmllm_plugin.transforms.builds import columns as columns_of
 from medmllm_plugin.transforms.dicom_frames import LARGEST_RESCALE, frames_of
 from medmllm_plugin.transforms.dicom_headers import Header, check_pixels, read_header
 from medmllm_plugin.transforms.dicom_pixels import bits_of, decodes
@@ -50,11 +52,46 @@ _FORBIDDEN = (
     *("NumberOfFrames", "TotalPixelMatrixColumns", "SharedFunctionalGroupsSequence"),
     *("PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"),
 )
-_UID = re.compile(rb"[0-9.]{1,64}\0?")
+_UIDS = re.compile(rb"[0-9.]{1,64}\0?(?:\n[0-9.]{1,64}\0?)*+")
 _NUMBER = re.compile(rb" *[0-9]{0,12} *")
 
-Column = tuple[bytes | None, ...]
+Column = Sequence[bytes | None]
 Rescale = tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The values of all files of a series by keyword; most are the same in all."""
+
+    files: int
+    same: dict[str, bytes]
+    """Those that are one in all files."""
+    differing: dict[str, tuple[bytes, ...]]
+    """The others: the value of each file."""
+
+    @classmethod
+    def of(cls, scans: Sequence[Scanned]) -> Columns | None:
+        """None if the files don't have the same attributes."""
+        order = scans[0].layout.order
+        if any(layout.order != order for layout in {id(s.layout): s.layout for s in scans}.values()):
+            return None
+        found = columns_of([s.values for s in scans], len(order))
+        same = {k: one for k, n in order.items() if isinstance(one := found[n], bytes)}
+        differing = {k: one for k, n in order.items() if isinstance(one := found[n], tuple)}
+        return cls(files=len(scans), same=same, differing=differing)
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword in self.same or keyword in self.differing
+
+    def __getitem__(self, keyword: str) -> Column:
+        """The value of each file; None where they don't have the attribute."""
+        return self.differing.get(keyword) or (self.same.get(keyword),) * self.files
+
+    def count(self, keyword: str, word: bytes) -> int:
+        """How many files have that value, padding aside."""
+        if keyword in self.differing:
+            return sum(value.strip(b" \0") == word for value in self.differing[keyword])
+        return self.files * (self.same.get(keyword, b"").strip(b" \0") == word)
 
 
 def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
@@ -64,7 +101,7 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
         entries: The files of one Series Instance UID (0020,000E).
     """
     scans = [entry.scanned for entry in entries if entry.scanned is not None]
-    columns = _columns(scans) if len(scans) == len(entries) else None
+    columns = Columns.of(scans) if len(scans) == len(entries) else None
     if columns is None or not _alike(columns):
         return None
     headers = Lazy(len(entries), lambda k: read_header(entries[k]))
@@ -118,14 +155,14 @@ def plain_stack(entries: Sequence[Entry]) -> tuple[Stack, Lazy[Header]] | None:
 
 
 def _instance_facts(
-    headers: Sequence[Header], columns: dict[str, Column], order: NDArray[np.intp]
+    headers: Sequence[Header], columns: Columns, order: NDArray[np.intp]
 ) -> Callable[[], Sequence[InstanceFacts]]:
     """What gives the facts of each frame's instance: mostly those of one but for UID and number."""
 
     def facts() -> Sequence[InstanceFacts]:
-        uids, numbers = (_column(columns, keyword) for keyword in ("SOPInstanceUID", "InstanceNumber"))
-        alike = len(set(_column(columns, "SeriesNumber"))) == 1
-        if not alike or not all(number is None or _NUMBER.fullmatch(number) for number in numbers):
+        uids, numbers = columns["SOPInstanceUID"], columns["InstanceNumber"]
+        plain = all(number is None or _NUMBER.fullmatch(number) for number in numbers)
+        if "SeriesNumber" in columns.differing or not plain:
             return [facts_of(headers[int(n)]) for n in order]
         each = (
             [(column[n] or b"").decode("ascii").strip(" \0") for n in order] for column in (uids, numbers)
@@ -135,41 +172,33 @@ def _instance_facts(
     return facts
 
 
-def _instances(columns: dict[str, Column], order: NDArray[np.intp]) -> Callable[[int], str] | None:
+def _instances(columns: Columns, order: NDArray[np.intp]) -> Callable[[int], str] | None:
     """What gives the SOP Instance UID of each frame, where nothing else that a plane says differs."""
-    if any(len(set(columns[keyword])) > 1 for keyword in _OF_A_PLANE if keyword in columns):
+    if not columns.differing.keys().isdisjoint(_OF_A_PLANE):
         return None
     uids = columns["SOPInstanceUID"]
     return lambda k: (uids[order[k]] or b"").decode("ascii").strip(" \0")
 
 
-def _columns(scans: Sequence[Scanned]) -> dict[str, Column] | None:
-    """The values of all files by keyword; None if the files don't have the same attributes."""
-    order = scans[0].layout.order
-    if any(layout.order != order for layout in {id(s.layout): s.layout for s in scans}.values()):
-        return None
-    columns = list(zip(*(s.values for s in scans), strict=True))
-    return {keyword: columns[number] for keyword, number in order.items()}
-
-
-def _alike(columns: dict[str, Column]) -> bool:
+def _alike(columns: Columns) -> bool:
     if any(k not in columns for k in _NEEDED) or any(k in columns for k in _FORBIDDEN):
         return False
-    if any(len(set(columns[keyword])) > 1 for keyword in _ONE_VALUE if keyword in columns):
+    if not columns.differing.keys().isdisjoint(_ONE_VALUE):
+        return False
+    if columns.same["SOPClassUID"].strip(b"\0") not in CLASSES:
         return False
     instances = columns["SOPInstanceUID"]
-    known = (columns["SOPClassUID"][0] or b"").strip(b"\0") in CLASSES
-    return (
-        known
-        and len(set(instances)) == len(instances)
-        and all(_UID.fullmatch(uid or b"") for uid in instances)
-    )
+    joined = b"\n".join(uid or b"" for uid in instances)
+    ones = joined.count(b"\n") == len(instances) - 1 and _UIDS.fullmatch(joined) is not None
+    return ones and len(set(instances)) == len(instances)
 
 
-def _mixed(columns: dict[str, Column], order: NDArray[np.intp]) -> bool:
+def _mixed(columns: Columns, order: NDArray[np.intp]) -> bool:
     """Whether images of two echoes, acquisitions and the like lie between one another."""
-    for column in (columns[keyword] for keyword in BETWEEN_KEYWORDS if keyword in columns):
-        if len(set(column)) > 1 and lie_between([column[n] for n in order]):
+    for column in (
+        columns.differing[keyword] for keyword in BETWEEN_KEYWORDS if keyword in columns.differing
+    ):
+        if lie_between([column[n] for n in order]):
             return True
     return False
 
@@ -183,16 +212,23 @@ def _whole(scans: Sequence[Scanned], header: Header, bits: Bits) -> bool:
 
 
 def _positions(column: Column) -> NDArray[np.float64] | None:
+    """Shape (files, 3), mm; None if one is no place."""
+    values = [value or b"" for value in column]
+    if {value.count(b"\\") for value in values} != {2}:
+        return None
     try:
-        positions = np.array([[float(part) for part in (value or b"").split(b"\\")] for value in column])
+        positions = np.fromiter(map(float, b"\\".join(values).split(b"\\")), np.float64).reshape(-1, 3)
     except ValueError:
         return None
-    return positions if positions.shape == (len(column), 3) and np.isfinite(positions).all() else None
+    return positions if np.isfinite(positions).all() else None
 
 
-def _rescales(columns: dict[str, Column]) -> list[Rescale] | None:
+def _rescales(columns: Columns) -> Sequence[Rescale] | None:
     """Rescale Slope and Intercept of each file; None if one is no number or absurd."""
-    pairs = list(zip(*(_column(columns, k) for k in ("RescaleSlope", "RescaleIntercept")), strict=True))
+    slopes, intercepts = columns["RescaleSlope"], columns["RescaleIntercept"]
+    if columns.differing.keys().isdisjoint(("RescaleSlope", "RescaleIntercept")):
+        slopes, intercepts = slopes[:1], intercepts[:1]
+    pairs = list(zip(slopes, intercepts, strict=True))
     known: dict[tuple[bytes | None, bytes | None], Rescale] = {}
     for pair in set(pairs):
         try:
@@ -202,22 +238,18 @@ def _rescales(columns: dict[str, Column]) -> list[Rescale] | None:
         if not all(abs(n) <= LARGEST_RESCALE for n in numbers) or (pair[0] and numbers[0] == 0):
             return None
         known[pair] = (numbers[0], numbers[1]) if len(numbers) == 2 else None
-    return [known[pair] for pair in pairs]
+    rescales = [known[pair] for pair in pairs]
+    return rescales if len(rescales) == columns.files else rescales * columns.files
 
 
-def _facts(columns: dict[str, Column], rescales: Sequence[Rescale]) -> Facts:
-    types = zip(_column(columns, "RescaleType"), rescales, strict=True)
-    lossy, burned = (_column(columns, k) for k in ("LossyImageCompression", "BurnedInAnnotation"))
+def _facts(columns: Columns, rescales: Sequence[Rescale]) -> Facts:
+    types = zip(columns["RescaleType"], [one is None for one in rescales], strict=True)
     return Facts(
-        files=len(rescales),
+        files=columns.files,
         rescale_types=frozenset(
-            None if rescale is None else (kind or b"").decode("ascii", "replace").strip(" \0")
-            for kind, rescale in set(types)
+            None if without else (kind or b"").decode("ascii", "replace").strip(" \0")
+            for kind, without in set(types)
         ),
-        lossy=sum((value or b"").strip(b" \0") == b"01" for value in lossy),
-        burned_in=any((value or b"").strip(b" \0") == b"YES" for value in burned),
+        lossy=columns.count("LossyImageCompression", b"01"),
+        burned_in=columns.count("BurnedInAnnotation", b"YES") > 0,
     )
-
-
-def _column(columns: dict[str, Column], keyword: str) -> Column:
-    return columns.get(keyword) or (None,) * len(columns["SOPInstanceUID"])

@@ -73,7 +73,7 @@ class Planes:
         tell(0, len(ks))
         padding = tuple(volume.planes[k].padding for k in ks)
         apart = not keep and not volume.compressed and len(ks) > _AT_A_TIME
-        if apart and volume.read_stored(ks[:1]) is not None:
+        if apart and (isinstance(volume.read_stored, InFiles) or volume.read_stored(ks[:1]) is not None):
             return cls(ks=tuple(ks), padding=padding, stored=None, unread=volume)
         stored = volume.read_stored(ks)
         if stored is not None:

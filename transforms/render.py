@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from medmllm_plugin.transforms import compiled
 from medmllm_plugin.transforms.beginnings import encoded
-from medmllm_plugin.transforms.resize import resample, resample_files, resize_stack
+from medmllm_plugin.transforms.resize import (
+    FOUR,
+    PACKED,
+    by_torch,
+    resample,
+    resample_files,
+    resize_four,
+    resize_stack,
+)
 from medmllm_plugin.transforms.straight import NONE, line_of
 from medmllm_plugin.volume import Lying, Stored
 
@@ -73,6 +81,12 @@ def render(
         raw = np.require(stored.raw, requirements=["C", "A"])
         resample(raw, (levels, lines, which), result.reshape(planes, *target, deep))
         return result.reshape(planes, *target, deep) if deep == 3 else result.reshape(planes, *target)
+    if deep == 1 and target != (rows, columns) and by_torch():
+        result = np.empty((planes, *target), np.uint8) if out is None else out
+        for first in range(0, planes, FOUR):
+            some = slice(first, first + FOUR)
+            resize_four(_packed(stored.raw[some], levels, which[some]), result[some])
+        return result
     pictures = np.empty((planes * deep, rows, columns), np.uint8)
     for n, number in enumerate(which):
         _look_up(levels[number], stored.raw[n // deep], pictures[n])
@@ -122,6 +136,24 @@ def _look_up(levels: NDArray[np.uint8], raw: NDArray[np.uint16], out: NDArray[np
     for first in range(0, len(raw), step):
         rows = slice(first, first + step)
         np.take(levels, raw[rows], out=out[rows], mode="wrap")
+
+
+def _packed(
+    raw: NDArray[np.uint16], levels: NDArray[np.uint8], which: NDArray[np.int32]
+) -> NDArray[np.uint32]:
+    """Grey levels of up to four planes as `resize_four` takes them: each table puts them in their place."""
+    tables = [levels[number].astype(PACKED) << 8 * place for place, number in enumerate(which)]
+    packed = np.empty(raw.shape[1:], PACKED)
+    step = max(1, _AT_A_TIME // max(1, raw.shape[2]))
+    other = np.empty((step, raw.shape[2]), PACKED)
+    for first in range(0, raw.shape[1], step):
+        rows = slice(first, first + step)
+        mine = packed[rows]
+        np.take(tables[0], raw[0, rows], out=mine, mode="wrap")
+        for plane, table in zip(raw[1:], tables[1:], strict=True):
+            next_one = other[: len(mine)]
+            mine |= np.take(table, plane[rows], out=next_one, mode="wrap")
+    return packed
 
 
 def shown(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,19 +14,16 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from types import ModuleType
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
-from medmllm_plugin.transforms import compiled
-from medmllm_plugin.transforms.beginnings import Beginnings, Heads
+from medmllm_plugin.transforms.beginnings import Beginnings
+from medmllm_plugin.transforms.builds import Build, Layout, Values, cut_all, shared
 
 KEYWORDS = (
     *("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID", "SpecificCharacterSet"),
@@ -60,7 +57,7 @@ UNDEFINED = 0xFFFFFFFF
 
 FIRST_READ = 8192
 _MOST_READ = 4 << 20
-_TEMPLATES = 8
+_BUILDS = 8
 """How many are kept at a time: comparing with more costs as much as a walk."""
 
 _PIXEL_DATA = 0x7FE00010
@@ -84,8 +81,8 @@ _EXPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
 _REFUSED = frozenset(uid.encode() for uid in (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian))
 _BEYOND = 64
 """Bytes after the start of the pixel data that tell whether it is one fragment."""
-_STRIPPED = {"DS": None, "IS": " \t\n\v\f\r"}
-"""Damage may leave such a character beside a number, and pydicom passes over these."""
+_STRIPPED = {"DS": None, "UI": None, "IS": " \t\n\v\f\r"}
+"""Damage may leave such a character beside a number or UID, and pydicom passes over these."""
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 
 
@@ -99,64 +96,6 @@ class _OddError(Exception):
 
 class _ShortError(Exception):
     """The walk needs more bytes than were read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Layout:
-    """Which attributes files of one build have, and where their pixels begin."""
-
-    order: dict[str, int] = field(repr=False)
-    """Keyword to its number among the values."""
-    vrs: dict[str, str] = field(repr=False)
-    """Keyword to Value Representation (PS3.5 6.2)."""
-    pixels: int
-    """Offset of the value of Pixel Data (7FE0,0010)."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Template:
-    """How to know a file of the same build without walking it, and how to cut its values out."""
-
-    layout: Layout
-    looked_at: bytes
-    """Pairs of 32-bit numbers: from where to where the walk looked."""
-    seen: bytes
-    """What it saw there."""
-    cuts: bytes
-    """Pairs likewise: where the values are, then the length of the pixel data; they don't overlap."""
-
-    def values(self, head: bytes | memoryview, like: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
-        """The values of a header that is built so, then the length of the pixel data; None if it isn't.
-
-        Args:
-            head: The first bytes of a file.
-            like: Values of another, which those that are the same may share.
-        """
-        if compiled.scan is not None:
-            spans = self.looked_at, self.seen, self.cuts
-            found: tuple[bytes, ...] | None = compiled.scan.cut(head, *spans, like)
-            return found
-        if len(head) < self.layout.pixels:
-            return None
-        same = np.frombuffer(head, np.uint8).take(self._offsets).tobytes() == self.seen
-        return self._cut.unpack_from(head) if same else None
-
-    @cached_property
-    def _offsets(self) -> NDArray[np.intp]:
-        return np.concatenate([np.arange(start, stop) for start, stop in _spans(self.looked_at)])
-
-    @cached_property
-    def _cut(self) -> struct.Struct:
-        pattern, at = "<", 0
-        for start, stop in _spans(self.cuts):
-            pattern += f"{start - at}x{stop - start}s"
-            at = stop
-        return struct.Struct(pattern)
-
-
-def _spans(pairs: bytes) -> list[list[int]]:
-    found: list[list[int]] = np.frombuffer(pairs, np.int32).reshape(-1, 2).tolist()
-    return found
 
 
 class Scanned(NamedTuple):
@@ -221,9 +160,9 @@ class Scanner:
     """Scans files one after the other, remembering how the last ones were built."""
 
     def __init__(self) -> None:
-        self._templates: list[_Template] = []
+        self._builds: list[Build] = []
         self._beginnings = Beginnings(FIRST_READ)
-        self._last: tuple[bytes, ...] = ()
+        self._last: Values = ()
 
     def scan(self, path: str) -> tuple[bytes, Scanned | None]:
         """The attributes of a file; where pydicom should read it, its first bytes and None.
@@ -235,83 +174,72 @@ class Scanner:
         return head, scanned
 
     def scan_all(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes, Scanned | None]]:
-        """As `scan`, of many files, one after the other.
+        """As `scan`, of many files, those that are built alike at once.
 
         Raises:
             OSError: If a file can't be opened or read.
         """
-        if compiled.scan is not None and compiled.read is not None:
-            for heads in self._beginnings.together(compiled.read, paths):
-                yield from self._scanned(compiled.scan, heads)
-            return
-        for path, head, size in self._beginnings.of(paths):
-            scanned = self._followed(path, head, size)
-            yield path, bytes(head) if scanned is None else b"", scanned
-
-    def _scanned(self, fast: ModuleType, heads: Heads) -> Iterator[tuple[str, bytes, Scanned | None]]:
-        """As `scan_all`, of files whose beginnings were read: those built alike at once."""
-        paths, every, size, found = heads
-        lengths, n = found.tolist(), 0
-        while n < len(paths):
-            if self._templates:
-                known = tuple(self._templates)
-                builds = tuple((one.looked_at, one.seen, one.cuts) for one in known)
-                cut, which = fast.cut_all(every[n * size :], size, found[n:], builds, self._last)
-                for values, number in zip(cut, which, strict=True):
-                    count, total = lengths[n]
-                    head = every[n * size : n * size + count]
-                    yield paths[n], b"", _as_scanned(known[number].layout, values, total, head)
+        for heads in self._beginnings.together(paths):
+            n, count, totals = 0, len(heads.paths), heads.found[:, 1].tolist()
+            while n < count:
+                builds = self._builds
+                every, which = cut_all(heads.every[n:], heads.found[n:], builds, self._last)
+                for values, number in zip(every, which, strict=True):
+                    layout = builds[number].layout
+                    if (length := int.from_bytes(values[-1], "little")) != UNDEFINED:
+                        yield heads.paths[n], b"", Scanned(layout, values, length, totals[n], None)
+                    else:
+                        scanned = _encapsulated(layout, values, totals[n], heads.head(n))
+                        yield heads.paths[n], b"", scanned
                     n += 1
-                self._last = cut[-1] if cut else self._last
-                if n == len(paths):
-                    return
-            path, beginning, total = next(heads.each(n))
-            scanned = self._followed(path, beginning, total)
-            yield path, bytes(beginning) if scanned is None else b"", scanned
-            n += 1
+                if every:
+                    self._last = every[-1]
+                    self._builds = [builds[which[-1]], *(b for b in builds if b is not builds[which[-1]])]
+                if n < count:
+                    path, beginning, total = heads.whole(n)
+                    followed = self._followed(path, beginning, total)
+                    yield path, beginning if followed is None else b"", followed
+                    n += 1
 
-    def _followed(self, path: str, head: bytes | memoryview, size: int) -> Scanned | None:
-        known = self._known(head)
-        while known is None:
-            head = bytes(head)
+    def _followed(self, path: str, head: bytes, size: int) -> Scanned | None:
+        """As `scan`, of a file that is built like no other that is known."""
+        found = None
+        while found is None:
             try:
-                known = self._learn(head)
+                found = self._learned(head)
             except _OddError:
                 return None
             except (_ShortError, struct.error):
                 if len(head) >= min(size, _MOST_READ):
                     return None
                 ((_, head, size),) = Beginnings(8 * len(head)).of([path])
-        return _as_scanned(*known, size, head)
+                found = self._known(head)
+        build, self._last = found
+        length = int.from_bytes(self._last[-1], "little")
+        if length == UNDEFINED:
+            return _encapsulated(build.layout, self._last, size, head)
+        return Scanned(build.layout, self._last, length, size, None)
 
-    def _known(self, head: bytes | memoryview) -> tuple[Layout, tuple[bytes, ...]] | None:
-        for number, template in enumerate(self._templates):
-            values = template.values(head, self._last)
-            if values is not None:
-                self._last = values
-                if number:
-                    self._templates.insert(0, self._templates.pop(number))
-                return template.layout, values
-        return None
+    def _known(self, head: bytes) -> tuple[Build, Values] | None:
+        found = np.array([[len(head), 0]], np.int64)
+        every, which = cut_all(np.frombuffer(head, np.uint8)[None], found, self._builds, self._last)
+        return (self._builds[which[0]], every[0]) if every else None
 
-    def _learn(self, head: bytes) -> tuple[Layout, tuple[bytes, ...]] | None:
-        template = _walk(head)
-        self._templates = [template, *self._templates[: _TEMPLATES - 1]]
-        needed = template.layout.pixels + _BEYOND
+    def _learned(self, head: bytes) -> tuple[Build, Values]:
+        build, values = _walk(head)
+        values = shared(values, self._last)
+        self._builds = [build, *self._builds[: _BUILDS - 1]]
+        needed = build.layout.pixels + _BEYOND
         if needed > self._beginnings.size:
             self._beginnings.size = -(-needed // FIRST_READ) * FIRST_READ
-        return self._known(head)
+        return build, values
 
 
-def _as_scanned(layout: Layout, values: tuple[bytes, ...], size: int, head: bytes | memoryview) -> Scanned:
-    """What was cut out of a file of that size; of its beginning no more is looked at than it has."""
-    length = int.from_bytes(values[-1], "little")
-    if length != UNDEFINED:
-        return Scanned(layout, values, length, size, None)
-    return Scanned(layout, values, length, size, _one_fragment(bytes(head), layout.pixels, size))
+def _encapsulated(layout: Layout, values: Values, size: int, head: bytes) -> Scanned:
+    return Scanned(layout, values, UNDEFINED, size, _one_fragment(head, layout.pixels, size))
 
 
-def _walk(head: bytes) -> _Template:
+def _walk(head: bytes) -> tuple[Build, Values]:
     """Walk the top-level elements to Pixel Data (7FE0,0010).
 
     Raises:
@@ -334,7 +262,7 @@ def _walk(head: bytes) -> _Template:
             if vr not in (b"OB", b"OW", b""):
                 raise _OddError
             looked_at.append((at, value - 4))
-            return _template(head, looked_at, found, value)
+            return _build(head, looked_at, found, value)
         if tag in _FLOAT_PIXEL_DATA:
             raise _OddError
         looked_at.append((at, value))
@@ -391,20 +319,23 @@ def _after_sequence(head: bytes, at: int, looked_at: list[tuple[int, int]], *, i
     return at
 
 
-def _template(head: bytes, looked_at: list[tuple[int, int]], found: list[_Found], pixels: int) -> _Template:
+def _build(
+    head: bytes, looked_at: list[tuple[int, int]], found: list[_Found], pixels: int
+) -> tuple[Build, Values]:
     cuts = [*((value, value + length) for _, _, value, length in found), (pixels - 4, pixels)]
     if any(stop > pixels for _, stop in cuts):
         raise _OddError
-    return _Template(
+    build = Build(
         layout=Layout(
             order={keyword: number for number, (keyword, *_) in enumerate(found)},
             vrs={keyword: vr.decode() for keyword, vr, *_ in found},
             pixels=pixels,
         ),
         looked_at=np.array(looked_at, np.int32).tobytes(),
-        seen=b"".join(head[start:stop] for start, stop in looked_at),
+        seen=b"".join([head[start:stop] for start, stop in looked_at]),
         cuts=np.array(cuts, np.int32).tobytes(),
     )
+    return build, tuple([head[start:stop] for start, stop in cuts])
 
 
 def _one_fragment(head: bytes, at: int, size: int) -> tuple[int, int] | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.transforms.scan import KEYWORDS, Layout, Scanned, Scanner
+from medmllm_plugin.transforms.builds import Layout
+from medmllm_plugin.transforms.scan import KEYWORDS, Scanned, Scanner
 
 _FORMAT = "medmllm-scan-index/1"
 

@@ -56,7 +56,7 @@ def evenly(total: int, count: int) -> list[int]:
         raise ValueError(f"slices are counted from 1, got {count} of {total}")
     if count == 1:
         return [(total - 1) // 2]
-    return [int(k) for k in np.unique(np.round(np.linspace(0, total - 1, min(count, total))).astype(int))]
+    return sorted({round(k) for k in np.linspace(0, total - 1, min(count, total)).tolist()})
 
 
 def every(positions: NDArray[np.float64], step: float) -> list[int]:

@@ -214,7 +214,9 @@ function job(one) {
     }
   };
   return element("li", {},
-    badge(one.state), element("span", {}, one.task ?? "reading"), since(one.created),
+    badge(one.state), element("span", {}, one.task ?? "reading"),
+    one.model || one.second ? element("span", { class: "soft" }, [one.model ?? document.body.about.model, one.second].filter(Boolean).join(" and ")) : null,
+    since(one.created),
     ended ? null : element("span", { class: "soft" }, one.stage),
     ended || !one.total ? null : element("progress", { max: one.total, value: one.done, "aria-label": one.stage }),
     one.error ? element("span", { class: "failed" }, one.error) : null,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from MedMLLMLib import sr_read, sr_write
+from MedMLLMLib.json_report import report_of_json
 from MedMLLMLib.model import Report, Status
 from MedMLLMLib.review import Box, Drafts, Review, Verdict, WrongEditError
 from MedMLLMLib.sr_write import NotVerifiableError, Person
@@ -174,6 +175,19 @@ sr_write.save(new, {str(tmp_path / "old.dcm")!r})
     assert done.returncode == 0, done.stderr
     assert errors_of(tmp_path / "old.dcm") == 0
     assert sr_read.report_of(sr_read.read_file(tmp_path / "old.dcm")).is_verified
+
+
+def test_an_answer_on_a_volume_without_dicom_stands_once() -> None:
+    said = {"narrative": {"impression": ["No nodule is seen."]}, "answer": {"text": "No nodule is seen."}}
+
+    once = report_of_json(said, uid="job")
+    alone = report_of_json({**said, "narrative": {}}, uid="job")
+
+    assert (
+        [one.text for one in once.sentences]
+        == [one.text for one in alone.sentences]
+        == ["No nodule is seen."]
+    )
 
 
 PURE = ("model", "codes", "geometry", "sr_items", "sr_header", "sr_read", "sr_write", "review", "client",

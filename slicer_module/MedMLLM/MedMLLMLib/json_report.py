@@ -18,9 +18,10 @@ def report_of_json(said: dict[str, Any], *, uid: str) -> Report:
     narrative, provenance = said.get("narrative") or {}, said.get("provenance") or {}
     answer = said.get("answer")
     sentences = [_sentence("Findings", one.get("sentence")) for one in narrative.get("findings") or ()]
-    sentences += [_sentence("Impressions", one) for one in narrative.get("impression") or ()]
-    if isinstance(answer, dict):
-        sentences.append(_sentence("Impressions", answer_of(said)))
+    impressions = list(narrative.get("impression") or ())
+    if isinstance(answer, dict) and answer_of(said) not in impressions:
+        impressions.append(answer_of(said))
+    sentences += [_sentence("Impressions", one) for one in impressions]
     device = ("model", "model_version", "weights_sha256", "prompt_sha256", "code_version")
     return Report(
         uid=uid,
