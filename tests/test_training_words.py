@@ -49,13 +49,20 @@ def test_neighbouring_numbers_begin_alike(trainer: Trainer) -> None:
     assert alike[101] > alike[104] > alike[130]
 
 
-def test_the_edges_of_boxes_and_nothing_else_are_taught_as_places(trainer: Trainer) -> None:
-    text = '{"pictures":[1],"box":{"picture":1,"bbox_2d":[14,164,32,183]},"sentence":"12 mm."}'
+def test_numbers_that_are_places_are_taught_as_such_and_what_decides_weighs_most(trainer: Trainer) -> None:
+    text = (
+        '{"pictures":[7,8],"side":"left","box":{"picture":8,"bbox_2d":[14,164,32,183]},"sentence":"12 mm."}'
+    )
 
-    tokens, edges = trainer._reply(text)
+    reply = trainer._reply(text, blur=1.8)
 
-    assert [value for _, value in edges] == [14, 164, 32, 183]
-    assert [trainer.tokenizer.id_to_token(tokens[place]) for place, _ in edges] == ["14", "164", "32", "183"]
+    of_pictures, of_edges = [(7, 0.6), (8, 0.6), (8, 0.6)], [(14, 1.8), (164, 1.8), (32, 1.8), (183, 1.8)]
+    assert [(value, blur) for _, value, blur in reply.numbers] == of_pictures + of_edges
+    words = [trainer.tokenizer.id_to_token(token) for token in reply.tokens]
+    assert [words[place] for place, *_ in reply.numbers] == ["7", "8", "8", "14", "164", "32", "183"]
+    weights = dict(zip(words, reply.weights, strict=True))
+    assert (weights["7"], weights["164"], weights["12"]) == (4, 2, 1)
+    assert [weight for word, weight in weights.items() if "left" in word] == [4]
 
 
 def test_an_edge_is_wrong_by_how_far_it_is_off(trainer: Trainer) -> None:
@@ -64,8 +71,8 @@ def test_an_edge_is_wrong_by_how_far_it_is_off(trainer: Trainer) -> None:
     def loss(said: int) -> float:
         logits = torch.zeros(1, 1, rows)
         logits[0, 0, trainer.numbers[said]] = 20.0
-        true = trainer.numbers[100].reshape(1, 1)
-        return trainer._token_loss(logits, true, [(0, 0, 100)], blur=1.8).item()
+        true, weight = trainer.numbers[100].reshape(1, 1), torch.ones(1, 1)
+        return trainer._token_loss(logits, true, weight, [(0, 0, 100, 1.8)]).item()
 
     assert loss(100) < loss(101) < loss(103)
 

@@ -35,9 +35,15 @@ COUNTED = 40
 """Pictures are told in units of so many."""
 
 BOX = re.compile(r'"bbox_2d":\[([0-9,]+)\]')
+PICTURES = re.compile(r'pictures?":\[?([0-9,]+)')
+FIRST = re.compile(r'pictures?":\[?([0-9]+)|"(?:finding|side)":"?(\w+)')
+"""What decides what comes after it: where a list of pictures begins, and which finding on which side."""
+DECIDES, PLACES = 4.0, 2.0
+"""Weights of such tokens, and of other numbers; that of all else is 1."""
 
-BLUR = 1 / 125
-"""An edge is taught as a choice among neighbours, spread by so much of a picture's side."""
+BLUR, PICTURE_BLUR = 1 / 125, 0.6
+"""An edge is taught as a choice among neighbours, spread by so much of a picture's side; the number of a picture
+is spread over so many pictures."""
 
 
 class Asked(NamedTuple):
@@ -48,6 +54,16 @@ class Asked(NamedTuple):
     words: str
     """What stands after the pictures."""
     reply: str
+
+
+class Coded(NamedTuple):
+    """A reply as it is taught."""
+
+    tokens: list[int]
+    numbers: list[tuple[int, int, float]]
+    """Of the tokens that say where something is: place, value, and by how much they may be off (1 sigma)."""
+    weights: list[float]
+    """Of each token."""
 
 
 class Trainer:
@@ -169,19 +185,22 @@ class Trainer:
         (end,) = self._encode("<|vision_end|>")
         ends = torch.nonzero(torch.eq(prompt["ids"], end))[:count, 0]
         before = int(ends[-1]) + 1
-        rows, starts, edges = [], [], []
+        rows, starts, numbers, weights = [], [], [], []
         for row, one in enumerate(asked):
             words = self._encode(f"{one.words}<|im_end|>\n<|im_start|>assistant\n")
-            reply, of_box = self._reply(one.reply)
+            reply = self._reply(one.reply, blur=BLUR * LESSONS[kind].side)
             starts.append(len(words))
-            rows.append([*words, *reply, int(prompt["end_token"])])
-            edges += [(row, len(words) + place, value) for place, value in of_box]
+            rows.append([*words, *reply.tokens, int(prompt["end_token"])])
+            numbers += [(row, len(words) + place, *about) for place, *about in reply.numbers]
+            weights.append([*[0.0] * len(words), *reply.weights, 1.0])
         longest = (max(map(len, rows)) + 7) // 8 * 8
         tail, answer = torch.zeros(2, len(rows), longest, dtype=torch.long)
         answer -= 100
+        weight = torch.zeros(len(rows), longest)
         for row, (tokens, start) in enumerate(zip(rows, starts, strict=True)):
             tail[row, : len(tokens)] = torch.tensor(tokens)
             answer[row, start : len(tokens)] = tail[row, start : len(tokens)]
+            weight[row, : len(tokens)] = torch.tensor(weights[row])
         tail, answer = tail.to(self.device), answer.to(self.device)
         ids = torch.cat([prompt["ids"][:before].expand(len(rows), -1), tail], dim=1)
         positions = prompt["positions"][:, :before]
@@ -194,7 +213,7 @@ class Trainer:
             )
             logits = self.model.lm_head(hidden[:, before - 1 : -1]).float()
         hidden, half = hidden.float(), half.float()
-        loss = self._token_loss(logits, answer, edges, blur=BLUR * LESSONS[kind].side)
+        loss = self._token_loss(logits, answer, weight.to(self.device), numbers)
         right = (logits.detach().argmax(-1) == answer)[answer != -100].float().mean()
         boxes = torch.stack([one.study.boxes for one in asked]).to(self.device)
         sides = torch.stack([one.study.sides for one in asked]).to(self.device)
@@ -212,29 +231,43 @@ class Trainer:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _reply(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Tokens of a reply, and of those that are edges of a box their place and value."""
+    def _reply(self, text: str, *, blur: float) -> Coded:
+        """A reply as tokens; `blur` is that of edges, px."""
         coded = self.tokenizer.encode(text, add_special_tokens=False)
-        inside = [range(*one.span(1)) for one in BOX.finditer(text)]
-        edges = [
-            (place, int(text[start:end]))
-            for place, (start, end) in enumerate(coded.offsets)
-            if text[start:end].isdecimal() and any(start in one for one in inside)
-        ]
-        return coded.ids, edges
+        blurs = {place: blur for one in BOX.finditer(text) for place in range(*one.span(1))}
+        blurs |= {place: PICTURE_BLUR for one in PICTURES.finditer(text) for place in range(*one.span(1))}
+        decides = {place for one in FIRST.finditer(text) for place in range(*one.span(one.lastindex or 1))}
+        numbers, weights = [], []
+        for place, (start, end) in enumerate(coded.offsets):
+            is_number = text[start:end].isdecimal() and start in blurs
+            if is_number:
+                numbers.append((place, int(text[start:end]), blurs[start]))
+            first = not decides.isdisjoint(range(start, end))
+            weights.append(DECIDES if first else PLACES if is_number else 1.0)
+        return Coded(tokens=coded.ids, numbers=numbers, weights=weights)
 
     def _token_loss(
-        self, logits: Tensor, answer: Tensor, edges: Sequence[tuple[int, int, int]], *, blur: float
+        self, logits: Tensor, answer: Tensor, weight: Tensor, numbers: Sequence[tuple[int, int, int, float]]
     ) -> Tensor:
-        """Mean over the tokens of `answer` that aren't -100; `edges` are row, place and value."""
+        """Mean over the tokens of `answer` that aren't -100, by weight.
+
+        Args:
+            logits: Shape (rows, places, vocabulary).
+            answer: Shape (rows, places).
+            weight: As `answer`.
+            numbers: Row, place, value and blur of each that says where something is.
+        """
         losses = functional.cross_entropy(logits.transpose(1, 2), answer, ignore_index=-100, reduction="none")
-        if edges:
-            row, place, value = torch.tensor(edges, device=self.device).T
-            numbers = torch.arange(NUMBERS, device=self.device)
-            wanted = torch.softmax(-(((numbers - value[:, None]) / blur) ** 2) / 2, dim=-1)
-            said = torch.log_softmax(logits[row, place], dim=-1)[:, self.numbers.to(self.device)]
-            losses = losses.index_put((row, place), functional.kl_div(said, wanted, reduction="none").sum(-1))
-        return losses.sum() / (answer != -100).sum()
+        if numbers:
+            rows, places, values, blurs = zip(*numbers, strict=True)
+            value, blur = (torch.tensor(one, device=self.device)[:, None] for one in (values, blurs))
+            away = torch.arange(NUMBERS, device=self.device) - value
+            wanted = torch.softmax(-((away / blur) ** 2) / 2, dim=-1)
+            said = torch.log_softmax(logits[rows, places], dim=-1)[:, self.numbers.to(self.device)]
+            off = functional.kl_div(said, wanted, reduction="none").sum(-1)
+            at = torch.tensor(rows, device=self.device), torch.tensor(places, device=self.device)
+            losses = losses.index_put(at, off)
+        return (losses * weight).sum() / weight[answer != -100].sum()
 
     def _place_loss(self, states: Tensor, shown: Tensor, boxes: Tensor, kind: str) -> Tensor:
         """States (rows, pictures, tokens, width); `shown` of `labels.shown_in`; boxes as of a study."""
