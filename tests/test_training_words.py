@@ -50,19 +50,19 @@ def test_neighbouring_numbers_begin_alike(trainer: Trainer) -> None:
 
 
 def test_numbers_that_are_places_are_taught_as_such_and_what_decides_weighs_most(trainer: Trainer) -> None:
-    text = (
-        '{"pictures":[7,8],"side":"left","box":{"picture":8,"bbox_2d":[14,164,32,183]},"sentence":"12 mm."}'
-    )
+    text = '{"pictures":[7,8],"side":"left","box":{"picture":8,"bbox_2d":[14,164,32,183]},"sentence":"12."}'
 
     reply = trainer._reply(text, blur=1.8)
 
     of_pictures, of_edges = [(7, 0.6), (8, 0.6), (8, 0.6)], [(14, 1.8), (164, 1.8), (32, 1.8), (183, 1.8)]
     assert [(value, blur) for _, value, blur in reply.numbers] == of_pictures + of_edges
-    words = [trainer.tokenizer.id_to_token(token) for token in reply.tokens]
+    words = [trainer.tokenizer.decode([token]) for token in reply.tokens]
+    assert "".join(words) == text
     assert [words[place] for place, *_ in reply.numbers] == ["7", "8", "8", "14", "164", "32", "183"]
     weights = dict(zip(words, reply.weights, strict=True))
     assert (weights["7"], weights["164"], weights["12"]) == (4, 2, 1)
-    assert [weight for word, weight in weights.items() if "left" in word] == [4]
+    by_letter = [weight for word, weight in zip(words, reply.weights, strict=True) for _ in word]
+    assert by_letter[text.index("left") : text.index("left") + 4] == [4, 4, 4, 4]
 
 
 def test_an_edge_is_wrong_by_how_far_it_is_off(trainer: Trainer) -> None:
