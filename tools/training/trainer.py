@@ -42,8 +42,8 @@ DECIDES, PLACES = 4.0, 2.0
 """Weights of such tokens, and of other numbers; that of all else is 1."""
 
 BLUR, PICTURE_BLUR = 1 / 125, 0.6
-"""An edge is taught as a choice among neighbours, spread by so much of a picture's side; a picture's number is
-spread over so many pictures."""
+"""An edge is taught as a choice among neighbours, spread by so much of a picture's side; the number of a
+picture is spread over so many pictures."""
 
 
 class Asked(NamedTuple):
