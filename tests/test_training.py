@@ -402,7 +402,7 @@ def test_the_shipped_guard_lets_in_unseen_phantoms_and_no_strangers(shipped: Gua
         found = tried(shipped, replace(LESSONS[kind], plan=shipped_plan(kind)), studies=12, rounds=1)
 
         assert (found["phantoms kept out"], found["let in by name"]) == (0, {})
-        assert int(str(found["strangers"])) >= 25
+        assert int(str(found["strangers"])) >= 20
 
 
 @pytest.mark.parametrize(
