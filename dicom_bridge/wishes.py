@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from medmllm_plugin import pipeline
@@ -76,16 +77,17 @@ def read_wish(
     Raises:
         MedMLLMError: As `pipeline.read`.
     """
+    once = partial(_read, wish, paths, prior, models, usual, progress, cancel)
     try:
-        reading = _read(wish, paths, prior, models, usual, progress, cancel)
+        reading = once()
     except LostDeviceError as error:
         log.warning("%s; the model is opened again", error)
-        return _read(wish, paths, prior, models, usual, progress, cancel)
+        return once()
     if not isinstance(reading.missed, LostDeviceError):
         return reading
     log.warning("%s; the second model is opened again", reading.missed)
     try:
-        return _read(wish, paths, prior, models, usual, progress, cancel)
+        return once()
     except ModelError as error:
         log.warning("%s; the report goes out without the second model", error)
         return reading

@@ -129,25 +129,33 @@ typedef struct {
 } Near;
 
 #if defined(X86)
+/* Room for a line in blocks of so many pixels, of which those that stand together are made of `widest` bytes. */
+static Near room_near(const Line *line, Py_ssize_t together, Py_ssize_t widest, Py_ssize_t pixels, size_t block)
+{
+    Near near = {0};
+    for (Py_ssize_t k = 0; k < line->target; k++) {
+        const Py_ssize_t place = line->starts[k] - line->starts[k / together * together];
+        if (place < 0 || place + line->width > widest)
+            return near;
+    }
+    const Py_ssize_t blocks = (line->target + pixels - 1) / pixels, pairs = line->width / 2;
+    near.block = calloc((size_t)blocks, block);
+    near.weights = calloc((size_t)(blocks * pairs), 2 * (size_t)pixels * sizeof *near.weights);
+    if (near.block && near.weights) {
+        near.blocks = blocks;
+        near.pairs = pairs;
+    }
+    return near;
+}
+
 /* Of AVX2; weights are (blocks, pairs, QUADS, QUAD, 2). */
 static Near near_avx2(const Line *line)
 {
     static const int order[QUADS] = {0, 2, 1, 3};
-    Near near = {0};
-    for (Py_ssize_t k = 0; k < line->target; k++) {
-        const Py_ssize_t place = line->starts[k] - line->starts[k / EIGHT * EIGHT];
-        if (place < 0 || place + line->width > LANES)
-            return near;
-    }
-    const Py_ssize_t pairs = line->width / 2;
-    const size_t blocks = (size_t)whole_lanes(line->target) / LANES;
-    Block *const every = near.block = calloc(blocks, sizeof *every);
-    near.weights = calloc(blocks * (size_t)pairs, 2 * LANES * sizeof *near.weights);
-    if (!near.block || !near.weights)
-        return near;
-    near.blocks = (Py_ssize_t)blocks;
-    near.pairs = pairs;
-    for (Py_ssize_t k = 0; k < line->target; k++) {
+    const Near near = room_near(line, EIGHT, LANES, LANES, sizeof(Block));
+    Block *const every = near.block;
+    const Py_ssize_t pairs = near.pairs;
+    for (Py_ssize_t k = 0; near.blocks && k < line->target; k++) {
         Block *block = every + k / LANES;
         const int quad = order[k % LANES / QUAD], own = line->counts[k] / 2;
         const int32_t start = line->starts[k / EIGHT * EIGHT];

@@ -14,21 +14,10 @@ typedef struct {
 /* Weights are (blocks, pairs, QUADS512, LANES, 2). */
 static Near near_avx512(const Line *line)
 {
-    Near near = {0};
-    for (Py_ssize_t k = 0; k < line->target; k++) {
-        const Py_ssize_t place = line->starts[k] - line->starts[k / NEAR512 * NEAR512];
-        if (place < 0 || place + line->width > WIDEST)
-            return near;
-    }
-    const Py_ssize_t pairs = line->width / 2;
-    const size_t blocks = (size_t)(line->target + NEAR512 - 1) / NEAR512;
-    Block512 *const every = near.block = calloc(blocks, sizeof *every);
-    near.weights = calloc(blocks * (size_t)pairs, 2 * NEAR512 * sizeof *near.weights);
-    if (!near.block || !near.weights)
-        return near;
-    near.blocks = (Py_ssize_t)blocks;
-    near.pairs = pairs;
-    for (Py_ssize_t k = 0; k < line->target; k++) {
+    const Near near = room_near(line, NEAR512, WIDEST, NEAR512, sizeof(Block512));
+    Block512 *const every = near.block;
+    const Py_ssize_t pairs = near.pairs;
+    for (Py_ssize_t k = 0; near.blocks && k < line->target; k++) {
         Block512 *block = every + k / NEAR512;
         const Py_ssize_t among = k % NEAR512, quad = among / QUAD % 2, lane = among / EIGHT * QUAD + among % QUAD;
         const int own = line->counts[k] / 2;

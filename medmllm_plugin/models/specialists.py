@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from medmllm_plugin.errors import SettingsError
-from medmllm_plugin.guard import Guard, Likeness, outside
-from medmllm_plugin.models import Ask, Cancel, Capabilities, Progress, Reply, transformers
+from medmllm_plugin.guard import Guard, Likeness
+from medmllm_plugin.models import Ask, Cancel, Progress, Reply, transformers
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.card import CARD, Card, read_card
 from medmllm_plugin.models.families import family_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
-from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.models.in_folder import InFolder
 
 
-class Specialists:
+class Specialists(InFolder):
     """Models of one family and vocabulary, each opened when the first study of its kind is read."""
 
     def __init__(self, folder: ModelFolder, parts: dict[str, ModelFolder], guard: Guard) -> None:
@@ -32,44 +32,21 @@ class Specialists:
             parts: The folder of each, by kind.
             guard: Knows what each kind looks like.
         """
-        self._folder, self._parts, self._guard = folder, parts, guard
-        self._opened: dict[str, transformers.TransformersModel] = {}
-        self._lock = threading.Lock()
-        self._capabilities = capabilities(
+        able = capabilities(
             folder,
             family_of(folder.model_type, where=folder.path),
             processor=None,
             context_tokens=int(folder.config["text_config"]["max_position_embeddings"]),
         )
-
-    @property
-    def name(self) -> str:
-        """The name on the card."""
-        return self._folder.name
-
-    @property
-    def version(self) -> str:
-        """The version on the card."""
-        return self._folder.version
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash over the weights of all; see `weight_files.files_sha256`."""
-        return self._folder.weights_sha256()
+        super().__init__(folder, able=able, guard=guard)
+        self._parts, self._likenesses = parts, guard.likenesses
+        self._opened: dict[str, transformers.TransformersModel] = {}
+        self._lock = threading.Lock()
 
     @property
     def dtype(self) -> str:
         """Number type they compute in."""
         return self._any().dtype
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the card says."""
-        return self._capabilities
-
-    def outside_domain(self, slices: SliceSet) -> str | None:
-        """Why these images are outside the domain of all of them; see `guard.outside`."""
-        return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
         """A box by the family's convention as (column_min, row_min, column_max, row_max) of the picture."""
@@ -97,9 +74,9 @@ class Specialists:
     def _kind(self, ask: Ask) -> str:
         """Of those that take so many pictures the one whose kind they are most like."""
         pictures = [one.pixels for one in ask.prompt.pictures]
-        likenesses = self._guard.likenesses
-        fit = tuple(one for one in likenesses if (self._parts[one.kind].card.pictures or 0) >= len(pictures))
-        return Guard(likenesses=fit or likenesses).look(pictures).kind
+        most = {kind: part.card.pictures or 0 for kind, part in self._parts.items()}
+        fit = tuple(one for one in self._likenesses if most[one.kind] >= len(pictures))
+        return Guard(likenesses=fit or self._likenesses).look(pictures).kind
 
     def _open(self, kind: str) -> transformers.TransformersModel:
         with self._lock:

@@ -25,14 +25,13 @@ from medmllm_plugin.errors import (
     TooManyPicturesError,
     TooManyTokensError,
 )
-from medmllm_plugin.guard import outside
-from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Capabilities, Progress, Reply
+from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Progress, Reply
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
+from medmllm_plugin.models.in_folder import InFolder
 from medmllm_plugin.models.loading import Loaded, check_engine, load, one_line
 from medmllm_plugin.models.options import TransformersOptions, split, typed
 from medmllm_plugin.models.radfm.published import is_published, published_folder
-from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
     from medmllm_plugin.models.batches import Prepared
@@ -45,7 +44,7 @@ WAIT_SECONDS = 0.2
 """How often `cancel` is looked at while another thread's question is answered."""
 
 
-class TransformersModel:
+class TransformersModel(InFolder):
     """A model that was opened; one batch is computed at a time, also when several threads ask."""
 
     def __init__(self, folder: ModelFolder, loaded: Loaded, options: TransformersOptions) -> None:
@@ -54,52 +53,27 @@ class TransformersModel:
         from medmllm_plugin.models.prefix_memory import Memory
         from medmllm_plugin.models.room import Room
 
-        self._folder = folder
         self._model = loaded.model
         self._processor = loaded.processor
         self._family = loaded.family
         self._context_tokens = int(loaded.model.config.get_text_config().max_position_embeddings)
-        self._capabilities = capabilities(
+        able = capabilities(
             folder,
             loaded.family,
             processor=loaded.processor,
             context_tokens=self._context_tokens,
             options=options,
         )
-        self._guard = guard_of(folder)
+        super().__init__(folder, able=able, guard=guard_of(folder))
         self._room = Room(loaded.model, batch=options.batch, memory=options.memory)
         self._batches = Batches(loaded, options, memory=Memory(self._room.memory_bytes()))
         self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
 
     @property
-    def name(self) -> str:
-        """The name on its card, else its hub id or folder's name."""
-        return self._folder.name
-
-    @property
-    def version(self) -> str:
-        """The version on its card, else its commit on the hub, else the empty string."""
-        return self._folder.version
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash over the weight files; see `ModelFolder.weights_sha256`. The first use reads them all."""
-        return self._folder.weights_sha256()
-
-    @property
     def dtype(self) -> str:
         """Number type it computes in."""
         return str(self._model.dtype).removeprefix("torch.")
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What its card says, else what its family can."""
-        return self._capabilities
-
-    def outside_domain(self, slices: SliceSet) -> str | None:
-        """Why these images are outside its domain, by its card's phantoms and guard; see `guard.outside`."""
-        return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
         """A box by the family's convention as (column_min, row_min, column_max, row_max) of the picture."""

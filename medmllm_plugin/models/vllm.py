@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medmllm_plugin.errors import ModelError, SettingsError, TooManyPicturesError, TooManyTokensError
-from medmllm_plugin.guard import outside
 from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Capabilities, Progress, Reply
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.families import family_of
 from medmllm_plugin.models.families.family import Family
 from medmllm_plugin.models.folder import ModelFolder, open_folder
+from medmllm_plugin.models.in_folder import InFolder
 from medmllm_plugin.models.options import split, typed
 from medmllm_plugin.models.vllm_engine import (
     ALTERNATIVES,
@@ -35,14 +35,13 @@ from medmllm_plugin.models.vllm_engine import (
     start,
 )
 from medmllm_plugin.models.weight_files import tensors
-from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
     from medmllm_plugin.models.radfm.front_half import FrontHalf
     from medmllm_plugin.models.schema_bound import Vocabulary
 
 
-class VllmModel:
+class VllmModel(InFolder):
     """A model that was opened; when several threads ask, one after the other is answered."""
 
     def __init__(
@@ -56,44 +55,18 @@ class VllmModel:
         front: FrontHalf | None = None,
     ) -> None:
         """Take what `open_model` has started; `front` where vLLM runs the language half only."""
+        super().__init__(folder, able=able, guard=guard_of(folder))
         self._front = front
-        self._folder = folder
         self._family = family
         self._engine = engine
         self._processor = processor
         self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
-        self._guard = guard_of(folder)
-        self._capabilities = able
-
-    @property
-    def name(self) -> str:
-        """The name on its card, else its hub id or folder's name."""
-        return self._folder.name
-
-    @property
-    def version(self) -> str:
-        """The version on its card, else its commit on the hub, else the empty string."""
-        return self._folder.version
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash over the weight files; see `ModelFolder.weights_sha256`. The first use reads them all."""
-        return self._folder.weights_sha256()
 
     @property
     def dtype(self) -> str:
         """Number type it computes in."""
         return self._engine.dtype
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What its card says, else what its family can."""
-        return self._capabilities
-
-    def outside_domain(self, slices: SliceSet) -> str | None:
-        """Why these images are outside its domain, by its card's phantoms and guard; see `guard.outside`."""
-        return outside(slices, model=self.name, kinds=self._folder.card.phantoms, guard=self._guard)
 
     def replies(
         self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
