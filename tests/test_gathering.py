@@ -169,13 +169,13 @@ def test_only_models_that_are_quicker_together_are_gathered() -> None:
 
 
 def together(monkeypatch: pytest.MonkeyPatch, studies: int) -> list[int]:
-    """Has the model wait until so many studies are asked about; how many prompts each call has."""
+    """Has the model's first call wait until so many studies are asked about; how many each call has."""
     whole, sizes = TransformersModel.replies, list[int]()
 
     def replies(self: TransformersModel, asks: Sequence[Ask], **how: Any) -> list[Reply]:
         sizes.append(len(asks))
         if len(sizes) == 1:
-            wait_for(lambda: len(gatherings[0]._waiting) == studies - 1)
+            wait_for(lambda: len(asks) + len(gatherings[0]._waiting) == studies)
         return whole(self, asks, **how)
 
     gatherings: list[Gathering] = []
@@ -204,7 +204,8 @@ def test_studies_that_wait_are_read_in_one_call_of_the_model(
         )
 
     assert [one.state for one in done] == [State.DELIVERED] * 3
-    assert sizes == [1, 2]
+    assert sum(sizes) == 3
+    assert len(sizes) <= 2, "the two that came meanwhile were not put together"
 
 
 Short = Callable[[int | None], list[int]]
