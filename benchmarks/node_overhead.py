@@ -192,8 +192,10 @@ def one_study(node: Node, clock: Clock, files: list[Path], folder: Path, number:
         raise RuntimeError("the node didn't take all instances")
     connection.close()
     work = node.settings.folder
-    while len(list((work / "reports").glob("*/*/report.html"))) <= number or any(
-        (work / "work/replies").iterdir()
+    while (
+        len(list((work / "reports").glob("*/*/report.html"))) <= number
+        or any((work / "work/replies").iterdir())
+        or not LATER.keys() <= {name for name, *_ in list(clock.spans)}
     ):
         if node.store.studies(State.PARKED, State.KEPT):
             raise RuntimeError(

@@ -25,7 +25,7 @@ HARD: Mapping[str, int] = MappingProxyType(
 )
 """How often, for once of the others, a picture is drawn that shows a finding that is hard to learn."""
 
-FEWER_SHARE = 0.7
+FEWER_SHARE = 0.4
 """Share of the studies that are taught in fewer pictures than the plan's."""
 
 

@@ -25,13 +25,14 @@ LEVEL = 0.05
 SUMMARY = 3 + EDGES - 1
 """What is told of a finding in a study: present, left, the picture it is largest in, its edges there."""
 
-PLACE = 3 + EDGES - 1
-"""What a vision token is to know half way through: where it is, and where what it shows ends."""
+PLACE = 4 + EDGES - 1
+"""What a vision token is to know half way through: where it is, in which picture what it shows begins, and
+its edges in this one."""
 
 PLACE_SCALE = 16.0
 """Weight of that among the heads of stage 2."""
 
-COUNTED = 40
+COUNTED = 10
 """Pictures are told in units of so many."""
 
 BOX = re.compile(r'"bbox_2d":\[([0-9,]+)\]')
@@ -282,8 +283,11 @@ class Trainer:
         there = shown > 0
         if not there.any():
             return loss
-        which = (shown.long() - 1).clamp(min=0)[..., None].expand(-1, -1, -1, EDGES)
-        where = boxes.gather(2, which)[..., :4] / LESSONS[kind].side
+        which = (shown.long() - 1).clamp(min=0)
+        begins = (boxes[..., 4] > 0).float().argmax(dim=1, keepdim=True).expand(-1, pictures, -1)
+        begin = begins.gather(2, which)[..., None] / COUNTED
+        edges = boxes.gather(2, which[..., None].expand(-1, -1, -1, EDGES))[..., :4] / LESSONS[kind].side
+        where = torch.cat([begin, edges], dim=-1)
         return loss + functional.smooth_l1_loss(told[there][:, 3:], where[there], beta=0.02)
 
     def _picture_loss(self, states: Tensor, boxes: Tensor) -> Tensor:
