@@ -288,7 +288,11 @@ class Trainer:
         begin = begins.gather(2, which)[..., None] / COUNTED
         edges = boxes.gather(2, which[..., None].expand(-1, -1, -1, EDGES))[..., :4] / LESSONS[kind].side
         where = torch.cat([begin, edges], dim=-1)
-        return loss + functional.smooth_l1_loss(told[there][:, 3:], where[there], beta=0.02)
+        off = functional.smooth_l1_loss(told[there][:, 3:], where[there], beta=0.02, reduction="none")
+        spread = (functional.one_hot(which, len(FINDINGS)) * there[..., None]).sum(dim=(1, 2))
+        # a nodule counts as much as an effusion
+        weight = 1 / spread[torch.nonzero(there)[:, 0], which[there]]
+        return loss + (off.mean(dim=-1) * weight).sum() / weight.sum()
 
     def _picture_loss(self, states: Tensor, boxes: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(
