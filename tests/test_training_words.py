@@ -60,7 +60,7 @@ def test_numbers_that_are_places_are_taught_as_such_and_what_decides_weighs_most
     assert "".join(words) == text
     assert [words[place] for place, *_ in reply.numbers] == ["7", "8", "8", "14", "164", "32", "183"]
     weights = dict(zip(words, reply.weights, strict=True))
-    assert (weights["7"], weights["164"], weights["12"]) == (4, 2, 1)
+    assert (weights["7"], weights["14"], weights["164"], weights["183"], weights["12"]) == (4, 4, 4, 2, 1)
     by_letter = [weight for word, weight in zip(words, reply.weights, strict=True) for _ in word]
     assert by_letter[text.index("left") : text.index("left") + 4] == [4, 4, 4, 4]
 

@@ -37,8 +37,9 @@ COUNTED = 10
 
 BOX = re.compile(r'"bbox_2d":\[([0-9,]+)\]')
 PICTURES = re.compile(r'pictures?":\[?([0-9,]+)')
-FIRST = re.compile(r'pictures?":\[?([0-9]+)|"(?:finding|side)":"?(\w+)')
-"""What decides what comes after it: where a list of pictures begins, and which finding on which side."""
+FIRST = re.compile(r'pictures?":\[?([0-9]+)|"bbox_2d":\[([0-9]+,[0-9]+)|"(?:finding|side)":"?(\w+)')
+"""What decides what comes after it: where a list of pictures or a box begins, and which finding on which
+side."""
 DECIDES, PLACES = 4.0, 2.0
 """Weights of such tokens, and of other numbers; that of all else is 1."""
 
