@@ -78,7 +78,7 @@ def send(port: int, files: list[Path], *, calling: str = "CT1", called: str = "M
     return (done.stdout + done.stderr).count("Received Store Response (Success)")
 
 
-def wait_for(condition: Callable[[], Any], *, within_s: float = 180.0) -> Any:
+def wait_for(condition: Callable[[], Any], *, within_s: float = 60.0) -> Any:
     """What the condition gives, once that is true."""
     until = time.monotonic() + within_s
     while not (found := condition()):

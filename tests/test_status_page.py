@@ -16,8 +16,6 @@ from medmllm_plugin.dicom_bridge.states import State
 from tests.http_node import HttpNode, http_node
 from tests.node_runner import a_study
 
-expect.set_options(timeout=60_000)  # the node reads meanwhile, and the machine may be slow
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 TOKEN = "a token of more than 16 characters"
 
@@ -184,7 +182,7 @@ def test_what_comes_is_shown_without_loading_the_page_again(
         seen.page.get_by_role("button", name="Read it:").click()
 
         expect(seen.page.locator("#message")).to_contain_text("it is read as soon as may be")
-        expect(seen.page.locator("#studies .state.delivered")).to_have_count(1)
+        expect(seen.page.locator("#studies .state.delivered")).to_have_count(1, timeout=20_000)
         assert seen.wrong == []
 
 

@@ -399,10 +399,10 @@ def test_the_shipped_guard_lets_in_unseen_phantoms_and_no_strangers(shipped: Gua
     from tools.training.fit_guard import tried
 
     for kind in shipped.kinds:
-        found = tried(shipped, replace(LESSONS[kind], plan=shipped_plan(kind)), studies=12, rounds=1)
+        found = tried(shipped, replace(LESSONS[kind], plan=shipped_plan(kind)), studies=12, rounds=2)
 
         assert (found["phantoms kept out"], found["let in by name"]) == (0, {})
-        assert int(str(found["strangers"])) >= 20
+        assert int(str(found["strangers"])) >= 25
 
 
 @pytest.mark.parametrize(
