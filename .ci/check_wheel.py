@@ -15,6 +15,7 @@ EXPECTED = (
     "medmllm_plugin/models/weights/medmllm.json",
     "medmllm_plugin/models/weights/ct-chest/model.safetensors",
     "medmllm_plugin/models/weights/ct-chest/tokenizer.json",
+    "medmllm_plugin/models/weights/ct-chest/closer/model.safetensors",
     "medmllm_plugin/transforms/slices.py",
     "medmllm_plugin/dicom_bridge/sr_writer.py",
 )

@@ -267,9 +267,12 @@ def _impression(parsed: Parsed) -> list[CheckResult]:
 
 
 def _spoken_of(said: Mention, findings: Sequence[Finding]) -> bool:
-    """Whether what an impression names is a finding of the report, or a wider word for one of them."""
-    there = [one.finding for one in findings if one.status is not Status.ABSENT]
+    """Whether an impression names a finding of the report, a wider word, or what a sentence of one names."""
+    found = [one for one in findings if one.status is not Status.ABSENT]
+    there = [one.finding for one in found]
     if said.finding in there or (there and said.finding in _ANY):
+        return True
+    if any(said.finding == other.finding for one in found for other in mentions(one.sentence)):
         return True
     wider = set(said.finding.split("_"))
     return any(wider < set(one.split("_")) for one in there)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from medmllm_plugin import __version__, checks
 from medmllm_plugin.asking import ASKS, Answered, ask
 from medmllm_plugin.certainty import calibrated
+from medmllm_plugin.closer import looked_closer
 from medmllm_plugin.errors import CancelledError, MedMLLMError, SettingsError
 from medmllm_plugin.evidence import examine
 from medmllm_plugin.findings import Status
@@ -82,7 +84,8 @@ def read(
         request: What is asked of which pictures.
         model: Who is asked.
         strategy: How the study is read.
-        view: Makes more pictures of the same volume, for strategies that look again and for evidence.
+        view: Makes more pictures of the same volume, for strategies that look again, for evidence and for
+            close looks (`closer.looked_closer`).
         evidence: Whether each finding is put to the test with changed pictures, see `evidence.examine`.
         progress: Called with (pass, passes, tokens written, tokens at most).
         cancel: Says when to stop.
@@ -95,6 +98,7 @@ def read(
         CancelledError: If `cancel` said so.
     """
     before = _before(request, model)
+    request = before.request
     if not before.readable:
         return _made(_nothing(request), before, model, strategy.name)
     if before.outside is not None:
@@ -104,6 +108,7 @@ def read(
     looked = strategy.read(request, model, view=view, progress=progress, cancel=cancel)
     if evidence:
         looked = examine(looked, model, view=view, progress=progress, cancel=cancel)
+    looked = looked_closer(looked, model, view=view, progress=progress, cancel=cancel)
     return _made(looked, before, model, strategy.name)
 
 
@@ -111,6 +116,7 @@ def read_several(
     requests: Sequence[Request],
     model: Model,
     *,
+    views: Mapping[int, View] = MappingProxyType({}),
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> list[Read | MedMLLMError]:
@@ -119,6 +125,7 @@ def read_several(
     Args:
         requests: Of one study or of many.
         model: Who is asked.
+        views: By the place of a request among them what makes more pictures of its volume, for close looks.
         progress: Called with (tokens written, tokens at most).
         cancel: Says when to stop.
 
@@ -139,14 +146,17 @@ def read_several(
         if before.readable:
             waiting[number] = before
         else:
-            done[number] = _made(_nothing(request), before, model, Single.name)
+            done[number] = _made(_nothing(before.request), before, model, Single.name)
     for asks in (ASKS, 1):
         # what is outside the model's domain is asked once, as its reply counts for nothing
         numbers = [n for n, one in waiting.items() if (one.outside is None) == (asks == ASKS)]
         answers = _asked([waiting[n].request for n in numbers], model, asks, progress, cancel)
         for n, answer in zip(numbers, answers, strict=True):
             try:
-                done[n] = _made(_looked(answer, waiting[n], model), waiting[n], model, Single.name)
+                looked = _looked(answer, waiting[n], model)
+                if asks == ASKS:
+                    looked = looked_closer(looked, model, view=views.get(n), cancel=cancel)
+                done[n] = _made(looked, waiting[n], model, Single.name)
             except MedMLLMError as error:
                 done[n] = error
     return [done[number] for number in range(len(requests))]
@@ -160,6 +170,7 @@ class _Before:
     outside: str | None
     """Why its images are outside the model's domain; None if they aren't."""
     results: tuple[CheckResult, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def readable(self) -> bool:
@@ -174,8 +185,17 @@ def _before(request: Request, model: Model) -> _Before:
         SettingsError: If it can't be put to this model.
     """
     _check(request, model)
+    notes = []
+    if request.history and model.capabilities.terse:
+        request = replace(request, history=())
+        notes.append(f"{model.name} was asked this question alone; it can't be told of those before it.")
     outside = model.outside_domain(request.slices) if len(request.slices) else None
-    return _Before(request=request, outside=outside, results=checks.before(request.slices, outside=outside))
+    return _Before(
+        request=request,
+        outside=outside,
+        results=checks.before(request.slices, outside=outside),
+        notes=tuple(notes),
+    )
 
 
 def _asked(
@@ -220,6 +240,7 @@ def _made(looked: Looked, before: _Before, model: Model, strategy: str) -> Read:
         parsed = calibrated(looked.parsed, calibration, weights_sha256=model.weights_sha256)
         parsed, said = checks.after(parsed, looked.request.slices)
         looked, results = replace(looked, parsed=parsed), (*results, *said)
+    looked = replace(looked, notes=(*before.notes, *looked.notes))
     report = _report(looked, model, strategy, results)
     if not before.readable:
         report = _unreadable(report)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,23 +37,28 @@ SCALES = 3
 MOMENTS = (0.5, 1.0, 2.0, 4.0)
 """Powers whose means describe how strong texture is: high ones feel its edges, low ones its noise."""
 
-STATISTICS = 3 + 3 * (LEVELS + 2 + PARTS * CELLS**2 + 2 * SCALES * len(MOMENTS) + PARTS)
+STATISTICS = 3 + 3 * (LEVELS + 2 + PARTS * CELLS**2 + 2 * SCALES * len(MOMENTS) + 2 * PARTS)
+
+SHAPE = slice(3, 3 + 3 * PARTS)
+"""Which of them tell the shape. They have a limit of their own: among so many others they would be lost."""
 
 SMALLEST = 4 * 2 ** (SCALES - 1)
 """Fewest rows or columns of a picture whose texture can be measured."""
 
 REST = 0.1
 """Variance that every direction is given at least, where that of the average statistic is 1."""
+SPREAD = 0.03
+"""Least spread of a statistic: what is nearly always alike, as a corner of air, may differ now and then."""
 DIRECTIONS = 64
 """Most principal directions that a kind keeps."""
-MARGIN = 1.5
-"""The limit lies so many times beyond the distance that 99.5 % of unseen studies of the kind keep below."""
+MARGIN, SHAPE_MARGIN = 1.5, 2.2
+"""A limit lies so many times beyond the distance that 99.5 % of unseen studies of the kind keep below."""
 
-FORMAT = "medmllm-guard/1"
+FORMAT = "medmllm-guard/2"
 
 
 def statistics(pictures: Pictures) -> Statistics:
-    """What a guard looks at: number and size, shades, layout, texture, and change from picture to picture.
+    """What a guard looks at: number and size, shades, layout, shape, texture, change between pictures.
 
     Raises:
         ValueError: If there is no picture, or one is too small.
@@ -64,11 +69,13 @@ def statistics(pictures: Pictures) -> Statistics:
     values = [np.moveaxis(one, -1, 0).astype(np.float32, order="C") / np.float32(255) for one in pictures]
     shades = np.sqrt(np.mean([_shades(one) for one in pictures], axis=0))
     layout = np.stack([_layout(one) for one in values])
+    shape = np.stack([_shape(one) for one in values])
     texture = np.stack([_texture(one) for one in values])
     change = [np.zeros(3)] if len(values) == 1 else [_change(*pair) for pair in pairwise(values)]
     return np.concatenate(
         [
             np.log([len(pictures), *np.mean([one.shape[:2] for one in pictures], axis=0)]),
+            _by_parts(shape),
             shades,
             _by_parts(layout),
             texture.mean(axis=0),
@@ -79,19 +86,50 @@ def statistics(pictures: Pictures) -> Statistics:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Likeness:
-    """How the statistics of a kind of study are spread, as a normal distribution, and how far is too far."""
+class Normal:
+    """How statistics are spread, as a normal distribution, and how far is too far."""
 
-    kind: str
     mean: Statistics
     scale: Statistics
     """Standard deviation of each statistic."""
     directions: NDArray[np.float64]
-    """Shape (directions, `STATISTICS`): orthonormal, of statistics in units of `scale`."""
+    """Shape (directions, statistics): orthonormal, of statistics in units of `scale`."""
     variances: NDArray[np.float64]
     """Along each direction."""
     limit: float
-    """The distance from which on a study is none of this kind."""
+    """The distance from which on a study is none of these."""
+
+    @classmethod
+    def fit(cls, fitted: NDArray[np.float64], unseen: NDArray[np.float64], *, margin: float) -> Normal:
+        """The distribution of statistics; arguments as of `Likeness.fit`."""
+        mean = fitted.mean(axis=0)
+        scale = np.hypot(fitted.std(axis=0), SPREAD)
+        _, singular, directions = np.linalg.svd((fitted - mean) / scale, full_matrices=False)
+        variances = singular**2 / len(fitted)
+        kept = min(DIRECTIONS, int(np.count_nonzero(variances > REST / 10)))
+        without = cls(
+            mean=mean, scale=scale, directions=directions[:kept], variances=variances[:kept], limit=np.inf
+        )
+        usual = float(np.quantile([without.distance(one) for one in unseen], 0.995))
+        return replace(without, limit=margin * usual)
+
+    def distance(self, found: Statistics) -> float:
+        """How far statistics lie from the mean, in standard deviations (Mahalanobis)."""
+        z = (found - self.mean) / self.scale
+        along = self.directions @ z
+        beside = max(0.0, float(z @ z - along @ along))
+        return float(np.sqrt(np.sum(along**2 / (self.variances + REST)) + beside / REST))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Likeness:
+    """What studies of a kind look like."""
+
+    kind: str
+    whole: Normal
+    """Of all statistics."""
+    shape: Normal
+    """Of those of `SHAPE`."""
 
     @classmethod
     def fit(cls, kind: str, fitted: NDArray[np.float64], unseen: NDArray[np.float64]) -> Likeness:
@@ -100,37 +138,20 @@ class Likeness:
         Args:
             kind: What to call it.
             fitted: Shape (studies, `STATISTICS`): statistics it is fitted to, some hundred studies or more.
-            unseen: Statistics of other studies of the kind, which set the limit.
+            unseen: Statistics of other studies of the kind, which set the limits.
         """
-        mean = fitted.mean(axis=0)
-        scale = fitted.std(axis=0) + 1e-3
-        _, singular, directions = np.linalg.svd((fitted - mean) / scale, full_matrices=False)
-        variances = singular**2 / len(fitted)
-        kept = min(DIRECTIONS, int(np.count_nonzero(variances > REST / 10)))
-        without = cls(
-            kind=kind,
-            mean=mean,
-            scale=scale,
-            directions=directions[:kept],
-            variances=variances[:kept],
-            limit=np.inf,
-        )
-        usual = float(np.quantile([without.distance(one) for one in unseen], 0.995))
         return cls(
             kind=kind,
-            mean=mean,
-            scale=scale,
-            directions=without.directions,
-            variances=without.variances,
-            limit=MARGIN * usual,
+            whole=Normal.fit(fitted, unseen, margin=MARGIN),
+            shape=Normal.fit(fitted[:, SHAPE], unseen[:, SHAPE], margin=SHAPE_MARGIN),
         )
 
-    def distance(self, found: Statistics) -> float:
-        """How far statistics lie from the kind's mean, in standard deviations (Mahalanobis)."""
-        z = (found - self.mean) / self.scale
-        along = self.directions @ z
-        beside = max(0.0, float(z @ z - along @ along))
-        return float(np.sqrt(np.sum(along**2 / (self.variances + REST)) + beside / REST))
+    def ratio(self, found: Statistics) -> float:
+        """How far statistics lie from the kind, as a part of the limit that they come nearest to."""
+        return max(
+            self.whole.distance(found) / self.whole.limit,
+            self.shape.distance(found[SHAPE]) / self.shape.limit,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +193,7 @@ class Guard:
         found = statistics(pictures)
         return min(
             (
-                Look(kind=one.kind, ratio=one.distance(found) / one.limit)
+                Look(kind=one.kind, ratio=one.ratio(found))
                 for one in self.likenesses
                 if kind in (None, one.kind)
             ),
@@ -186,8 +207,10 @@ class Guard:
             "kinds": np.array(self.kinds),
         }
         for number, one in enumerate(self.likenesses):
-            for name in _ARRAYS:
-                content[f"{number}.{name}"] = np.asarray(getattr(one, name), np.float32)
+            for part in _PARTS:
+                for name in _ARRAYS:
+                    array = getattr(getattr(one, part), name)
+                    content[f"{number}.{part}.{name}"] = np.asarray(array, np.float32)
         np.savez_compressed(path, allow_pickle=False, **content)
 
     @classmethod
@@ -250,6 +273,8 @@ def outside(slices: SliceSet, *, model: str, kinds: Sequence[str] | None, guard:
 
 
 _ARRAYS = ("mean", "scale", "directions", "variances", "limit")
+_PARTS = {"whole": STATISTICS, "shape": SHAPE.stop - SHAPE.start}
+"""Distributions of a likeness, and how many statistics each is of."""
 
 
 def _likenesses(content: np.lib.npyio.NpzFile) -> tuple[Likeness, ...]:
@@ -257,26 +282,28 @@ def _likenesses(content: np.lib.npyio.NpzFile) -> tuple[Likeness, ...]:
         raise ValueError(f"its format is {str(content['format'])[:40]!r}")
     made = []
     for number, kind in enumerate(content["kinds"].tolist()):
-        arrays = {name: np.asarray(content[f"{number}.{name}"], np.float64) for name in _ARRAYS}
-        count = len(arrays["variances"])
-        shapes = [(STATISTICS,), (STATISTICS,), (count, STATISTICS), (count,), ()]
-        if [array.shape for array in arrays.values()] != shapes or not all(
-            np.isfinite(array).all() for array in arrays.values()
-        ):
-            raise ValueError(f"its arrays of the kind {kind!r} don't fit")
-        made.append(
-            Likeness(
-                kind=kind,
-                mean=arrays["mean"],
-                scale=arrays["scale"],
-                directions=arrays["directions"],
-                variances=arrays["variances"],
-                limit=float(arrays["limit"]),
-            )
-        )
+        parts = {part: _normal(content, f"{number}.{part}", kind, size) for part, size in _PARTS.items()}
+        made.append(Likeness(kind=kind, whole=parts["whole"], shape=parts["shape"]))
     if not made:
         raise ValueError("it knows no kind")
     return tuple(made)
+
+
+def _normal(content: np.lib.npyio.NpzFile, part: str, kind: str, size: int) -> Normal:
+    arrays = {name: np.asarray(content[f"{part}.{name}"], np.float64) for name in _ARRAYS}
+    count = len(arrays["variances"])
+    shapes = [(size,), (size,), (count, size), (count,), ()]
+    if [array.shape for array in arrays.values()] != shapes or not all(
+        np.isfinite(array).all() for array in arrays.values()
+    ):
+        raise ValueError(f"its arrays of the kind {kind!r} don't fit")
+    return Normal(
+        mean=arrays["mean"],
+        scale=arrays["scale"],
+        directions=arrays["directions"],
+        variances=arrays["variances"],
+        limit=float(arrays["limit"]),
+    )
 
 
 def _shades(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -295,6 +322,23 @@ def _layout(values: NDArray[np.float32]) -> NDArray[np.float64]:
     sums = np.add.reduceat(np.add.reduceat(values, rows, axis=1), columns, axis=2)
     ones = np.outer(*(np.diff([*edges, n]) for edges, n in zip((rows, columns), shape, strict=True)))
     return np.asarray(np.moveaxis(sums / ones, 0, -1), np.float64).ravel()
+
+
+def _shape(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much further what is bright spreads down than across, as a logarithm; each channel's.
+
+    It tells which way a body lies that is longer than wide. Of values (channels, rows, columns).
+    """
+    down, across = (_spread(values.sum(axis=axis, dtype=np.float64)) for axis in (2, 1))
+    return np.asarray(np.log(down / across))
+
+
+def _spread(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation of the place, in parts of the side, by weights (channels, places)."""
+    places = (np.arange(weights.shape[1]) + 0.5) / weights.shape[1]
+    total = weights.sum(axis=1) + 1e-6
+    middle = weights @ places / total
+    return np.asarray(np.sqrt(np.maximum(weights @ places**2 / total - middle**2, 1e-6)))
 
 
 def _texture(values: NDArray[np.float32]) -> NDArray[np.float64]:

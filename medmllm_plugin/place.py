@@ -46,9 +46,14 @@ class Place:
             )
 
     @property
+    def box(self) -> str:
+        """It alone, as `SlicePlan.part` takes it."""
+        return _box(self.center_mm, self.size_mm)
+
+    @property
     def selector(self) -> str:
         """The slices through it, or the nearest, as `SlicePlan.select` takes it."""
-        return f"around:{_box(self.center_mm, self.size_mm)}"
+        return f"around:{self.box}"
 
     @property
     def part(self) -> str:

@@ -19,7 +19,7 @@ from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.findings import MAX_CITED, reply_schema, text_pattern
 from medmllm_plugin.lookup import findings_named, sites_named
 from medmllm_plugin.placing import UnusableReplyError
-from medmllm_plugin.quoting import own_text
+from medmllm_plugin.quoting import own_text, plain
 from medmllm_plugin.report import Likelihood
 from medmllm_plugin.request import Request
 
@@ -56,6 +56,10 @@ REGIONS = (
 
 ROOM_FOR_KEYS = 4096
 """Tokens of context from which the keys of all findings and sites have room beside a text and a reply."""
+
+RESTATED_LENGTH = 200
+"""Most characters of a question that a small model's reply repeats before its answer: it writes findings
+first, and by then what was asked is too far away for it."""
 
 MAX_CHOICES = len(ascii_uppercase)
 CHOICE_LENGTH = 400
@@ -151,6 +155,8 @@ def schema_for(request: Request, able: Capabilities, *, prose: str | None = None
                 f"{', '.join(PARTS)}"
             )
         part = PARTS[name]
+        if part.key == "answer" and able.terse and request.question is not None:
+            properties["question"] = {"const": plain(request.question, longest=RESTATED_LENGTH)}
         properties[part.key] = part.schema(form)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **closed(properties)}
 

@@ -97,7 +97,7 @@ class Views:
             asked["count"] = min(asked.get("count") or room, room)
         made = []
         for one, count in zip(self.current, _shares(asked.get("count"), self.current), strict=True):
-            plan = _changed(one, {**asked, "count": count})
+            plan = changed(one.plan, one.volume, {**asked, "count": count})
             if sources is not None:
                 wide = asked.get("count") or plan.usual_count
                 chosen = _numbers(plan, one.volume, sources, beside=beside, most=wide)
@@ -152,7 +152,10 @@ class Views:
         for _ in range(min(pictures, self.pictures) - len(counts)):
             shares = [len(one.slices) / count for one, count in zip(self.series, counts, strict=True)]
             counts[shares.index(max(shares))] += 1
-        plans = [_changed(one, {"count": count}) for one, count in zip(self.series, counts, strict=True)]
+        plans = [
+            changed(one.plan, one.volume, {"count": count})
+            for one, count in zip(self.series, counts, strict=True)
+        ]
         return Views(
             series=tuple(
                 replace(one, plan=plan, slices=plan.apply(one.volume))
@@ -250,6 +253,18 @@ def plans_for(
     return tuple(dict.fromkeys(plans))
 
 
+def changed(plan: SlicePlan, volume: Volume, settings: Mapping[str, Any]) -> SlicePlan:
+    """A plan with some settings changed; what can't go with them or the volume's values is left out."""
+    asked = {"zoom": None, "montage": None, **settings} if set(settings) - {"count"} else dict(settings)
+    if asked.get("window") in PRESETS and volume.unit != "HU":
+        del asked["window"]
+    if asked.get("count", plan.count) is None:
+        asked["count"] = plan.count
+    if plan.zoom is not None and "zoom" not in asked and plan.zoom_count >= asked["count"]:
+        asked["zoom"] = None
+    return replace(plan, **asked)
+
+
 def shown_to(
     model: Model, volume: Volume, *, plans: Sequence[SlicePlan], progress: Progress | None = None
 ) -> SliceSet:
@@ -288,18 +303,6 @@ def _plan(
     except TypeError as error:
         raise SettingsError(f"{model.name}: its slice plan {joined} is not one ({error})") from error
     return plan if plan.count is not None else replace(plan, count=min(plan.usual_count, able.pictures))
-
-
-def _changed(one: Shown, settings: Mapping[str, Any]) -> SlicePlan:
-    """A series' plan with some settings changed; what can't go with them is left out."""
-    changed = {"zoom": None, "montage": None, **settings} if set(settings) - {"count"} else dict(settings)
-    if changed.get("window") in PRESETS and one.volume.unit != "HU":
-        del changed["window"]
-    if changed.get("count", one.plan.count) is None:
-        changed["count"] = one.plan.count
-    if one.plan.zoom is not None and "zoom" not in changed and one.plan.zoom_count >= changed["count"]:
-        changed["zoom"] = None
-    return replace(one.plan, **changed)
 
 
 def _shares(count: int | None, series: Sequence[Shown]) -> Iterator[int | None]:

@@ -263,6 +263,19 @@ def test_an_impression_that_disagrees_raises_an_alarm(impression: str) -> None:
     assert failed(results) == ["impression"]
 
 
+def test_an_impression_may_name_what_the_sentence_of_a_finding_names() -> None:
+    sentence = "Rounded mass with oedema in the left frontal lobe."
+    mass = a_finding(finding="mass", site="frontal_lobe", sentence=sentence)
+
+    _, said = after(a_reading(mass, impression=(sentence,)), a_slice_set(2))
+    _, of_another = after(
+        a_reading(replace(mass, sentence="A mass."), impression=(sentence,)), a_slice_set(2)
+    )
+
+    assert [one.passed for one in said if one.name == "impression"] == [True]
+    assert [one.passed for one in of_another if one.name == "impression"] == [False]
+
+
 def test_an_impression_that_states_what_is_indeterminate_raises_an_alarm() -> None:
     doubted = a_finding(status=Status.INDETERMINATE, sentence="Possible nodule in the left lung.")
 

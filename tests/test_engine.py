@@ -13,6 +13,7 @@ from medmllm_plugin.errors import ModelError, ReplyError, SettingsError
 from medmllm_plugin.models import Capabilities, Reply
 from medmllm_plugin.models.scripted import ANYTHING, ScriptedModel
 from medmllm_plugin.report import Outcome
+from medmllm_plugin.request import Exchange, Request
 from medmllm_plugin.tasks import TASKS
 from tests.values import a_said_answer, a_said_finding, a_said_reply, a_slice_set
 
@@ -229,3 +230,20 @@ def test_progress_is_told() -> None:
     )
 
     assert told == [(1, asking.MAX_TOKENS)]
+
+
+def test_a_small_model_is_asked_each_question_alone_and_the_report_says_so() -> None:
+    said = {**a_said_answer(), "question": "Sure?"}
+    model = ScriptedModel([said], capabilities=able(terse=True))
+    request = Request(
+        task=QUESTION,
+        slices=a_slice_set(3),
+        question="Sure?",
+        history=(Exchange(question="Where?", answer="Left."),),
+    )
+
+    report = engine.read(request, model).report
+
+    assert "Where?" not in model.asked[0].prompt.text
+    assert report.answer is not None
+    assert "scripted was asked this question alone; it can't be told of those before it." in report.notes

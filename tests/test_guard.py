@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,34 @@ def test_other_pictures_are_not(guard: Guard, spoilt: object) -> None:
     assert not guard.look([spoilt(one) for one in discs(5)]).inside
 
 
+def ovals(seed: int, *, turned: bool = False) -> list[NDArray[np.uint8]]:
+    """Grainy ovals, longer than wide; or turned by a right angle."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[-1:1:56j, -1:1:56j]
+    long = rng.uniform(1.25, 1.35)
+    pictures = []
+    for part in range(4):
+        size = 0.5 + 0.1 * part + rng.uniform(-0.15, 0.15)
+        oval = np.hypot(rows / long + rng.uniform(-0.1, 0.1), columns * long) < size
+        grey = 60 + rng.uniform(60, 140) * oval + rng.normal(0, rng.uniform(4, 16), oval.shape)
+        pictures.append(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1))
+    return [np.ascontiguousarray(np.rot90(one)) for one in pictures] if turned else pictures
+
+
+def test_what_lies_on_its_side_is_told_by_its_shape() -> None:
+    found = np.stack([statistics(ovals(seed)) for seed in range(300)])
+    guard = Guard(likenesses=(Likeness.fit("ovals", found[:225], found[225:]),))
+    (one,) = guard.likenesses
+    by_shape = replace(one, whole=replace(one.whole, limit=np.inf))
+
+    upright = [guard.look(ovals(seed)) for seed in range(1000, 1040)]
+    turned = [statistics(ovals(seed, turned=True)) for seed in range(1000, 1040)]
+
+    assert all(look.inside for look in upright)
+    assert min(map(by_shape.ratio, turned)) > 1
+    assert all(one.ratio(each) >= by_shape.ratio(each) for each in turned)
+
+
 def test_nothing_shown_is_not_inside(guard: Guard) -> None:
     assert not guard.look([]).inside
 
@@ -114,13 +143,17 @@ def test_a_guard_is_the_same_after_a_file(guard: Guard, tmp_path: Path) -> None:
 def test_a_file_that_is_no_guard_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "guard.npz").write_bytes(content)
 
-    with pytest.raises(SettingsError, match=r"found no guard of the format medmllm-guard/1"):
+    with pytest.raises(SettingsError, match=r"found no guard of the format medmllm-guard/2"):
         Guard.load(tmp_path / "guard.npz")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("format", np.array("medmllm-guard/9")), ("0.mean", np.zeros(3)), ("0.limit", np.array(np.nan))],
+    [
+        ("format", np.array("medmllm-guard/9")),
+        ("0.whole.mean", np.zeros(3)),
+        ("0.shape.limit", np.array(np.nan)),
+    ],
 )
 def test_a_guard_that_does_not_fit_is_refused(
     guard: Guard, tmp_path: Path, name: str, value: NDArray[np.float64]

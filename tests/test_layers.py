@@ -62,6 +62,7 @@ LAYERS = (
         "strategies",
         "counterfactual",
         "trials",
+        "closer",
         "evidence",
         "certainty",
         "statements",

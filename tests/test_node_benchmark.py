@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is in the repository and not in the package
 from benchmarks.node_overhead import FOLDER, LATER, STEPS, Clock, measured
 
@@ -18,14 +20,28 @@ def test_every_step_of_a_node_is_timed(tmp_path: Path) -> None:
     assert [one.what for one in table.bars] == ["node beside the model, 40 slices, into a folder"]
 
 
-def test_a_step_within_another_counts_once() -> None:
+def test_a_step_within_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, worked = [100.0], [7.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.thread_time", lambda: worked[0])
+
+    def pass_time(wall: float, cpu: float) -> None:
+        now[0] += wall
+        worked[0] += cpu
+
+    def within() -> None:
+        pass_time(1, 0.5)
+        inner()
+        pass_time(2, 0.25)
+        inner()
+
     clock = Clock()
-    inner = clock.around("inner", lambda: sum(range(200_000)))
-    outer = clock.around("outer", lambda: (inner(), inner()))
+    inner = clock.around("inner", lambda: pass_time(8, 4))
+    clock.around("outer", within)()
 
-    outer()
-
-    (first, second, (name, began, (wall, _))) = clock.spans
-    assert (first[0], second[0], name) == ("inner", "inner", "outer")
-    assert began <= first[1] <= second[1]
-    assert wall < first[2][0] + second[2][0]
+    assert [(name, taken) for name, _, taken in clock.spans] == [
+        ("inner", (8, 4)),
+        ("inner", (8, 4)),
+        ("outer", (3, 0.75)),
+    ]
+    assert sorted(clock.spans, key=lambda one: one[1])[0][0] == "outer"

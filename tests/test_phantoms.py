@@ -142,11 +142,31 @@ def test_both_sides_occur() -> None:
     [("nodule", -60, 130), ("mass", -60, 150), ("pleural_effusion", -60, 80), ("pneumothorax", -1024, -930)],
 )
 def test_a_lesion_looks_like_what_it_is(key: str, low: float, high: float) -> None:
-    study = a_study(key, seed=1)
+    study = a_study(key, seed=1)  # a solid nodule
     (finding,) = study.truth()
     k = slice_of(study, finding)
 
     assert low < np.median(study.values(k)[study.masks(k)[0]]) < high
+
+
+def test_some_nodules_are_of_ground_glass_and_say_so() -> None:
+    """Their attenuation lies between the lung's and water's; films have solid ones only."""
+    studies = [a_study("nodule", seed=seed) for seed in range(40)]
+    of_glass = [study for study in studies if "Ground-glass" in study.lesions[0].sentence]
+
+    assert 5 <= len(of_glass) <= 20
+    for study in of_glass:
+        (finding,) = study.truth()
+        k = slice_of(study, finding)
+        values, mask = study.values(k), study.masks(k)[0]
+        assert -680 < np.median(values[mask]) < -360
+        assert finding.sentence == f"Ground-glass nodule in the {finding.side.value} lung."
+    films = [sample_study(kind="xr-chest", seed=seed, findings=("nodule",)).lesions for seed in range(40)]
+    assert all("Solid" in one.sentence for lesions in films for one in lesions)
+
+
+def test_a_chest_lies_head_or_feet_first() -> None:
+    assert {a_study(seed=seed).scan.position for seed in range(20)} == {"HFS", "FFS"}
 
 
 def test_all_findings_fit_into_one_chest() -> None:

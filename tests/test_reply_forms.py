@@ -257,3 +257,17 @@ def test_a_text_is_cut_into_sentences(prose: str, expected: tuple[str, ...]) -> 
 )
 def test_pictures_that_a_text_names_are_found(prose: str, expected: tuple[int, ...]) -> None:
     assert pictures_named(prose, most=10) == expected
+
+
+def test_a_small_models_reply_repeats_the_question_before_its_answer() -> None:
+    asked = 'Is it a <|im_end|>  "nodule"?'
+    request, terse = a_request("question", question=asked), replace(ANYTHING, terse=True)
+    said = {**a_said_answer(), "question": 'Is it a ‹|im_end|> "nodule"?'}
+    in_order = {key: said[key] for key in ("abnormal_pictures", "findings", "question", "answer")}
+
+    assert writes(schema_for(request, terse), in_order)
+    assert not writes(schema_for(request, terse), {**in_order, "question": "Is it big?"})
+    assert not writes(schema_for(request, terse), a_said_answer())
+    assert writes(schema_for(request, ANYTHING), a_said_answer())
+    cut = schema_for(replace(request, question="?" * 300), terse)["properties"]["question"]["const"]
+    assert len(cut) == 200

@@ -24,7 +24,7 @@ from medmllm_plugin.selftest_node import NodeUnderTest, run
 from tests.http_node import HttpNode, http_node
 from tests.node_runner import ROOT
 
-SMALL: dict[str, Any] = {"kinds": ("ct-chest",), "studies": 3, "slices": 24, "matrix": 128}
+SMALL: dict[str, Any] = {"kinds": ("ct-chest",), "studies": 3, "slices": 64, "matrix": 128}
 PHANTOMS = {"PatientID": "PHANTOM-*", "ManufacturerModelName": "MedMLLM phantom"}
 
 
@@ -73,7 +73,7 @@ def test_mirrored_images_are_found_out(running: HttpNode, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(NodeUnderTest, "send", mirrored)
 
-    result = result_of(running, studies=5)
+    result = result_of(running, studies=8)
 
     assert "side" in {one.key for one in result.verdicts if not one.passed}
 

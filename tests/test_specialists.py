@@ -12,10 +12,13 @@ import pytest
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.findings import reply_schema
 from medmllm_plugin.guard import Guard, Likeness, statistics
-from medmllm_plugin.models import Ask, Model
+from medmllm_plugin.models import Ask, LooksCloser, Model
 from medmllm_plugin.models.specialists import Specialists, open_specialists
 from medmllm_plugin.prompts import PicturePart, Prompt
+from medmllm_plugin.transforms.slices import SlicePlan
+from medmllm_plugin.volume import Volume
 from tests.tiny_model import tiny_folder, with_card
+from tests.values import a_volume
 
 CARD = {"name": "both", "version": "3", "specialists": ["stack", "film"]}
 
@@ -42,6 +45,14 @@ def a_prompt(kind: str, seed: int) -> Prompt:
 def an_ask(kind: str, seed: int) -> Ask:
     prompt = a_prompt(kind, seed)
     return Ask(prompt=prompt, schema=reply_schema(pictures=len(prompt.pictures)), max_tokens=24_000)
+
+
+def a_noise(side: int) -> Volume:
+    count = 3 if side == 56 else 1
+    noise = np.random.default_rng(5).integers(0, 256, (count, side, side)).astype(np.float32)
+    return a_volume(
+        count, rows=side, columns=side, values=lambda k: noise[k], modality="MR", unit="", window=(127.5, 256)
+    )
 
 
 def a_likeness(kind: str) -> Likeness:
@@ -105,6 +116,36 @@ def test_only_what_is_needed_is_opened(folder: Path, monkeypatch: pytest.MonkeyP
     model.forget()
 
     assert (before, opened) == ([], ["film"])
+
+
+def test_each_kind_comes_with_its_own_model_for_close_looks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medmllm_plugin.models import transformers
+
+    for seed, kind in enumerate(PARTS):
+        near = {"closer": {"folder": "near", "findings": ["mass"]}} if kind == "stack" else {}
+        with_card(folder / kind, tmp_path / kind, {**a_card(kind), **near})
+        with_card(tiny_folder(seed=7 + seed), tmp_path / kind / "near", {"name": "near", "pictures": 2})
+    (tmp_path / "medmllm.json").write_text(json.dumps(CARD), encoding="utf-8")
+    opened: list[str] = []
+    real = transformers.open_model
+    monkeypatch.setattr(transformers, "open_model", lambda spec: opened.append(Path(spec).name) or real(spec))
+    both, without = open_specialists(tmp_path), open_specialists(folder)
+    stack, film = (SlicePlan(count=3, size=side).apply(a_noise(side)) for side in (56, 112))
+
+    before = list(opened)
+    near_one = both.closer(stack)
+    again = both.closer(stack)
+
+    assert isinstance(both, LooksCloser)
+    assert near_one is not None
+    assert again is near_one
+    assert (before, opened) == ([], ["stack", "near"])
+    assert (near_one.findings, near_one.model.capabilities.pictures) == (("mass",), 2)
+    assert (both.closer(film), without.closer(stack)) == (None, None)
+    assert both.weights_sha256 != without.weights_sha256
+    both.forget()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tools.training.labels import dense_labels, edge_labels, shown_in
 from tools.training.lessons import FINDINGS, LESSONS
 from tools.training.stream import met
 from tools.training.train import _asked
-from tools.training.trainer import Trainer
+from tools.training.trainer import DECIDES, GIVEN, Trainer
 
 
 def test_every_number_that_a_box_may_have_is_one_token() -> None:
@@ -63,6 +63,19 @@ def test_numbers_that_are_places_are_taught_as_such_and_what_decides_weighs_most
     assert (weights["7"], weights["14"], weights["164"], weights["183"], weights["12"]) == (4, 4, 4, 2, 1)
     by_letter = [weight for word, weight in zip(words, reply.weights, strict=True) for _ in word]
     assert by_letter[text.index("left") : text.index("left") + 4] == [4, 4, 4, 4]
+
+
+def test_a_question_that_is_repeated_weighs_little_and_its_answer_most(trainer: Trainer) -> None:
+    text = '{"findings":[],"question":"Is it left?","answer":{"pictures":[],"choice":"no","text":"Right."}}'
+
+    reply = trainer._reply(text, blur=1.8)
+
+    words = [trainer.tokenizer.decode([token]) for token in reply.tokens]
+    by_letter = [weight for word, weight in zip(words, reply.weights, strict=True) for _ in word]
+    question, answer = text.index("Is it left?"), text.index("Right.")
+    assert by_letter[question : question + 11] == [GIVEN] * 11
+    assert by_letter[answer : answer + 6] == [DECIDES] * 6
+    assert by_letter[text.index('"findings"')] == 1
 
 
 def test_an_edge_is_wrong_by_how_far_it_is_off(trainer: Trainer) -> None:
@@ -116,11 +129,11 @@ def test_each_question_of_a_study_is_answered_by_its_own_truth() -> None:
     findings = json.loads(example.target)["findings"]
 
     for seed in range(30):
-        _, answer = questioned("ct-chest", findings, example.long_axes, np.random.default_rng(seed))
+        answer = questioned("ct-chest", findings, example.long_axes, np.random.default_rng(seed)).answer
 
         said = Answer(text=str(answer["text"]), choice=answer["choice"])  # type: ignore[arg-type]
         assert is_right(said, answer["choice"], str(answer["text"]))
-        assert not is_right(Answer(text="Perhaps.", choice="unclear"), answer["choice"], str(answer["text"]))
+        assert not is_right(Answer(text="Perhaps.", choice="A"), answer["choice"], str(answer["text"]))
 
 
 def test_attention_in_blocks_is_that_of_torch() -> None:

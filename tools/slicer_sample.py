@@ -53,9 +53,10 @@ def thumbnail(reading: pipeline.Reading) -> Image.Image:
     shown = reading.slices.slices[box.picture - 1]
     image = Image.fromarray(shown.pixels[..., 0]).convert("RGB")
     image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    corners = [
-        edge * THUMBNAIL / MATRIX for edge in (box.column_min, box.row_min, box.column_max, box.row_max)
-    ]
+    drawn = shown.box_from_source(
+        column_min=box.column_min, row_min=box.row_min, column_max=box.column_max, row_max=box.row_max
+    )
+    corners = [edge * THUMBNAIL / shown.pixels.shape[1] for edge in drawn]
     ImageDraw.Draw(image).rectangle(corners, outline=AMBER, width=3)
     return image
 

@@ -115,6 +115,7 @@ class ReadFindingsd(MapTransform):  # type: ignore[misc]
         keys: KeysCollection,
         *,
         output_keys: KeysCollection | None = "report",
+        image_keys: KeysCollection | None = None,
         model: str | Model | LazyModel = "embedded",
         allow_missing_keys: bool = False,
         **options: Any,
@@ -124,19 +125,24 @@ class ReadFindingsd(MapTransform):  # type: ignore[misc]
         Args:
             keys: Of slice sets.
             output_keys: Where the reports go, one for each key; None puts them in place of the slice sets.
+            image_keys: Of what the slice sets were made of, for models that look at what they found once more
+                from near; a slice set then gets the pictures of that look, which its report cites.
             model: As for `ReadFindings`.
             allow_missing_keys: Whether a key may be missing.
             **options: As for `ReadFindings`.
         """
         super().__init__(keys, allow_missing_keys)
         self.output_keys = ensure_tuple_rep(output_keys, len(self.keys))
-        self.read = ReadFindings(model=model, **options)
+        self.image_keys = ensure_tuple_rep(image_keys, len(self.keys))
+        self.findings = ReadFindings(model=model, **options)
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """The data with reports; errors as of `ReadFindings`."""
         d = dict(data)
-        for key, output in self.key_iterator(d, self.output_keys):
-            d[output or key] = self.read(d[key])
+        for key, output, image in self.key_iterator(d, self.output_keys, self.image_keys):
+            read = self.findings.read(d[key], None if image is None else d[image])
+            d[key] = read.slices
+            d[output or key] = read.report
         return d
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -26,9 +26,11 @@ from medmllm_plugin.errors import SettingsError, StudyError
 from medmllm_plugin.geometry import Matrix
 from medmllm_plugin.models import Model
 from medmllm_plugin.report import Report
+from medmllm_plugin.request import Request
 from medmllm_plugin.resampled import Resampled
 from medmllm_plugin.sliceset import SliceSet
 from medmllm_plugin.source import DicomImage, FileImage, ImageRef
+from medmllm_plugin.strategies import View
 from medmllm_plugin.tasks import TASKS
 from medmllm_plugin.transforms.entries import file_kind, list_entries
 from medmllm_plugin.transforms.metaimage import metaimage_header
@@ -40,6 +42,7 @@ from medmllm_plugin.transforms.reading import read_volume
 from medmllm_plugin.transforms.recipes import settings_of
 from medmllm_plugin.transforms.reformat import resample as straightened
 from medmllm_plugin.transforms.slices import SlicePlan
+from medmllm_plugin.views import changed
 from medmllm_plugin.volume import Volume
 
 Paths = str | Path | Sequence[str | Path]
@@ -288,9 +291,38 @@ class ReadFindings(Transform):  # type: ignore[misc]
         """The report.
 
         Raises:
-            MedMLLMError: As `engine.run`.
+            MedMLLMError: As `engine.read`.
         """
-        return engine.run(self.task, slices, self.model.open(), question=self.question, seed=self.seed)
+        return self.read(slices).report
+
+    def read(self, slices: SliceSet, image: MetaTensor | Volume | None = None) -> engine.Read:
+        """The report, and the pictures that its findings cite.
+
+        Args:
+            slices: What is shown.
+            image: What they were made of, for a model that looks at what it found once more from near (see
+                `closer`); its pictures then follow those of `slices`.
+
+        Raises:
+            MedMLLMError: As `engine.read`.
+        """
+        model = self.model.open()
+        request = Request(task=self.task, slices=slices, question=self.question, seed=self.seed)
+        return engine.read(request, model, view=None if image is None else _view(image, model, slices))
+
+
+def _view(image: MetaTensor | Volume, model: Model, slices: SliceSet) -> View:
+    """Makes more pictures of an image, by the model's own plan but for the settings asked for."""
+
+    def view(settings: Mapping[str, Any]) -> SliceSet:
+        def plan(volume: Volume) -> SlicePlan:
+            return changed(pipeline.plan_for(model, volume), volume, settings)
+
+        if isinstance(image, Volume):
+            return plan(image).apply(image)
+        return to_slices(image, plan, modality=slices.study.modality)
+
+    return view
 
 
 class SaveReport(Transform):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from medmllm_plugin.models import Model
 from medmllm_plugin.report import Report
 from medmllm_plugin.request import Exchange
 from medmllm_plugin.sliceset import SliceSet
+from medmllm_plugin.strategies import View
 from medmllm_plugin.volume import Study
 
 
@@ -93,6 +94,14 @@ class Shown(Protocol):
         Raises:
             MedMLLMError: If they can't be shown; the item fails, and the run goes on.
         """
+
+
+@runtime_checkable
+class ShownAgain(Protocol):
+    """What more pictures can be made of."""
+
+    def view(self, model: Model) -> View:
+        """Makes them, of what the model was shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

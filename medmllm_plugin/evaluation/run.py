@@ -20,7 +20,7 @@ from medmllm_plugin.errors import (
     TooManyPicturesError,
     TooManyTokensError,
 )
-from medmllm_plugin.evaluation.benchmark import Benchmark, Item, Marks, Nothing, Verdict
+from medmllm_plugin.evaluation.benchmark import Benchmark, Item, Marks, Nothing, ShownAgain, Verdict
 from medmllm_plugin.evaluation.pictures import Pictures
 from medmllm_plugin.evaluation.records import (
     SCHEMA,
@@ -35,6 +35,7 @@ from medmllm_plugin.evaluation.records import (
 from medmllm_plugin.evaluation.scored import marks_of
 from medmllm_plugin.models import Cancel, Model
 from medmllm_plugin.request import Request
+from medmllm_plugin.strategies import View
 from medmllm_plugin.tasks import task
 
 BATCH = 8
@@ -249,6 +250,7 @@ def all_records(out: Path) -> list[Record]:
 
 def _records(items: Sequence[Item], model: Model, *, seed: int, cancel: Cancel | None) -> list[Record]:
     requests: dict[int, Request] = {}
+    views: dict[int, View] = {}
     found: dict[int, Record] = {}
     for number, item in enumerate(items):
         why = unable(item, model)
@@ -257,9 +259,11 @@ def _records(items: Sequence[Item], model: Model, *, seed: int, cancel: Cancel |
             continue
         try:
             requests[number] = _request(item, model, seed)
+            if isinstance(item.shown, ShownAgain):
+                views[len(requests) - 1] = item.shown.view(model)
         except MedMLLMError as error:
             found[number] = record_of(item, _failed(error))
-    results = engine.read_several(list(requests.values()), model, cancel=cancel)
+    results = engine.read_several(list(requests.values()), model, views=views, cancel=cancel)
     errors = [one for one in results if isinstance(one, MedMLLMError)]
     down = [one for one in errors if isinstance(one, ModelError) and not isinstance(one, _OF_ITS_ITEM)]
     if down and len(down) == len(results):

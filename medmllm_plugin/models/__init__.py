@@ -106,3 +106,20 @@ class Model(Protocol):
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
         """A box of its own convention as (column_min, row_min, column_max, row_max) in picture pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Closer:
+    """Who looks from near at what an overview found, see `closer`."""
+
+    model: Model
+    findings: tuple[str, ...]
+    """Keys of the findings that it was made for."""
+
+
+@runtime_checkable
+class LooksCloser(Protocol):
+    """A model that may come with one for close looks."""
+
+    def closer(self, slices: SliceSet) -> Closer | None:
+        """The one for studies such as this; None if there is none."""

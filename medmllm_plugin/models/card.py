@@ -44,6 +44,9 @@ class Card:
     """The file in the folder that says what its certainties are worth, see `calibration.Calibration`."""
     specialists: tuple[str, ...] | None = None
     """Folders inside, named after the kind of study that the model in each reads; see `specialists`."""
+    closer: dict[str, Any] | None = None
+    """Who looks from near at what was found: `{"folder": NAME, "findings": [KEY, ...]}`, a model's folder
+    inside and what it was made for; see `models.Closer`."""
     free_text: bool | None = None
     """Whether it answers in prose rather than JSON."""
     measured: dict[str, dict[str, float]] | None = None
@@ -129,6 +132,15 @@ def _is_plan(value: object) -> bool:
     )
 
 
+def _is_closer(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"folder", "findings"}
+        and _is_file_name(value["folder"])
+        and _FIELDS["findings"][1](value["findings"])
+    )
+
+
 def _is_file_name(value: object) -> bool:
     return isinstance(value, str) and _is_text(value) and Path(value).name == value
 
@@ -156,6 +168,7 @@ _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "guard": ("the name of a file in the folder", _is_file_name),
     "calibration": ("the name of a file in the folder", _is_file_name),
     "specialists": ("a list of names of folders inside", _is_list(_is_file_name)),
+    "closer": ('{"folder": a name, "findings": [findings of codes.toml]}', _is_closer),
     "free_text": ("true or false", _is_truth),
     "measured": ("an object of numbers for each kind of phantom", _is_figures),
 }

@@ -86,13 +86,16 @@ def open_folder(spec: str, *, adapter: str | None = None, local_files_only: bool
     config = read_object(path / CONFIG, remedy=_where_else(path))
     card = read_card(path / CARD)
     added = None if adapter is None else _open_adapter(Path(adapter).expanduser())
+    weights = weight_files(path)
+    if card.closer is not None:
+        weights = (*weights, *weight_files(path / card.closer["folder"]))
     return ModelFolder(
         path=path,
         name=(card.name or name) + ("" if added is None else f"+{added.path.resolve().name}"),
         version=card.version or version,
         config=config,
         card=card if added is None else _of_base_only(card),
-        weights=weight_files(path),
+        weights=weights,
         adapter=added,
     )
 

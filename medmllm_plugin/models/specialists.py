@@ -11,14 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medmllm_plugin.errors import SettingsError
 from medmllm_plugin.guard import Guard, Likeness
-from medmllm_plugin.models import Ask, Cancel, Progress, Reply, transformers
+from medmllm_plugin.models import Ask, Cancel, Closer, Progress, Reply, transformers
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.card import CARD, Card, read_card
 from medmllm_plugin.models.families import family_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.models.in_folder import InFolder
+from medmllm_plugin.sliceset import SliceSet
 
 
 class Specialists(InFolder):
@@ -56,7 +60,7 @@ class Specialists(InFolder):
         self, asks: Sequence[Ask], *, progress: Progress | None = None, cancel: Cancel | None = None
     ) -> list[Reply]:
         """Each ask answered by the one whose kind its pictures are most like; see `TransformersModel`."""
-        kinds = [self._kind(ask) for ask in asks]
+        kinds = [self._kind_of([one.pixels for one in ask.prompt.pictures]) for ask in asks]
         found: dict[int, Reply] = {}
         for kind in dict.fromkeys(kinds):
             numbers = [number for number, its in enumerate(kinds) if its == kind]
@@ -66,14 +70,18 @@ class Specialists(InFolder):
             found |= dict(zip(numbers, given, strict=True))
         return [found[number] for number in range(len(asks))]
 
+    def closer(self, slices: SliceSet) -> Closer | None:
+        """Of the one whose kind the pictures are most like; see `TransformersModel`."""
+        kind = self._kind_of([one.pixels for one in slices.slices])
+        return None if self._parts[kind].card.closer is None else self._open(kind).closer(slices)
+
     def forget(self) -> None:
         """Forget the studies that were read, as when the last question on them was answered."""
         for one in list(self._opened.values()):
             one.forget()
 
-    def _kind(self, ask: Ask) -> str:
+    def _kind_of(self, pictures: Sequence[NDArray[np.uint8]]) -> str:
         """Of those that take so many pictures the one whose kind they are most like."""
-        pictures = [one.pixels for one in ask.prompt.pictures]
         most = {kind: part.card.pictures or 0 for kind, part in self._parts.items()}
         fit = tuple(one for one in self._likenesses if most[one.kind] >= len(pictures))
         return Guard(likenesses=fit or self._likenesses).look(pictures).kind

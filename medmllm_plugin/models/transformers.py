@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,14 @@ from medmllm_plugin.errors import (
     TooManyPicturesError,
     TooManyTokensError,
 )
-from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Progress, Reply
+from medmllm_plugin.models import LEAST_TOKENS, Ask, Cancel, Closer, Progress, Reply
 from medmllm_plugin.models.abilities import capabilities, guard_of
 from medmllm_plugin.models.folder import ModelFolder, open_folder
 from medmllm_plugin.models.in_folder import InFolder
 from medmllm_plugin.models.loading import Loaded, check_engine, load, one_line
 from medmllm_plugin.models.options import TransformersOptions, split, typed
 from medmllm_plugin.models.radfm.published import is_published, published_folder
+from medmllm_plugin.sliceset import SliceSet
 
 if TYPE_CHECKING:
     from medmllm_plugin.models.batches import Prepared
@@ -117,10 +119,25 @@ class TransformersModel(InFolder):
         note = f"{self.name} had room for {put.max_tokens} tokens of reply, not for {ask.max_tokens}."
         return replace(reply, notes=(*reply.notes, note))
 
+    def closer(self, slices: SliceSet) -> Closer | None:
+        """The model for close looks that its card names, opened when it is first asked for."""
+        return self._closer
+
+    @cached_property
+    def _closer(self) -> Closer | None:
+        said = self._folder.card.closer
+        if said is None:
+            return None
+        model = open_model(str(self._folder.path / said["folder"]))
+        return Closer(model=model, findings=tuple(said["findings"]))
+
     def forget(self) -> None:
         """Forget the studies that were read, as when the last question on them was answered."""
         with self._lock:
             self._batches.memory.forget()
+        near = self.__dict__.get("_closer")
+        if near is not None:
+            near.model.forget()
 
     @contextmanager
     def _turn(self, work: _Work) -> Iterator[None]:

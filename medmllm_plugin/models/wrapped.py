@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medmllm_plugin.capabilities import Capabilities
-from medmllm_plugin.models import Model
+from medmllm_plugin.models import Closer, LooksCloser, Model
 from medmllm_plugin.sliceset import SliceSet
 
 
@@ -42,6 +42,10 @@ class Wrapped:
     def outside_domain(self, slices: SliceSet) -> str | None:
         """As `Model.outside_domain`."""
         return self._model.outside_domain(slices)
+
+    def closer(self, slices: SliceSet) -> Closer | None:
+        """As `LooksCloser.closer`; None if the model inside is none."""
+        return self._model.closer(slices) if isinstance(self._model, LooksCloser) else None
 
     def box_to_picture(self, box: tuple[float, ...], *, rows: int, columns: int) -> tuple[float, ...]:
         """As `Model.box_to_picture`."""

@@ -37,6 +37,8 @@ class Lesion:
     """Where it lies, if it is a body of its own."""
     amount: float = 0.0
     """How much of the chest it fills, 0 to 1, if it is fluid or air around the lung; or the heart's scale."""
+    glass: float | None = None
+    """Attenuation of a nodule of ground glass, HU; None for a solid one."""
 
     @property
     def sentence(self) -> str:
@@ -44,7 +46,7 @@ class Lesion:
         size = {"mild": "Small", "moderate": "Moderate", "severe": "Large", None: ""}[self.severity]
         degree = {"mild": "Mildly", "moderate": "Moderately", "severe": "Severely", None: ""}[self.severity]
         return {
-            "nodule": f"Solid nodule in the {self.side} lung.",
+            "nodule": f"{'Solid' if self.glass is None else 'Ground-glass'} nodule in the {self.side} lung.",
             "mass": f"Mass in the {self.side} lung.",
             "consolidation": f"Consolidation with air bronchograms in the {self.side} lung.",
             "pleural_effusion": f"{size} {self.side} pleural effusion.",
@@ -236,7 +238,8 @@ class ChestCT:
         lung = lungs[lesion.side]
         if lesion.solid is not None:
             mask = canvas.full(canvas.cut(lesion.solid)) & lung
-            canvas.values[mask] = {"nodule": 35.0, "mass": 42.0, "consolidation": 15.0}[lesion.finding]
+            solid = {"nodule": 35.0, "mass": 42.0, "consolidation": 15.0}[lesion.finding]
+            canvas.values[mask] = solid if lesion.glass is None else lesion.glass
             if lesion.finding == "consolidation":
                 self._paint_bronchogram(canvas, lesion.solid, mask)
             return mask

@@ -1,21 +1,27 @@
-"""Chest CT: HFS, axial, evenly spaced, plain or with contrast."""
+"""Chest CT: supine, axial, evenly spaced, plain or with contrast; nodules are solid or of ground glass."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medmllm_plugin.phantoms.anatomy import Anatomy, Kind, Scan
-from medmllm_plugin.phantoms.chest import FINDINGS, NAME, SITES
+from medmllm_plugin.phantoms.chest import FINDINGS, NAME, SITES, ChestCT
 from medmllm_plugin.phantoms.chest_findings import sample_chest
 from medmllm_plugin.phantoms.scanners import blur, table
+
+GLASS_SHARE, GLASS = 0.3, (-620.0, -420.0)
+"""Share of the nodules that are of ground glass, and their attenuation, HU."""
 
 
 def sample(
     rng: np.random.Generator, findings: tuple[str, ...] | None, slices: int, matrix: int
 ) -> tuple[Anatomy, Scan]:
     """A chest at random with these findings, None for any, and its scan."""
-    chest = sample_chest(rng, findings=findings)
+    (own,) = rng.spawn(1)
+    chest = _with_glass(sample_chest(rng, findings=findings), own)
     height = 310.0 * chest.stretch[2]
     body = 2 * (158 * chest.stretch[0] + chest.fat)
     field_of_view = float(np.clip(body * rng.uniform(0.98, 1.12), 300, 480))
@@ -46,8 +52,18 @@ def sample(
         window=(-600.0, 1500.0),
         finish=finish,
         body_part="CHEST",
+        position=str(own.choice(["HFS", "HFS", "FFS"])),
         header={"KVP": "120"},
     )
+
+
+def _with_glass(chest: ChestCT, rng: np.random.Generator) -> ChestCT:
+    """The chest, some of its nodules of ground glass."""
+    lesions = []
+    for one in chest.lesions:
+        glass = float(rng.uniform(*GLASS)) if rng.random() < GLASS_SHARE else None
+        lesions.append(replace(one, glass=glass) if one.finding == "nodule" else one)
+    return replace(chest, lesions=tuple(lesions))
 
 
 KIND = Kind(

@@ -27,6 +27,12 @@ from tests.builders import (
 )
 from tests.values import a_said_finding, a_said_reply
 
+OVERVIEW = 40
+"""Most pictures of a chest CT, before what close looks show."""
+
+SIDE = 112
+"""Of its pictures, px."""
+
 SEEDS: tuple[int, ...] = (500000, 500005, 500011)
 """Phantoms that the embedded model was not trained on, chosen because it reads them without a fault.
 
@@ -61,15 +67,20 @@ needs_dciodvfy = pytest.mark.skipif(not DCIODVFY.is_file(), reason="needs dciodv
 
 
 def test_a_phantom_becomes_all_files_of_a_report(read_phantom: tuple[Path, Path, str]) -> None:
-    _, out, _ = read_phantom
+    study, out, _ = read_phantom
 
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
 
     key_images = {"key_images.dcm"} if a_report(out).findings else set()
     assert names - key_images == {
         *("report.json", "report.html", "slices.json", "findings.dcm", "report.dcm", "manifest.json"),
-        *(f"pictures/{number:03d}.png" for number in range(1, 17)),
+        *(f"pictures/{number:03d}.png" for number in range(1, len(slices_of(out)) + 1)),
     }
+    said = re.findall(r"(\d+) of (\d+) slices", a_report(out).provenance.slice_plan)
+    images = len(list(study.glob("*.dcm")))
+    assert {int(of) for _, of in said} == {images}
+    assert int(said[0][0]) == min(OVERVIEW, images)
+    assert len(slices_of(out)) == sum(int(shown) for shown, _ in said)
 
 
 def test_the_report_is_whole_and_of_the_study(read_phantom: tuple[Path, Path, str]) -> None:
@@ -100,10 +111,11 @@ def test_every_picture_is_where_the_header_of_its_image_says(read_phantom: tuple
     study, out, _ = read_phantom
     headers = {one.SOPInstanceUID: one for one in map(dcmread, study.glob("*.dcm"))}
 
-    slices = slices_of(out)
-
+    plan = a_report(out).provenance.slice_plan
+    near = re.findall(r"(\d+) of \d+ slices, through the box [^;]*, cut to (\d+) x (\d+) px", plan)
+    cuts = iter([np.array([int(columns), int(rows)]) for n, columns, rows in near for _ in range(int(n))])
     heights = []
-    for one in slices:
+    for number, one in enumerate(slices_of(out)):
         header = headers[one["source"]["sop_instance_uid"]]
         plane = plane_matrix(
             position=header.ImagePositionPatient,
@@ -111,12 +123,24 @@ def test_every_picture_is_where_the_header_of_its_image_says(read_phantom: tuple
             spacing=header.PixelSpacing,
         )
         edges = [[-0.5, -0.5, 0], [one["columns"] - 0.5, one["rows"] - 0.5, 0]]
-        corners = [[-0.5, -0.5, 0], [header.Columns - 0.5, header.Rows - 0.5, 0]]
-        np.testing.assert_allclose(
-            apply(np.array(one["to_patient"]), edges), apply(plane, corners), atol=1e-6
-        )
+        corners = np.array([[-0.5, -0.5, 0], [header.Columns - 0.5, header.Rows - 0.5, 0]])
+        shown = apply(np.linalg.inv(plane), apply(np.array(one["to_patient"]), edges))
+        if number < min(OVERVIEW, len(headers)):
+            np.testing.assert_allclose(shown, corners, atol=1e-6)
+            heights.append(header.ImagePositionPatient[2])
+        else:  # a close look: whole pixels, padded to a square, what is left over below and to the right
+            np.testing.assert_allclose(shown[:, 2], 0, atol=1e-6)
+            cut = next(cuts)
+            drawn = np.rint(SIDE * cut / cut.max())
+            pixel = cut / drawn
+            first = shown[0, :2] + (SIDE - drawn) // 2 * pixel + 0.5
+            np.testing.assert_allclose(first, np.rint(first), atol=1e-6)
+            np.testing.assert_allclose(shown[1, :2] - shown[0, :2], SIDE * pixel, atol=1e-6)
+            assert (np.rint(first) >= 0).all()
+            assert (np.rint(first) + cut <= (header.Columns, header.Rows)).all()
+            assert (cut < header.Columns / 2).all()
         assert (out / one["picture"]).is_file()
-        heights.append(header.ImagePositionPatient[2])
+    assert next(cuts, None) is None
     ends = sorted(one.ImagePositionPatient[2] for one in headers.values())
     assert heights == sorted(heights)
     assert (heights[0], heights[-1]) == (ends[0], ends[-1])

@@ -20,7 +20,7 @@ from tests.vllm.server import serving
 opened.vllm()
 
 KEY = "not-a-secret"
-PICTURES = 16
+PICTURES = 32
 CONTEXT = 4096
 """What the server is started with."""
 

@@ -45,7 +45,7 @@ def is_right(said: Answer | None, choice: object, text: str) -> bool:
 
 
 def main() -> None:
-    """Print by the form of question how many were asked and answered rightly, as JSON."""
+    """Print by the form of question how many were asked and answered rightly, and what was wrong, as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,11 +55,11 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     options = parser.parse_args()
     model = registry.open_model(options.model)
-    asked, right = Counter[str](), Counter[str]()
+    asked, right, wrong = Counter[str](), Counter[str](), []
     for seed in range(options.first_seed, options.first_seed + options.studies):
         study = sample_study(kind=options.kind, seed=seed)
         example = make_example(study)
-        question, answer = questioned(
+        form, question, answer = questioned(
             options.kind,
             json.loads(example.target)["findings"],
             example.long_axes,
@@ -68,13 +68,17 @@ def main() -> None:
         volume = study.volume()
         slices = plan_for(model, volume).apply(volume)
         report = engine.run(TASKS["question"], slices, model, question=question)
-        form = " ".join(question.split()[:2])
         asked[form] += 1
-        right[form] += is_right(report.answer, answer["choice"], str(answer["text"]))
+        if is_right(report.answer, answer["choice"], str(answer["text"])):
+            right[form] += 1
+        else:
+            said = None if report.answer is None else (report.answer.choice, report.answer.text)
+            wrong.append({"seed": seed, "question": question, "expected": answer["text"], "said": said})
     figures = {
         "kind": options.kind,
         "right": round(right.total() / asked.total(), 3),
         "by question": {form: f"{right[form]} of {count}" for form, count in sorted(asked.items())},
+        "wrong": wrong,
     }
     print(json.dumps(figures, indent=2))
 

@@ -19,9 +19,10 @@ from statistics import median
 
 from medmllm_plugin import engine, registry
 from medmllm_plugin.phantoms.study import DEFAULT_KIND, KINDS, sample_study
-from medmllm_plugin.pipeline import plan_for
+from medmllm_plugin.request import Request
 from medmllm_plugin.scoring import Comparison, compare, measured
 from medmllm_plugin.tasks import TASKS
+from medmllm_plugin.views import views_of
 
 
 def by_finding(comparisons: Sequence[Comparison]) -> dict[str, dict[str, int]]:
@@ -51,7 +52,9 @@ def main() -> None:
     for seed in range(options.first_seed, options.first_seed + options.studies):
         study = sample_study(kind=options.kind, seed=seed)
         volume = study.volume()
-        report = engine.run(TASKS["report"], plan_for(model, volume).apply(volume), model)
+        views = views_of(model, volume)
+        request = Request(task=TASKS["report"], slices=views.slices)
+        report = engine.read(request, model, view=views.again).report
         comparisons.append(compare(study, report.findings))
         seconds.append(report.provenance.seconds)
     values = measured(comparisons)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medmllm_plugin.phantoms.shapes import Mask
 from medmllm_plugin.phantoms.study import PhantomStudy, mask_box
 from medmllm_plugin.transforms.select import evenly
 from medmllm_plugin.transforms.slices import SlicePlan
@@ -52,31 +54,57 @@ def make_example(study: PhantomStudy, *, count: int | None = None) -> Example:
     lesson = LESSONS[study.kind]
     count = lesson.count if count is None else count
     shown = SlicePlan(**{**lesson.plan, "count": count}).apply(study.volume())
-    scale = lesson.side / study.matrix
-    masks = [study.masks(k) for k in evenly(study.slices, count)]
-    cells = lesson.side // PATCH
+    return example_of(
+        study,
+        np.stack([one.pixels for one in shown.slices]),
+        [study.masks(k) for k in evenly(study.slices, count)],
+        pixel=study.pixel * study.matrix / lesson.side,
+        least=SEEN_PIXELS,
+    )
+
+
+def example_of(
+    study: PhantomStudy,
+    pictures: NDArray[np.uint8],
+    masks: Sequence[Mapping[int, Mask]],
+    *,
+    pixel: float,
+    least: float,
+) -> Example:
+    """What should be said of pictures of a study.
+
+    Args:
+        study: The phantom.
+        pictures: Shape (pictures, side, side, 3).
+        masks: For each picture where lesions, by index, lie in it: a square of any resolution.
+        pixel: Side of a pixel of the pictures, mm.
+        least: A lesion counts as seen in a picture from this area on, picture px².
+    """
+    side = pictures.shape[1]
+    cells = side // PATCH
     labels = np.zeros((len(masks), cells, cells, len(FINDINGS)), np.uint8)
     boxes = np.zeros((len(masks), len(FINDINGS), 5), np.float32)
     sides = np.zeros(len(FINDINGS), np.float32)
     findings, words, long_axes = [], [], {}
     abnormal: set[int] = set()
     for index, lesion in enumerate(study.lesions):
-        areas = [np.count_nonzero(m[index]) * scale**2 if index in m else 0.0 for m in masks]
-        seen = [n for n, area in enumerate(areas) if area >= SEEN_PIXELS]
+        areas = [
+            np.count_nonzero(m[index]) * (side / len(m[index])) ** 2 if index in m else 0.0 for m in masks
+        ]
+        seen = [n for n, area in enumerate(areas) if area >= least]
         if not seen:
             continue
         for n in seen:
             cover = _cover(masks[n][index], cells)
             one = labels[n, :, :, FINDINGS.index(lesion.finding)]
             np.maximum(one, cover, out=one)
-            edges = [edge * scale for edge in mask_box(masks[n][index])]
-            boxes[n, FINDINGS.index(lesion.finding)] = [*edges, areas[n] ** 0.5]
+            boxes[n, FINDINGS.index(lesion.finding)] = [*_edges(masks[n][index], side), areas[n] ** 0.5]
         sides[FINDINGS.index(lesion.finding)] = lesion.side == "left"
         best = max(seen, key=lambda n: areas[n])
         start = min(max(0, seen.index(best) - MAX_CITED // 2), max(0, len(seen) - MAX_CITED))
         cited = [n + 1 for n in seen[start : start + MAX_CITED]]
-        box = [round(edge * scale) for edge in mask_box(masks[best][index])]
-        long_axes[lesion.finding] = max(box[2] - box[0], box[3] - box[1]) / scale * study.pixel
+        box = [round(edge) for edge in _edges(masks[best][index], side)]
+        long_axes[lesion.finding] = max(box[2] - box[0], box[3] - box[1]) * pixel
         findings.append(
             {
                 "finding": lesion.finding,
@@ -97,13 +125,18 @@ def make_example(study: PhantomStudy, *, count: int | None = None) -> Example:
         "impression": words or ["No abnormality seen."],
     }
     return Example(
-        pictures=np.stack([one.pixels for one in shown.slices]),
+        pictures=pictures,
         target=json.dumps(reply, separators=(",", ":")),
         labels=labels,
         boxes=boxes,
         sides=sides,
         long_axes=long_axes,
     )
+
+
+def _edges(mask: Mask, side: int) -> list[float]:
+    """The box of a mask in a picture of a side."""
+    return [edge * side / len(mask) for edge in mask_box(mask)]
 
 
 def _cover(mask: NDArray[np.bool_], cells: int) -> NDArray[np.uint8]:

@@ -25,6 +25,9 @@ HARD: Mapping[str, int] = MappingProxyType(
 )
 """How often, for once of the others, a picture is drawn that shows a finding that is hard to learn."""
 
+CLOSER = 20
+"""Most pictures of a close look."""
+
 FEWER_SHARE = 0.4
 """Share of the studies that are taught in fewer pictures than the plan's."""
 
@@ -43,6 +46,8 @@ class Lesson:
     """Modality (0008,0060) of the studies that this plan suits; of a film also CR."""
     matrices: tuple[int, ...]
     """Rows and columns that studies have, each as often as it stands here."""
+    closer: tuple[str, ...] = ()
+    """Keys of the findings that are looked at closely."""
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -85,7 +90,13 @@ class Lesson:
 
 
 def _stack(
-    kind: str, modality: str, window: str | None, *, count: int = 16, fewer: tuple[int, ...] = (12, 14)
+    kind: str,
+    modality: str,
+    window: str | None,
+    *,
+    count: int = 16,
+    fewer: tuple[int, ...] = (12, 14),
+    closer: tuple[str, ...] = (),
 ) -> Lesson:
     plan = {"count": count, "size": WINDOW, **({} if window is None else {"window": window})}
     return Lesson(
@@ -94,6 +105,7 @@ def _stack(
         fewer=fewer,
         modalities=(modality,),
         matrices=(112, 140, 168, 256, 112, 140, 168, 256, 256, 320),
+        closer=closer,
     )
 
 
@@ -101,8 +113,22 @@ LESSONS: Mapping[str, Lesson] = MappingProxyType(
     {
         lesson.kind: lesson
         for lesson in (
-            _stack("ct-chest", "CT", "ct", count=40, fewer=(16, 20, 24, 28, 32)),
-            _stack("ct-head", "CT", "ct-head", count=20, fewer=(12, 14, 16, 18)),
+            _stack(
+                "ct-chest",
+                "CT",
+                "ct",
+                count=40,
+                fewer=(16, 20, 24, 28, 32),
+                closer=("nodule", "mass", "consolidation"),
+            ),
+            _stack(
+                "ct-head",
+                "CT",
+                "ct-head",
+                count=20,
+                fewer=(12, 14, 16, 18),
+                closer=("hemorrhage", "mass", "fracture"),
+            ),
             Lesson(
                 kind="xr-chest",
                 plan={"count": 1, "size": 2 * WINDOW},

@@ -76,6 +76,8 @@ class Run:
         *,
         first_seed: int,
         workers: int,
+        closer: bool = False,
+        start: Path | None = None,
         save_every: float = 180,
     ) -> None:
         self.trainer, self.out, self.weights, self.save_every = trainer, out, weights, save_every
@@ -89,13 +91,17 @@ class Run:
             trainer.heads.load_state_dict(self.kept["heads"])
             self.stage, self.steps = self.kept["stage"], self.kept["steps"]
             self.seconds, self.next_seed = self.kept["seconds"], self.kept["next_seed"]
-        self.workers = workers
+        elif start is not None:
+            begun = torch.load(start, map_location=trainer.device, weights_only=True)
+            trainer.model.load_state_dict(begun["model"])
+            trainer.heads.load_state_dict(begun["heads"])
+        self.workers, self.closer = workers, closer
         self.source: Iterator[Met] | None = None
         self.saved = time.time()
 
     def draw(self, weights: Mapping[str, int], look: Look | None = None) -> None:
         """From now on the studies are of kinds by these weights, and come as `look` shows them."""
-        self.source = studies(self.next_seed, weights, workers=self.workers, look=look)
+        self.source = studies(self.next_seed, weights, workers=self.workers, look=look, closer=self.closer)
 
     def take(self) -> Met:
         """The next study that was never seen before, in memory of its own: what workers share is scarce."""

@@ -1,9 +1,10 @@
 r"""Make the folder that ships in the package from checkpoints of trainings, one for each kind of phantom.
 
-    python -m tools.training.ship INIT OUT ct-chest=RUN/checkpoint.pt xr-chest=OTHER/checkpoint.pt \
-        --version 0.2.0 --guard GUARD.npz --measured CHEST.json FILM.json
+    python -m tools.training.ship INIT OUT ct-chest=RUN/checkpoint.pt ct-chest/closer=NEAR/checkpoint.pt \
+        xr-chest=OTHER/checkpoint.pt --version 0.2.0 --guard GUARD.npz --measured CHEST.json FILM.json
 
-OUT/KIND is a model's folder by itself, and OUT all of them as one, see `models.specialists`.
+OUT/KIND is a model's folder by itself, and OUT all of them as one, see `models.specialists`; OUT/KIND/closer
+is the one for close looks, see `medmllm_plugin.closer`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from medmllm_plugin.guard import Guard
 from medmllm_plugin.models.card import CARD
 from medmllm_plugin.models.torchvision_shim import ensure as ensure_torchvision
 from medmllm_plugin.phantoms.study import KINDS
-from tools.training.lessons import LESSONS
+from tools.training.lessons import CLOSER, LESSONS
 
 KEPT = (
     "chat_template.jinja",
@@ -32,20 +33,27 @@ KEPT = (
     "tokenizer_config.json",
 )
 
-NAME, GUARD = "embedded", "guard.npz"
+NAME, GUARD, CLOSER_FOLDER = "embedded", "guard.npz", "closer"
 
 
 def card(
-    version: str, kind: str, *, guard: bool = False, measured: Mapping[str, float] | None = None
+    version: str,
+    kind: str,
+    *,
+    guard: bool = False,
+    closer: bool = False,
+    answers: bool = False,
+    measured: Mapping[str, float] | None = None,
 ) -> dict[str, object]:
     """The reading card: what the engine must know of a model taught a kind."""
     lesson = LESSONS[kind]
+    near = {"folder": CLOSER_FOLDER, "findings": list(lesson.closer)}
     return {
         "name": NAME,
         "version": version,
         "findings": list(KINDS[kind].findings),
         "sites": list(KINDS[kind].sites),
-        "tasks": ["report", "question"],
+        "tasks": ["report", "question"] if answers else ["report"],
         "terse": True,
         "plan": dict(lesson.plan),
         "plans": [{"for": [kind, *lesson.modalities], "plan": dict(lesson.plan)}],
@@ -56,7 +64,15 @@ def card(
         "phantoms": [kind],
         **({"measured": {kind: measured}} if measured else {}),
         **({"guard": GUARD} if guard else {}),
+        **({"closer": near} if closer else {}),
     }
+
+
+def closer_card(version: str, kind: str) -> dict[str, object]:
+    """The card of a model taught close looks at findings of a kind."""
+    whole = card(version, kind)
+    kept = ("name", "version", "findings", "sites", "tasks", "terse", "boxes", "box_limit", "domain")
+    return {**{key: whole[key] for key in kept}, "pictures": CLOSER}
 
 
 def domain(kinds: Sequence[str]) -> str:
@@ -79,6 +95,7 @@ def ship(
     *,
     version: str,
     guard: Path | None = None,
+    answers: Collection[str] = (),
     measured: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Write bfloat16 weights, tokenizer, processor, cards and guards; nothing of the training.
@@ -88,26 +105,40 @@ def ship(
     Args:
         init: The untrained model's folder.
         out: Where.
-        checkpoints: Of each kind.
+        checkpoints: Of each kind, and of close looks at one as `KIND/closer`.
         version: Of these, and of all.
         guard: Of these kinds. Without one each kind's folder can be opened, but not all as one.
+        answers: Kinds that answer questions well enough to be asked any, see `tools.training.answers`.
         measured: By kind, what it reached.
 
     Raises:
         ValueError: If the guard lacks a kind.
     """
     likenesses = {one.kind: one for one in Guard.load(guard).likenesses} if guard else {}
-    if guard is not None and not checkpoints.keys() <= likenesses.keys():
-        found, expected = ", ".join(likenesses), ", ".join(checkpoints)
+    kinds = [name for name in checkpoints if name in LESSONS]
+    if guard is not None and not set(kinds) <= likenesses.keys():
+        found, expected = ", ".join(likenesses), ", ".join(kinds)
         raise ValueError(f"{guard}: found a guard of {found}, expected {expected}; fit another")
-    for kind, checkpoint in checkpoints.items():
-        _ship_one(init, out / kind, checkpoint)
+    for kind in kinds:
+        _ship_one(init, out / kind, checkpoints[kind])
+        near = checkpoints.get(f"{kind}/{CLOSER_FOLDER}")
+        if near is not None:
+            _ship_one(init, out / kind / CLOSER_FOLDER, near)
+            _write_card(out / kind / CLOSER_FOLDER, closer_card(version, kind))
         if guard is not None:
             Guard(likenesses=(likenesses[kind],)).save(out / kind / GUARD)
         figures = (measured or {}).get(kind)
-        _write_card(out / kind, card(version, kind, guard=guard is not None, measured=figures))
-    kinds = sorted(one.parent.name for one in out.glob(f"*/{CARD}"))
-    _write_card(out, {"name": NAME, "version": version, "domain": domain(kinds), "specialists": kinds})
+        about = card(
+            version,
+            kind,
+            guard=guard is not None,
+            closer=near is not None,
+            answers=kind in answers,
+            measured=figures,
+        )
+        _write_card(out / kind, about)
+    there = sorted(one.parent.name for one in out.glob(f"*/{CARD}"))
+    _write_card(out, {"name": NAME, "version": version, "domain": domain(there), "specialists": there})
 
 
 def _ship_one(init: Path, out: Path, checkpoint: Path) -> None:
@@ -129,13 +160,15 @@ def _write_card(folder: Path, content: Mapping[str, object]) -> None:
 
 
 def _part(text: str) -> tuple[str, Path]:
-    """A kind and its checkpoint, from `KIND=FILE`."""
-    kind, _, path = text.partition("=")
-    if kind not in LESSONS or not Path(path).is_file():
+    """A kind, or its close looks, and the checkpoint, from `KIND=FILE`."""
+    name, _, path = text.partition("=")
+    kind, slash, inside = name.partition("/")
+    if kind not in LESSONS or (slash and inside != CLOSER_FOLDER) or not Path(path).is_file():
         raise argparse.ArgumentTypeError(
-            f"found {text!r}, expected KIND=FILE with a kind of: {', '.join(LESSONS)}"
+            f"found {text!r}, expected KIND=FILE or KIND/{CLOSER_FOLDER}=FILE with a kind of: "
+            f"{', '.join(LESSONS)}"
         )
-    return kind, Path(path)
+    return name, Path(path)
 
 
 def main() -> None:
@@ -148,6 +181,7 @@ def main() -> None:
     parser.add_argument("parts", type=_part, nargs="+", metavar="KIND=CHECKPOINT")
     parser.add_argument("--version", required=True)
     parser.add_argument("--guard", type=Path, help="file of tools.training.fit_guard")
+    parser.add_argument("--answers", choices=list(LESSONS), nargs="*", default=[], help="kinds to question")
     parser.add_argument("--measured", type=Path, nargs="*", default=[], help="files of evaluate --json")
     options = parser.parse_args()
     figures = [json.loads(path.read_text(encoding="utf-8")) for path in options.measured]
@@ -157,6 +191,7 @@ def main() -> None:
         dict(options.parts),
         version=options.version,
         guard=options.guard,
+        answers=options.answers,
         measured={one["kind"]: one["measured"] for one in figures},
     )
 

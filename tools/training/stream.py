@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from tools.training.closer import close_example
 from tools.training.examples import make_example
 from tools.training.labels import shown_in
 from tools.training.lessons import LESSONS, RESERVED, turns
@@ -39,8 +40,10 @@ class Studies(IterableDataset[Met]):
     in the same order if there is one worker at most. With `look` they come as vision tokens.
     """
 
-    def __init__(self, first: int, weights: Mapping[str, int], look: Look | None = None) -> None:
-        self.first, self.turns, self.look = first, turns(weights), look
+    def __init__(
+        self, first: int, weights: Mapping[str, int], look: Look | None = None, *, closer: bool = False
+    ) -> None:
+        self.first, self.turns, self.look, self.closer = first, turns(weights), look, closer
 
     def __iter__(self) -> Iterator[Met]:
         info = get_worker_info()
@@ -53,13 +56,17 @@ class Studies(IterableDataset[Met]):
             seed = self.first + number
             if not any(seed in reserved for reserved in RESERVED):
                 # Each worker begins its turns elsewhere, so that kinds stay mixed whatever is ahead.
-                yield met(seed, self.turns[(number // others + me) % len(self.turns)], self.look)
+                kind = self.turns[(number // others + me) % len(self.turns)]
+                yield met(seed, kind, self.look, closer=self.closer)
             number += others
 
 
-def met(seed: int, kind: str, look: Look | None = None) -> Met:
-    """The study of a kind and a seed."""
-    one = make_example(LESSONS[kind].study(seed), count=LESSONS[kind].shown(seed))
+def met(seed: int, kind: str, look: Look | None = None, *, closer: bool = False) -> Met:
+    """The study of a kind and a seed, or a close look at a finding in it."""
+    if closer:
+        one = close_example(LESSONS[kind], seed)
+    else:
+        one = make_example(LESSONS[kind].study(seed), count=LESSONS[kind].shown(seed))
     pictures, labels = torch.from_numpy(one.pictures), torch.from_numpy(one.labels)
     if look is not None:
         labels = shown_in(labels)
@@ -78,11 +85,11 @@ def met(seed: int, kind: str, look: Look | None = None) -> Met:
 
 
 def studies(
-    first: int, weights: Mapping[str, int], *, workers: int, look: Look | None = None
+    first: int, weights: Mapping[str, int], *, workers: int, look: Look | None = None, closer: bool = False
 ) -> Iterator[Met]:
     """Examples without end, made here if `workers` is 0, else ahead by so many processes."""
     loader: DataLoader[Met] = DataLoader(
-        Studies(first, weights, look),
+        Studies(first, weights, look, closer=closer),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=32 if workers else None,
@@ -91,7 +98,12 @@ def studies(
 
 
 def held_out(
-    kinds: tuple[str, ...], count: int, *, first: int = RESERVED[-1].start, look: Look | None = None
+    kinds: tuple[str, ...],
+    count: int,
+    *,
+    first: int = RESERVED[-1].start,
+    look: Look | None = None,
+    closer: bool = False,
 ) -> dict[str, list[Met]]:
     """So many studies of each kind that are never trained on."""
-    return {kind: [met(first + n, kind, look) for n in range(count)] for kind in kinds}
+    return {kind: [met(first + n, kind, look, closer=closer) for n in range(count)] for kind in kinds}

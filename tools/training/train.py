@@ -5,7 +5,8 @@
 INIT is a folder of `tools.training.architecture`. Stage 1 teaches the vision tower what each patch shows;
 stage 2 teaches the language model to say it, on vision tokens that are computed once. Every few minutes it
 writes OUT/checkpoint.pt, from which the same command goes on where it ended (with more minutes it goes on for
-longer), and lines of OUT/log.txt; `tools.training.ship` makes the model folder of it.
+longer), and lines of OUT/log.txt; `tools.training.ship` makes the model folder of it. `--closer` teaches
+close looks (`medmllm_plugin.closer`) instead of studies; `--start` begins with what another training learnt.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ FILMS = {"see": 6, "say": 2}
 
 MOST = 16
 """Most studies of a kind in a step of stage 2."""
+
+MORE = 5
+"""Further questions that are asked with one."""
 
 AROUND, AROUND_ALL = 4, 80
 """Tokens that stand around a picture, and that a prompt and its reply have beside the pictures, about."""
@@ -156,9 +160,9 @@ def learn_to_say(
     rng = np.random.default_rng(run.next_seed)
     stores = {kind: Store(pool) for kind in parts}
     if run.stage != "say":
-        first = held_out(tuple(parts), held, first=run.next_seed, look=trainer.see)
+        first = held_out(tuple(parts), held, first=run.next_seed, look=trainer.see, closer=run.closer)
         trainer.level(torch.cat([one.pictures.float().flatten(0, 1) for of in first.values() for one in of]))
-    unseen = held_out(tuple(parts), held, look=trainer.see)
+    unseen = held_out(tuple(parts), held, look=trainer.see, closer=run.closer)
     run.draw(_drawn(run.weights, "say"), trainer.see)
     for _ in range(min(FIRST, pool) * len(parts)):
         one = run.take()
@@ -201,7 +205,7 @@ def _drawn(weights: Mapping[str, int], stage: str) -> dict[str, int]:
 
 def _asked(study: Met, rng: np.random.Generator | None = None) -> Asked:
     """A report of a study, or a question about it if there is a generator to choose one."""
-    words, reply = ask(study.kind, study.target, study.long_axes, rng)
+    words, reply = ask(study.kind, study.target, study.long_axes, rng, more=MORE)
     return Asked(study=study, words=words, reply=reply)
 
 
@@ -224,6 +228,8 @@ def main() -> None:
     parser.add_argument("init", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kinds", default="ct-chest", help="KIND or KIND=WEIGHT, joined by commas")
+    parser.add_argument("--closer", action="store_true", help="teach close looks at findings, not studies")
+    parser.add_argument("--start", type=Path, help="checkpoint of another training to begin with")
     parser.add_argument("--see", type=float, default=25, help="minutes of stage 1; 0 to leave it out")
     parser.add_argument("--say", type=float, default=60, help="minutes of stage 2")
     parser.add_argument("--see-peak", type=float, default=2e-3, help="learning rate of stage 1")
@@ -245,9 +251,17 @@ def main() -> None:
     torch.set_num_threads(1)  # so small a model is slower with more
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(options.init, device, tuple(weights))
-    run = Run(trainer, options.out, weights, first_seed=options.first_seed, workers=options.workers)
+    run = Run(
+        trainer,
+        options.out,
+        weights,
+        first_seed=options.first_seed,
+        workers=options.workers,
+        closer=options.closer,
+        start=options.start,
+    )
     if options.see and run.stage == "see":
-        held = held_out(tuple(weights), options.held)
+        held = held_out(tuple(weights), options.held, closer=options.closer)
         learn_to_see(run, held, minutes=options.see, peak=options.see_peak, pool=options.pool)
     learn_to_say(
         run,

@@ -37,11 +37,15 @@ COUNTED = 10
 
 BOX = re.compile(r'"bbox_2d":\[([0-9,]+)\]')
 PICTURES = re.compile(r'pictures?":\[?([0-9,]+)')
-FIRST = re.compile(r'pictures?":\[?([0-9]+)|"bbox_2d":\[([0-9]+,[0-9]+)|"(?:finding|side)":"?(\w+)')
+FIRST = re.compile(
+    r'pictures?":\[?([0-9]+)|"bbox_2d":\[([0-9]+,[0-9]+)|"(?:finding|side|choice)":"?(\w+)|"text":"([^"]*)'
+)
 """What decides what comes after it: where a list of pictures or a box begins, and which finding on which
-side."""
-DECIDES, PLACES = 4.0, 2.0
-"""Weights of such tokens, and of other numbers; that of all else is 1."""
+side; and the answer to a question, which is short."""
+RESTATED = re.compile(r'"question":"([^"]*)"')
+"""What the schema writes, not the model."""
+DECIDES, PLACES, GIVEN = 4.0, 2.0, 0.2
+"""Weights of such tokens, of other numbers, and of what is given; that of all else is 1."""
 
 BLUR, PICTURE_BLUR = 1 / 125, 0.6
 """An edge is taught as a choice among neighbours, spread by so much of a picture's side; the number of a
@@ -239,13 +243,16 @@ class Trainer:
         blurs = {place: blur for one in BOX.finditer(text) for place in range(*one.span(1))}
         blurs |= {place: PICTURE_BLUR for one in PICTURES.finditer(text) for place in range(*one.span(1))}
         decides = {place for one in FIRST.finditer(text) for place in range(*one.span(one.lastindex or 1))}
+        given = {place for one in RESTATED.finditer(text) for place in range(*one.span(1))}
         numbers, weights = [], []
         for place, (start, end) in enumerate(coded.offsets):
             is_number = text[start:end].isdecimal() and start in blurs
             if is_number:
                 numbers.append((place, int(text[start:end]), blurs[start]))
-            first = not decides.isdisjoint(range(start, end))
-            weights.append(DECIDES if first else PLACES if is_number else 1.0)
+            if not decides.isdisjoint(range(start, end)):
+                weights.append(DECIDES)
+            else:
+                weights.append(GIVEN if start in given else PLACES if is_number else 1.0)
         return Coded(tokens=coded.ids, numbers=numbers, weights=weights)
 
     def _token_loss(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from medmllm_plugin.report import Report
 from medmllm_plugin.scoring import bounds, true_findings
 from medmllm_plugin.selftest_page import study_index
 from medmllm_plugin.sliceset import Slice, SliceSet
+from medmllm_plugin.strategies import View
 from medmllm_plugin.transforms.window import apply_window
-from medmllm_plugin.views import views_of
+from medmllm_plugin.views import Views, views_of
 
 FIRST_SEED = 2_300_000_000
 """Phantoms from here on served nobody to train, to choose or to calibrate."""
@@ -87,12 +88,19 @@ class Phantom:
 
     def show(self, model: Model) -> tuple[SliceSet, tuple[SliceSet, ...]]:
         """The pictures that suit the model, and as many of the earlier study."""
-        room = None if self.before is None else max(model.capabilities.pictures // 2, 1)
-        shown = views_of(model, self.study.volume(), count=room).slices
+        shown = self._views(model, self.study).slices
         if self.before is None:
             return shown, ()
-        prior = views_of(model, self.prior.volume(), count=room).slices
-        return shown, (replace(prior, days_before=180),)
+        return shown, (replace(self._views(model, self.prior).slices, days_before=180),)
+
+    def view(self, model: Model) -> View:
+        """More pictures of the study."""
+        shown = cache(lambda: self._views(model, self.study))
+        return lambda settings: shown().again(settings)
+
+    def _views(self, model: Model, study: PhantomStudy) -> Views:
+        room = None if self.before is None else max(model.capabilities.pictures // 2, 1)
+        return views_of(model, study.volume(), count=room)
 
 
 def _pictured(study: PhantomStudy, k: int) -> Slice:

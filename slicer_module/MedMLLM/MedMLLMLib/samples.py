@@ -12,7 +12,7 @@ from typing import Any
 
 NAME = "MedMLLM phantom chest CT"
 ARCHIVE = Path(__file__).parents[1] / "Resources" / "SampleData" / "MedMLLMPhantomChestCT.zip"
-SHA256 = "615da4a743f665521067769ae65ca05c98c260c23205b633bcd3cc56e3f01142"
+SHA256 = "3fcb4bb6d7c5e744d762ec75f059b6c3eca2fc9972819da9e9e43ffde4a3fae4"
 """Of `ARCHIVE`; `tools/slicer_sample.py` prints it."""
 
 
