@@ -161,12 +161,23 @@ def test_everything_can_be_done_with_the_keyboard(browser: Browser, running: Htt
             if seen.page.evaluate("document.activeElement.matches('#studies .link')"):
                 break
 
+        key = seen.page.evaluate("document.activeElement.textContent")
         seen.page.keyboard.press("Enter")
         expect(seen.page.locator("dialog[open]")).to_be_visible()
+        draw_again(seen.page)
         seen.page.keyboard.press("Escape")
 
         expect(seen.page.locator("dialog[open]")).to_have_count(0)
-        assert seen.page.evaluate("document.activeElement.matches('#studies .link')")
+        expect(
+            seen.page.locator("#studies").get_by_role("button", name=f"Study {key}", exact=True)
+        ).to_be_focused()
+
+
+def draw_again(page: Page) -> None:
+    """Have the list of studies drawn anew, as when another study moves on."""
+    page.evaluate("document.querySelector('#studies tbody tr').id = 'old'")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#old")).to_have_count(0)
 
 
 def test_what_comes_is_shown_without_loading_the_page_again(

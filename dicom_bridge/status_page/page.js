@@ -97,7 +97,14 @@ document.addEventListener("medmllm-done", (event) => {
   if (!event.detail.wrong) refresh();
 });
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
-$("study").addEventListener("close", () => $("study").replaceChildren());
+$("study").addEventListener("close", () => {
+  const key = $("study-title")?.textContent;
+  $("study").replaceChildren();
+  // The row that it was opened from may have been drawn again meanwhile.
+  if (key && document.activeElement === document.body) {
+    document.querySelector(`#studies [aria-label="Study ${CSS.escape(key)}"]`)?.focus();
+  }
+});
 setInterval(() => document.hidden || $("main").hidden || refresh(), POLL_MS);
 setInterval(tick, 1000);
 begin().catch((error) => {
