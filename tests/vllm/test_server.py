@@ -89,7 +89,7 @@ def test_probabilities_are_those_of_the_model_bound_to_the_schema(model: Any) ->
 
 
 def controls(alternatives: Sequence[tuple[str, float]]) -> float:
-    """The share of control tokens: xgrammar takes them for words of a string, the grammars of llguidance don't."""
+    """The share of control tokens, which xgrammar takes for words of a string, and llguidance doesn't."""
     return sum(chance for text, chance in alternatives if text.startswith("<|"))
 
 

@@ -1,7 +1,7 @@
 r"""How well a model reads phantoms that it never saw: the figures of its card.
 
     python -m tools.training.evaluate [--kind ct-chest] [--studies 100] [--first-seed 2000000000] \
-        [--model NAME] [--json FILE]
+        [--slices 160] [--matrix 512] [--model NAME] [--json FILE]
 
 Each study goes through the slice plan, the engine and the model as a reading does, and the report is compared
 with the truth in the patient's millimetres. `measured` is what `medmllm.json` holds for the kind: what
@@ -44,13 +44,15 @@ def main() -> None:
     parser.add_argument("--kind", choices=list(KINDS), default=DEFAULT_KIND)
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=2_000_000_000)
+    parser.add_argument("--slices", type=int, help="of each study; the kind's usual number if left out")
+    parser.add_argument("--matrix", type=int, help="rows and columns; the kind's usual number if left out")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     model = registry.open_model(options.model)
     comparisons, seconds = [], []
     for seed in range(options.first_seed, options.first_seed + options.studies):
-        study = sample_study(kind=options.kind, seed=seed)
+        study = sample_study(kind=options.kind, seed=seed, slices=options.slices, matrix=options.matrix)
         volume = study.volume()
         views = views_of(model, volume)
         request = Request(task=TASKS["report"], slices=views.slices)
