@@ -9,6 +9,7 @@ and say nothing. The node must go on, keep nothing of them, and take every study
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import socket
@@ -37,7 +38,10 @@ HELD = 200
 """Connections that are held at the same time."""
 STORMS = 4
 MORE_THREADS, MORE_HANDLES = 2, 6
-"""So many more than before are no leak: pools, and connections to the database, opened when needed."""
+"""So many more than before are no leak: pools, opened when needed."""
+MOST_DATABASE = 12
+"""Open files of a database in SQLite: the pool keeps five connections, opened when needed, two files each, and
+SQLite two for itself."""
 SLACK_MIB = 64.0
 """By how much a node's memory may be larger after the last storm than after the one before."""
 SETTLE_S = 90.0
@@ -65,20 +69,34 @@ class Weight:
     own_mib: float
     threads: int
     handles: int
+    """Open files that aren't the database's."""
+    database: int
+    """Those that are."""
 
     def __str__(self) -> str:
-        return f"{self.own_mib:.0f} MiB, {self.threads}, {self.handles}"
+        return f"{self.own_mib:.0f} MiB, {self.threads}, {self.handles} + {self.database}"
 
     @classmethod
     def of(cls, pid: int) -> Weight:
         """Of a process now."""
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         status = dict(line.split(":", 1) for line in lines)
+        files = [_opened(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+        database = sum(".sqlite" in one for one in files)
         return cls(
             own_mib=int(status["RssAnon"].split()[0]) / 1024,
             threads=int(status["Threads"]),
-            handles=len(list(Path(f"/proc/{pid}/fd").iterdir())),
+            handles=len(files) - database,
+            database=database,
         )
+
+
+def _opened(handle: Path) -> str:
+    """What an open file is; empty if it was closed meanwhile."""
+    try:
+        return os.readlink(handle)
+    except FileNotFoundError:
+        return ""
 
 
 def noise(connection: socket.socket, chance: random.Random, request: bytes) -> None:
@@ -303,7 +321,11 @@ def _settled(pid: int, before: Weight) -> Weight:
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         now = Weight.of(pid)
-        if now.threads <= before.threads + MORE_THREADS and now.handles <= before.handles + MORE_HANDLES:
+        if (
+            now.threads <= before.threads + MORE_THREADS
+            and now.handles <= before.handles + MORE_HANDLES
+            and now.database <= MOST_DATABASE
+        ):
             break
         time.sleep(0.5)
     return now
@@ -317,6 +339,8 @@ def _grown(outcome: Outcome) -> list[str]:
         found.append(f"threads: {before.threads}, then {after.threads}")
     if after.handles > before.handles + MORE_HANDLES:
         found.append(f"open files: {before.handles}, then {after.handles}")
+    if after.database > MOST_DATABASE:
+        found.append(f"open files of the database: {after.database}, expected {MOST_DATABASE} or fewer")
     if after.own_mib > between.own_mib + SLACK_MIB:
         found.append(f"memory: {between.own_mib:.0f} MiB after the storm before, then {after.own_mib:.0f}")
     return found
