@@ -49,7 +49,7 @@ def app(node: Node, desk: Desk, *, ending: threading.Event | None = None) -> ASG
     """The whole API of a node, guarded.
 
     Args:
-        node: A node that was started.
+        node: Which.
         desk: Takes readings on request.
         ending: Set when those who watch are to be let go.
 

@@ -46,13 +46,13 @@ class _Impatient(H11Protocol):
 
 
 class HttpServer:
-    """The API of a node that was started; as a context manager beside it."""
+    """The API of a node; as a context manager it is started and closed."""
 
     def __init__(self, node: Node) -> None:
-        """Listen and answer.
+        """Take the port and make everything ready; nothing is answered before it is started.
 
         Args:
-            node: A node that was started.
+            node: Whose; best one that wasn't started yet, so that it doesn't work if this fails.
 
         Raises:
             SettingsError: If the port can't be listened on, or the token or the certificate isn't there.
@@ -63,11 +63,10 @@ class HttpServer:
         self._socket = _listening(settings.http_host, settings.http_port)
         self.port: int = self._socket.getsockname()[1]
         self._ending = threading.Event()
-        desk: Desk | None = None
         try:
-            desk = Desk(settings, node.store, node.models)
-            node.followers.append(desk.take)
-            made = app(node, desk, ending=self._ending)
+            self._desk = Desk(settings, node.store, node.models)
+            node.followers.append(self._desk.take)
+            made = app(node, self._desk, ending=self._ending)
             tls = settings.http_tls
             self._server = uvicorn.Server(
                 uvicorn.Config(
@@ -92,29 +91,32 @@ class HttpServer:
             self._server.config.load()
         except (SettingsError, OSError) as error:
             self._socket.close()
-            if desk is not None:
-                desk.close()
             if isinstance(error, SettingsError):
                 raise
             raise SettingsError(f"node.http_tls: certificate or key can't be used ({error})") from error
-        self._desk = desk
         self._thread = threading.Thread(target=self._serve, name="medmllm-http", daemon=True)
-        self._thread.start()
 
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the status page."""
         return f"{'https' if self._server.config.is_ssl else 'http'}://127.0.0.1:{self.port}"
 
+    def start(self) -> None:
+        """Answer, and read what is asked for."""
+        self._desk.start()
+        self._thread.start()
+
     def close(self) -> None:
         """Answer what was asked, cut what watches, and end."""
         self._ending.set()
         self._server.should_exit = True
-        self._thread.join(CLOSED_S)
+        if self._thread.ident is not None:
+            self._thread.join(CLOSED_S)
         self._socket.close()
         self._desk.close()
 
     def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(

@@ -87,7 +87,7 @@ class Desk:
     """Takes wishes, and reads one after the other in a thread of its own."""
 
     def __init__(self, settings: NodeSettings, store: Store, models: Models) -> None:
-        """Take up what was left, and begin.
+        """Take up what was left; nothing is read before it is started.
 
         Raises:
             SettingsError: If its folder can't be written to.
@@ -106,6 +106,9 @@ class Desk:
             ) from error
         self._take_up()
         self._thread = threading.Thread(target=self._work, name="medmllm-desk", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
         self._thread.start()
 
     def take(self, settings: NodeSettings) -> None:
@@ -116,7 +119,8 @@ class Desk:
         """Stop what is being read, which is begun again at the next start."""
         self._closing.set()
         self._waiting.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def new_folder(self) -> Path:
         """A folder for a job to be, in which a file may be put; `submit` takes it, or `drop` deletes it."""

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -85,12 +85,19 @@ def serve_command(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: said.put(True))
     signal.signal(signal.SIGHUP, lambda *_: said.put(False))
-    with Node(node, settings) as running, audit_trail(node, running.store), ExitStack() as beside:
-        print_lines([f"{node.ae_title} listens on {node.host}:{running.port}, node {node.node}"])
+    with ExitStack() as opened:  # all of it is opened before any of it starts
+        running = opened.enter_context(closing(Node(node, settings)))
+        opened.enter_context(audit_trail(node, running.store))
+        page = None
         if node.http_port is not None:
             from medmllm_plugin.dicom_bridge.http_server import HttpServer
 
-            print_lines([f"its status page: {beside.enter_context(HttpServer(running)).url}"])
+            page = opened.enter_context(closing(HttpServer(running)))
+        running.start()
+        print_lines([f"{node.ae_title} listens on {node.host}:{running.port}, node {node.node}"])
+        if page is not None:
+            page.start()
+            print_lines([f"its status page: {page.url}"])
         sys.stdout.flush()
         while not said.get():
             with suppress(SettingsError):  # which the log tells, and whoever asked for it

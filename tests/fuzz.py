@@ -9,7 +9,6 @@ and say nothing. The node must go on, keep nothing of them, and take every study
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
 import socket
@@ -40,8 +39,8 @@ STORMS = 4
 MORE_THREADS, MORE_HANDLES = 2, 6
 """So many more than before are no leak: pools, opened when needed."""
 MOST_DATABASE = 12
-"""Open files of a database in SQLite: the pool keeps five connections, opened when needed, two files each, and
-SQLite two for itself."""
+"""Open files of a database in SQLite: the pool keeps five connections, opened when needed, two files each,
+and SQLite two for itself."""
 SLACK_MIB = 64.0
 """By how much a node's memory may be larger after the last storm than after the one before."""
 SETTLE_S = 90.0
@@ -94,7 +93,7 @@ class Weight:
 def _opened(handle: Path) -> str:
     """What an open file is; empty if it was closed meanwhile."""
     try:
-        return os.readlink(handle)
+        return str(handle.readlink())
     except FileNotFoundError:
         return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,13 @@ class HttpNode:
 
 @contextmanager
 def http_node(folder: Path, *, headers: dict[str, str] | None = None, **settings: Any) -> Iterator[HttpNode]:
-    """A node that was started, with its HTTP API."""
-    with Node(settings_for(folder, **{"http_port": 0, **settings})) as node, HttpServer(node) as server:
+    """A node that was started, with its HTTP API, as `medmllm serve` starts them."""
+    with (
+        closing(Node(settings_for(folder, **{"http_port": 0, **settings}))) as node,
+        closing(HttpServer(node)) as server,
+    ):
+        node.start()
+        server.start()
         tls = settings.get("http_tls")
         verify = True if tls is None else ssl.create_default_context(cafile=tls.certificate)
         with httpx2.Client(base_url=server.url, headers=headers, timeout=60.0, verify=verify) as client:

@@ -94,3 +94,16 @@ def test_a_port_in_use_is_an_error_of_one_line(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert f"127.0.0.1:{port}: can't be listened on" in done.stderr
+
+
+def test_with_the_status_pages_port_in_use_nothing_is_received(tmp_path: Path) -> None:
+    with serving() as server:
+        port = int(server.url.rpartition(":")[2])
+        config = write_config(
+            tmp_path / "one.toml", folder=tmp_path / "node", model=f"chat:{server.url}", http_port=port
+        )
+
+        done = medmllm("serve", "--config", config)
+
+    assert (done.returncode, done.stdout) == (2, ""), "it doesn't listen before it knows that it can go on"
+    assert f"node.http_port: 127.0.0.1:{port} can't be listened on" in done.stderr

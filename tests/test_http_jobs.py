@@ -286,6 +286,7 @@ def test_a_damaged_record_of_a_job_keeps_the_desk_from_nothing(tmp_path: Path, f
 def test_an_old_job_goes_when_a_new_one_ends(running: HttpNode, files: list[bytes]) -> None:
     running.stow(files)
     desk = Desk(running.node.settings, running.node.store, running.node.models)
+    desk.start()
     wish = Wish(study_uid=read_head(files[0]).study_uid)
     old = desk.submit(wish)
     wait_for(lambda: old.state is JobState.DONE)
