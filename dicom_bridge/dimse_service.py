@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
@@ -269,11 +269,21 @@ def _instances(event: evt.Event) -> int:
     return int(getattr(event.assoc, "medmllm_instances", 0))
 
 
-def _contexts(steps: bool = True) -> list[Any]:
+class _Shared(list[Any]):
+    """Contexts that all associations share: nobody changes them.
+
+    pynetdicom copies them for each, with some 8,000 UIDs, which takes 70 ms in which no other thread runs.
+    """
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _contexts(steps: bool = True) -> _Shared:
     """All storage, verification, storage commitment from both sides, and procedure steps."""
     uids = sorted({VERIFICATION, *(str(one.abstract_syntax) for one in AllStoragePresentationContexts)})
     contexts = [build_context(uid, ALL_TRANSFER_SYNTAXES) for uid in uids]
     push = build_context(commitment.SOP_CLASS)
     push.scu_role = push.scp_role = True
     said = [build_context(uid) for uid in (STEP, AVAILABILITY)] if steps else []
-    return [*contexts, push, *said]
+    return _Shared([*contexts, push, *said])

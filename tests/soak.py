@@ -49,8 +49,10 @@ from tests.node_runner import (
 from tests.orthanc import PROGRAM, Orthanc, free_port, orthanc
 from tests.soak_report import Window, faults, write
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Studies under way: more are sent as these are delivered."""
+READS = 4
+"""Of them that are read at once, as a node does if nothing else is said."""
 LOOK_S = 5.0
 """How often the status page and the metrics are looked at."""
 SETTLED_S = 300.0
@@ -108,6 +110,7 @@ def soak(
             ae_title="NODE",
             port=port,
             http_port=http,
+            reads_at_once=READS,
         )
         node = Process(config)
         node.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
@@ -135,6 +135,24 @@ def test_a_peer_is_told_on_an_association_of_its_own(node: Node, image: Path) ->
 
     assert delivered.certainty is Certainty.COMMITTED
     assert heard.is_set()
+
+
+def test_what_is_agreed_on_one_association_is_not_the_next_ones(node: Node) -> None:
+    def agreed(syntax: str, *, as_scp: bool) -> tuple[str, bool, bool]:
+        asked = [wanted(StorageCommitmentPushModel, [syntax])]
+        roles = [StorageCommitmentPushModel] if as_scp else []
+        with associated(
+            node.peer(), asked, calling_ae="SOMEBODY", failure=DeliveryError, as_scp=roles
+        ) as association:
+            (one,) = association.accepted_contexts
+            return str(one.transfer_syntax[0]), bool(one.as_scu), bool(one.as_scp)
+
+    first = agreed(ExplicitVRLittleEndian, as_scp=True)
+    second = agreed(ImplicitVRLittleEndian, as_scp=False)
+    third = agreed(ExplicitVRLittleEndian, as_scp=True)
+
+    assert first == third == (ExplicitVRLittleEndian, True, True)
+    assert second == (ImplicitVRLittleEndian, True, False)
 
 
 @pytest.mark.parametrize(
