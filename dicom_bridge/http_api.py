@@ -77,6 +77,7 @@ def app(node: Node, desk: Desk, *, ending: threading.Event | None = None) -> ASG
     api.add_exception_handler(MedMLLMError, _our_error)
     api.add_exception_handler(SQLAlchemyError, _database_error)
     api.add_exception_handler(Exception, _defect)
+    api.openapi()  # what FastAPI puts off till the first request is built now, while no other thread works
     return Guard(_Caught(api), settings=node.settings)
 
 
