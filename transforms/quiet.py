@@ -10,16 +10,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class _Here(threading.local):
+    depth = 0
+
+
+_here = _Here()
+
+
+class _OfQuietThreads(type):
+    """Every warning is one of these, in a thread that is quiet."""
+
+    def __subclasscheck__(cls, _: type) -> bool:
+        return _here.depth > 0
+
+
+class _Unsaid(Warning, metaclass=_OfQuietThreads):
+    pass
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """No Python warning leaves this block, such as pydicom's on a value of the wrong form.
 
+    It holds for this thread alone. `warnings.catch_warnings` holds for the process: of two threads that use
+    it at the same time, each puts back what the other had set.
+
     >>> with quiet():
     ...     warnings.warn("a header's value is too long", stacklevel=1)
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[2] is not _Unsaid:
+        warnings.simplefilter("ignore", _Unsaid)
+    _here.depth += 1
+    try:
         yield
+    finally:
+        _here.depth -= 1
 
 
 @contextmanager
