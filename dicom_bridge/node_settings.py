@@ -34,7 +34,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from medmllm_plugin.config import Settings
-from medmllm_plugin.dicom_bridge.rules import Action, Rule, parse_rules
+from medmllm_plugin.dicom_bridge.rules import Action, Matching, Rule, parse_rules
 from medmllm_plugin.dicom_bridge.spool import Durability
 from medmllm_plugin.errors import SettingsError
 
@@ -161,6 +161,7 @@ class NodeSettings:
     """Longest wait between two tries, whatever failed."""
     sr: str = "default"
     """Which objects are made, as `medmllm read --sr`."""
+    matching: Matching = Matching.FIRST
     unmatched: str = Unmatched.KEEP
     """What is done with a study that no rule fits: `keep`, `read`, or `forward:` and an output's name."""
     keep_days: float = 7.0

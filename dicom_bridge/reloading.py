@@ -23,7 +23,7 @@ from medmllm_plugin.errors import SettingsError
 
 CHANGEABLE = frozenset(
     (
-        *("peers", "outputs", "rules", "unmatched", "model", "sr", "burned_in"),
+        *("peers", "outputs", "rules", "matching", "unmatched", "model", "sr", "burned_in"),
         *("check_called_ae", "calling_aes", "networks", "low_disk_bytes", "study_instances"),
         *("quiet_s", "evidence_quiet_s", "complete_by", "prior_from", "attempts", "retry_max_s"),
         *("keep_days", "keep_reports_days"),
