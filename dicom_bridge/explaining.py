@@ -89,14 +89,14 @@ def _done(decision: Decision | None, node: NodeSettings) -> tuple[Action, str]:
         action = said.get(node.unmatched, Action.FORWARD)
         return action, f"no rule fits it, and node.unmatched says {node.unmatched}"
     first, *others = decision.rules
-    said = [f"the rule {first.name!r} is the first that fits"]
+    why = [f"the rule {first.name!r} is the first that fits"]
     if decision.read is not None and others:
         outputs = decision.read.outputs
         to = "all outputs" if outputs is None else ", ".join(outputs) or "no output"
-        said.append(f"it is read as {decision.read.name!r} says, {decision.read.priority.value}, for {to}")
+        why.append(f"it is read as {decision.read.name!r} says, {decision.read.priority.value}, for {to}")
     if decision.forwards:
-        said.append(f"its images go to {', '.join(decision.forwards)}")
-    return decision.action, "; ".join(said)
+        why.append(f"its images go to {', '.join(decision.forwards)}")
+    return decision.action, "; ".join(why)
 
 
 def _first_headers(folder: Path, node: NodeSettings) -> list[Dataset]:

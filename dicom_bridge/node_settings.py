@@ -341,7 +341,7 @@ def _check_forward(node: NodeSettings, names: Sequence[str], where: str) -> None
 def _pulls(content: object, where: str, beside: Path) -> tuple[Pull, ...]:
     if not isinstance(content, list):
         raise _wrong(where, content, "a list of tables [[pulls]]")
-    made = []
+    made: list[Pull] = []
     for number, one in enumerate(content):
         here = f"{where}[{number}]"
         if not isinstance(one, dict):
