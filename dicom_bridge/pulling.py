@@ -122,14 +122,14 @@ class Puller:
             log.error("pulls %r: %s", pull.name, _line(error))
             return pull.every_s
         try:
-            return self._fetched(pull, looked, source)
+            return self._fetched(settings, pull, looked, source)
         except MedMLLMError as error:
             log.warning("pulls %r: %s", pull.name, _line(error))
             return pull.every_s
         finally:
             source.close()
 
-    def _fetched(self, pull: Pull, looked: _Looked, source: Archive) -> float:
+    def _fetched(self, settings: NodeSettings, pull: Pull, looked: _Looked, source: Archive) -> float:
         since = date.today() - timedelta(days=pull.days)
         found = source.find({**pull.when, "StudyDate": f"{since:%Y%m%d}-"})
         wanted = {one.study_uid: one for one in found if self._is_wanted(pull, one)}
@@ -144,7 +144,7 @@ class Puller:
             if self._clock() < until:
                 continue
             try:
-                self._fetch(pull, source, one)
+                self._fetch(settings, pull, source, one.study_uid)
                 looked.failures.pop(one.study_uid, None)
             except MedMLLMError as error:
                 count = looked.failures.get(one.study_uid, (0, 0.0))[0] + 1
@@ -185,20 +185,19 @@ class Puller:
             rows = connection.execute(query).all()
         return {each.sop_instance_uid for row in rows for each in report_of(row).objects}
 
-    def _fetch(self, pull: Pull, source: Archive, one: FoundStudy) -> None:
+    def _fetch(self, settings: NodeSettings, pull: Pull, source: Archive, uid: str) -> None:
         """Fetch a study whole, and keep it.
 
         Raises:
             MedMLLMError: If it doesn't come, or there is no room for it.
         """
-        settings, uid = self._settings, one.study_uid
         if not self._admit():
             raise RetrieveError("there is no room on the disk; see node.low_disk_bytes", retry=True)
         folder = self._work / f"{self._store.key(uid)}-pulled"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         calling = settings.peers[pull.peer].ae_title
         try:
+            folder.mkdir(parents=True)
             files = source.fetch(uid, folder)
             stored = keep(
                 map(_pieces, files),
@@ -210,6 +209,8 @@ class Puller:
                 received=self._received,
                 study_uid=uid,
             )
+        except OSError as error:
+            raise RetrieveError(f"{folder}: can't be written to ({error.strerror})", retry=True) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._settle(INDEXED_S)
