@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,8 +19,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined,unuse
 from medmllm_plugin import registry
 from medmllm_plugin.config import Settings
 from medmllm_plugin.dicom_bridge.associating import associated, server_context, wanted
-from medmllm_plugin.dicom_bridge.node_settings import BurnedIn, NodeSettings, Output, Peer
-from medmllm_plugin.dicom_bridge.rules import Action, Rule
+from medmllm_plugin.dicom_bridge.node_settings import BurnedIn, NodeSettings, Output, Peer, Pull
+from medmllm_plugin.dicom_bridge.retrieve import archive
+from medmllm_plugin.dicom_bridge.rules import Action, Matching, Rule
 from medmllm_plugin.dicom_bridge.salt import salt_of
 from medmllm_plugin.dicom_bridge.screening import can_look
 from medmllm_plugin.dicom_bridge.tables import open_database
@@ -64,7 +65,7 @@ def check(
         peers: Whether other systems are asked for an echo.
         models: Whether models are opened, which takes their memory and time.
     """
-    found = [*_places(node), *_ports(node), *_rules(node.rules), *_outputs(node)]
+    found = [*_places(node), *_ports(node), *_rules(node), *_outputs(node), *_pulls(node)]
     if peers:
         found += [_echo(name, peer, node.ae_title) for name, peer in node.peers.items()]
     if models:
@@ -98,15 +99,20 @@ def _ports(node: NodeSettings) -> Iterator[Checked]:
         yield _tried("node.http_token_env", lambda: _token(node.http_token_env))
 
 
-def _rules(rules: Sequence[Rule]) -> Iterator[Checked]:
+def _rules(node: NodeSettings) -> Iterator[Checked]:
+    rules = node.rules
     for number, rule in enumerate(rules):
         what = f"rules[{number}]"
-        before = next((one for one in rules[:number] if not one.when and not one.unless), None)
+        last = [one for one in rules[:number] if node.matching is Matching.FIRST or one.action is Action.KEEP]
+        before = next((one for one in last if not one.when and not one.unless), None)
         if before is not None:
             found = f"{rule.name!r} never fires: every study fits {before.name!r} before it"
             yield Checked(what=what, verdict=Verdict.WARNING, found=found)
         elif rule.action is Action.READ:
             yield _tried(what, lambda rule=rule: _readable(rule))  # type: ignore[misc]
+        elif rule.action is Action.FORWARD:
+            found = f"{rule.name!r} passes what fits it on to {', '.join(rule.outputs or ())}"
+            yield Checked(what=what, verdict=Verdict.OK, found=found)
         else:
             yield Checked(what=what, verdict=Verdict.OK, found=f"{rule.name!r} keeps what fits it")
     if not rules:
@@ -119,6 +125,17 @@ def _outputs(node: NodeSettings) -> Iterator[Checked]:
     if not node.outputs:
         found = "there is none: reports stay in the node's folder"
         yield Checked(what="outputs", verdict=Verdict.WARNING, found=found)
+
+
+def _pulls(node: NodeSettings) -> Iterator[Checked]:
+    for number, pull in enumerate(node.pulls):
+        yield _tried(f"pulls[{number}]", lambda pull=pull: _pull(node, pull))  # type: ignore[misc]
+
+
+def _pull(node: NodeSettings, pull: Pull) -> str:
+    source = archive(pull.peer, calling_ae=node.ae_title, peers=node.peers)
+    source.close()
+    return f"{pull.name!r} asks {source.name} every {pull.every_s:g} s for studies, {pull.days} days back"
 
 
 def _models(settings: Settings, node: NodeSettings) -> Iterator[Checked]:

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 
+from medmllm_plugin.dicom_bridge.deliveries import OPEN
+from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME
 from medmllm_plugin.dicom_bridge.segments import SUFFIX, records
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.store import Store
@@ -132,14 +134,19 @@ def _known(store: Store, node: str) -> Counter[str]:
 
 
 def _needed(store: Store, node: str, before: float) -> set[str]:
-    """Segments with instances of studies that aren't done, or not for long."""
+    """Segments with instances of studies that aren't done, or not for long, or still to be passed on."""
+    passed_on = exists(deliveries.c.version).where(
+        deliveries.c.study_uid == studies.c.study_uid,
+        deliveries.c.version == AS_IT_CAME,
+        deliveries.c.state.in_(OPEN),
+    )
     query = (
         select(instances.c.segment)
         .distinct()
         .join(studies, studies.c.study_uid == instances.c.study_uid)
         .where(
             instances.c.node == node,
-            or_(studies.c.state.not_in([one.value for one in DONE]), studies.c.since > before),
+            or_(studies.c.state.not_in([one.value for one in DONE]), studies.c.since > before, passed_on),
         )
     )
     with store.reader.connect() as connection:

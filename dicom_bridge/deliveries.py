@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, and_, delete, func, literal, or_, select, update
 
 from medmllm_plugin.dicom_bridge.made_reports import (
     AS_IT_CAME,
@@ -17,7 +17,7 @@ from medmllm_plugin.dicom_bridge.made_reports import (
 )
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
-from medmllm_plugin.dicom_bridge.tables import deliveries, reports, studies
+from medmllm_plugin.dicom_bridge.tables import deliveries, instances, reports, studies
 
 JUMP_S = 3600.0
 """A wait longer than any that was asked for: the clock was set back, and it is over."""
@@ -41,9 +41,24 @@ class Deliveries:
         return None if row is None else report_of(row)
 
     def forward(
-        self, study: StudyRow, destinations: Sequence[str], reason: str, *, plan: Mapping[str, Any]
+        self,
+        study: StudyRow,
+        destinations: Sequence[str],
+        reason: str,
+        *,
+        plan: Mapping[str, Any],
+        to: State = State.DELIVERING,
+        **values: Any,
     ) -> bool:
-        """Send a study of this node on as it came, all of it also where some went before; no report is made.
+        """Send a study of this node on as it came, all of it also where some went before.
+
+        Args:
+            study: That arrives.
+            destinations: Where to.
+            reason: Why.
+            plan: What is kept of the rules.
+            to: Complete if it is to be read as well; neither waits for the other then.
+            **values: Other columns of the study to set with it.
 
         Returns:
             False if it doesn't arrive any more, or isn't this node's.
@@ -56,11 +71,12 @@ class Deliveries:
             moved = self._store.moved(
                 connection,
                 study.study_uid,
-                State.DELIVERING,
+                to,
                 reason,
                 at=State.ARRIVING,
                 by=self._node,
                 plan=dict(plan),
+                **values,
             )
             if not moved:
                 return False
@@ -118,7 +134,7 @@ class Deliveries:
                 deliveries.c.destination == destination,
                 deliveries.c.state.in_(OPEN),
                 is_over(deliveries.c.next_try, self._store.clock()),
-                studies.c.owner == self._node,
+                self._is_ours(),
             )
             .order_by(deliveries.c.next_try, studies.c.priority, studies.c.since)
             .limit(1)
@@ -182,7 +198,7 @@ class Deliveries:
             select(deliveries.c.study_uid)
             .join(studies, studies.c.study_uid == deliveries.c.study_uid)
             .where(
-                studies.c.owner == self._node,
+                self._is_ours(),
                 deliveries.c.state.in_(OPEN),
                 deliveries.c.destination.not_in(list(destinations)),
             )
@@ -201,14 +217,33 @@ class Deliveries:
         for study_uid in found:
             self.close_deliveries(study_uid)
 
+    def _is_ours(self) -> ColumnElement[bool]:
+        """Of a delivery and its study: whether it is for this node to send.
+
+        It is where the study is this node's turn. A study that is passed on and read may be nobody's, as it
+        waits to be read or couldn't be: then whose spool holds it sends its images.
+        """
+        of_it = (instances.c.study_uid == deliveries.c.study_uid) & instances.c.current
+        holder = select(func.min(instances.c.node)).where(of_it).scalar_subquery()
+        return or_(
+            studies.c.owner == self._node,
+            and_(deliveries.c.version == AS_IT_CAME, studies.c.owner == "", literal(self._node) == holder),
+        )
+
     def hurry(self, destination: str) -> None:
         """A destination is there again: what waits for it is tried at once."""
         with self._store.engine.begin() as connection:
             waiting = (deliveries.c.destination == destination) & deliveries.c.state.in_(OPEN)
             connection.execute(update(deliveries).where(waiting).values(next_try=0.0))
 
-    def deliver_again(self, study: StudyRow, version: int) -> bool:
-        """Have what wasn't taken of a study's report sent at once; False if there is nothing of it."""
+    def deliver_again(self, study: StudyRow, version: int, *, moves: bool = True) -> bool:
+        """Have what wasn't taken of a study's report sent at once; False if there is nothing of it.
+
+        Args:
+            study: The study.
+            version: Of the report.
+            moves: Whether that is what the study does next; not if it is to be read.
+        """
         if study.state not in (State.PARKED, State.DELIVERING):
             return False
         with self._store.engine.begin() as connection:
@@ -221,7 +256,7 @@ class Deliveries:
                 )
                 .values(state=Sent.WAITING.value, next_try=0.0)
             )
-            if again.rowcount:
+            if again.rowcount and moves:
                 self._store.moved(connection, study.study_uid, State.DELIVERING, "a person asked for it")
         return bool(again.rowcount)
 

@@ -12,7 +12,16 @@ from pydicom.dataset import Dataset
 
 from medmllm_plugin.dicom_bridge.completion import NO_IMAGES, values_of
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, Unmatched
-from medmllm_plugin.dicom_bridge.rules import Action, Matched, Rule, Series, choose, explain, keywords
+from medmllm_plugin.dicom_bridge.rules import (
+    Action,
+    Decision,
+    Matched,
+    Rule,
+    Series,
+    decide,
+    explain,
+    keywords,
+)
 from medmllm_plugin.errors import StudyError
 from medmllm_plugin.transforms.entries import Entry, list_entries
 from medmllm_plugin.transforms.quiet import quiet
@@ -28,8 +37,8 @@ class Explained:
     """What each series says of what the rules ask; who the patient is, is not told."""
     rules: tuple[Matched, ...]
     """What each rule says, in their order."""
-    fires: Rule | None
-    """The one that counts, if any does."""
+    fires: tuple[Rule, ...]
+    """Those that count, in their order."""
     action: Action
     """What would be done."""
     why: str
@@ -53,12 +62,12 @@ def explain_study(
     by = {"CallingAE": calling_ae, "CalledAE": called_ae or node.ae_title}
     series = [{**values_of(one), **by} for one in _first_headers(folder, node)]
     asked = [key for key in sorted({*keywords(node.rules), *by}) if not _names_somebody(key)]
-    fires = choose(node.rules, series)
-    action, why = _done(fires, node)
+    decision = decide(node.rules, series, node.matching)
+    action, why = _done(decision, node)
     return Explained(
         series=tuple({key: one[key] for key in asked if one.get(key)} for one in series),
         rules=tuple(explain(node.rules, series)),
-        fires=fires,
+        fires=() if decision is None else decision.rules,
         action=action,
         why=why,
     )
@@ -74,12 +83,20 @@ def _names_somebody(keyword: str) -> bool:
     return keyword.startswith(("Patient", "OtherPatient")) or (tag is not None and dictionary_VR(tag) == "PN")
 
 
-def _done(rule: Rule | None, node: NodeSettings) -> tuple[Action, str]:
-    if rule is None:
+def _done(decision: Decision | None, node: NodeSettings) -> tuple[Action, str]:
+    if decision is None:
         said = {Unmatched.READ.value: Action.READ, Unmatched.KEEP.value: Action.KEEP}
         action = said.get(node.unmatched, Action.FORWARD)
         return action, f"no rule fits it, and node.unmatched says {node.unmatched}"
-    return rule.action, f"the rule {rule.name!r} is the first that fits"
+    first, *others = decision.rules
+    why = [f"the rule {first.name!r} is the first that fits"]
+    if decision.read is not None and others:
+        outputs = decision.read.outputs
+        to = "all outputs" if outputs is None else ", ".join(outputs) or "no output"
+        why.append(f"it is read as {decision.read.name!r} says, {decision.read.priority.value}, for {to}")
+    if decision.forwards:
+        why.append(f"its images go to {', '.join(decision.forwards)}")
+    return decision.action, "; ".join(why)
 
 
 def _first_headers(folder: Path, node: NodeSettings) -> list[Dataset]:

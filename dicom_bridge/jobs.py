@@ -19,7 +19,7 @@ from medmllm_plugin.dicom_bridge.cleaning import FORGOTTEN
 from medmllm_plugin.dicom_bridge.completion import images_of
 from medmllm_plugin.dicom_bridge.deliveries import OPEN as OPEN
 from medmllm_plugin.dicom_bridge.deliveries import Deliveries, is_over
-from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME, values_of
+from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME, PASSED_ON, values_of
 from medmllm_plugin.dicom_bridge.made_reports import Delivery as Delivery
 from medmllm_plugin.dicom_bridge.made_reports import Object as Object
 from medmllm_plugin.dicom_bridge.made_reports import ReportRow as ReportRow
@@ -201,10 +201,15 @@ class Jobs(Deliveries):
         """
         came = self._store.instances(study.study_uid)
         digest = digest_of(images_of(came))
+        made = self.report(study.study_uid, study.version) if study.version else None
+        unread = PASSED_ON in study.plan and (made is None or made.digest != digest)
+        again = False
         for version, current in ((study.version, digest), (AS_IT_CAME, digest_of(came))):
             report = self.report(study.study_uid, version)
-            if report is not None and report.digest == current and self.deliver_again(study, version):
-                return "it is delivered again"
+            if report is not None and report.digest == current:
+                again |= self.deliver_again(study, version, moves=not unread)
+        if again and not unread:
+            return "it is delivered again"
         values: dict[str, Any] = {"attempts": 0, "not_before": 0.0}
         if study.state is State.COMPLETE:
             with self._store.engine.begin() as connection:

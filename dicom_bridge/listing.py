@@ -173,11 +173,13 @@ def _listed(connection: Connection, found: Sequence[StudyRow]) -> list[dict[str,
     newest = (
         select(deliveries)
         .join(studies, studies.c.study_uid == deliveries.c.study_uid)
-        .where(deliveries.c.study_uid.in_(uids), deliveries.c.version == studies.c.version)
-        .order_by(deliveries.c.destination)
+        .where(deliveries.c.study_uid.in_(uids), deliveries.c.version.in_((studies.c.version, AS_IT_CAME)))
+        .order_by(deliveries.c.destination, deliveries.c.version.desc())
     )
+    versions = {one.study_uid: one.version for one in found}
     for row in connection.execute(newest):
-        sent[row.study_uid][row.destination] = row.state
+        what = row.destination if row.version == versions[row.study_uid] else f"{row.destination} (images)"
+        sent[row.study_uid][what] = row.state
         if row.state in OPEN and row.attempts:
             trouble[row.study_uid] = f"{row.destination}, tried {row.attempts} times: {row.note}"
     return [

@@ -26,6 +26,9 @@ class Object:
 AS_IT_CAME = 0
 """The version of what is delivered where a study is passed on unread: its own instances, and no report."""
 
+PASSED_ON = "passed_on"
+"""In the plan of a study that is read: the outputs that get its own instances, too."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportRow:

@@ -33,6 +33,7 @@ from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, node_setting
 from medmllm_plugin.dicom_bridge.opened_models import Models
 from medmllm_plugin.dicom_bridge.parts import Parts
 from medmllm_plugin.dicom_bridge.picturing import Pictures
+from medmllm_plugin.dicom_bridge.pulling import Puller
 from medmllm_plugin.dicom_bridge.receiving import Limits
 from medmllm_plugin.dicom_bridge.salt import salt_of
 from medmllm_plugin.dicom_bridge.spool import Spool
@@ -147,6 +148,15 @@ class Node:
         opened.callback(self._destinations.close)
         self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
         opened.callback(self.indexer.close)
+        self.puller = Puller(
+            settings,
+            self.store,
+            self.spool,
+            received=self.indexer,
+            settle=self.indexer.settle,
+            admit=self.room,
+            ended=self._released,
+        )
 
     @property
     def port(self) -> int:
@@ -192,6 +202,7 @@ class Node:
             self._parts.begin("read", partial(_read_next, reader))
         self._destinations.start()
         self._parts.begin("picture", self.pictures.make_next)
+        self._parts.begin("pull", self.puller.look)
         for turn in (self._beat, self._regain, self._clean):
             self._parts.begin("beat", turn)
 
@@ -231,7 +242,7 @@ class Node:
         outputs = self._destinations.changed(settings)
         self.models.take(config, burned_in=settings.burned_in, opened=models)
         self.config, self.settings = config, settings
-        for follow in (self.watch.take, self.fetcher.take, self.room.take, *self.followers):
+        for follow in (self.watch.take, self.fetcher.take, self.puller.take, self.room.take, *self.followers):
             follow(settings)
         for reader in self.readers:
             reader.take(settings)
@@ -264,6 +275,7 @@ class Node:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self.puller.stop()
         for reader in self.readers:
             reader.stop()
         self._parts.end()

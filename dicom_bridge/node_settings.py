@@ -33,8 +33,10 @@ from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pydicom.datadict import tag_for_keyword
+
 from medmllm_plugin.config import Settings
-from medmllm_plugin.dicom_bridge.rules import Action, Rule, parse_rules
+from medmllm_plugin.dicom_bridge.rules import Action, Matching, Rule, parse_rules
 from medmllm_plugin.dicom_bridge.spool import Durability
 from medmllm_plugin.errors import SettingsError
 
@@ -47,6 +49,9 @@ class Unmatched(StrEnum):
     KEEP = "keep"
     READ = "read"
 
+
+LEAST_EVERY_S = 1.0
+"""How often a PACS may be asked for studies at most, seconds."""
 
 FORWARD = "forward:"
 """What `unmatched` begins with where such a study is passed on; the name of an output follows."""
@@ -117,6 +122,21 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pull:
+    """Studies that a node fetches by itself, from a PACS that doesn't send them."""
+
+    name: str
+    peer: str
+    """A name of [peers] that is asked."""
+    when: Mapping[str, str]
+    """What a study must say, by keywords that the PACS matches (PS3.4 C.6.2.1.2): `*` and `?` as there."""
+    days: int = 1
+    """How many days back its date may lie; 0 for today's alone."""
+    every_s: float = 300.0
+    """How often is asked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeSettings:
     """All that a node is told."""
 
@@ -161,6 +181,7 @@ class NodeSettings:
     """Longest wait between two tries, whatever failed."""
     sr: str = "default"
     """Which objects are made, as `medmllm read --sr`."""
+    matching: Matching = Matching.FIRST
     unmatched: str = Unmatched.KEEP
     """What is done with a study that no rule fits: `keep`, `read`, or `forward:` and an output's name."""
     keep_days: float = 7.0
@@ -189,6 +210,7 @@ class NodeSettings:
     peers: Mapping[str, Peer] = field(default_factory=lambda: MappingProxyType({}))
     outputs: Mapping[str, Output] = field(default_factory=lambda: MappingProxyType({}))
     rules: tuple[Rule, ...] = ()
+    pulls: tuple[Pull, ...] = ()
 
     @property
     def database_url(self) -> str:
@@ -222,6 +244,7 @@ def node_settings(settings: Settings) -> NodeSettings:
         "peers": _tables(said.get("peers", {}), Peer, f"{where}peers", beside),
         "outputs": _tables(said.get("outputs", {}), Output, f"{where}outputs", beside),
         "rules": parse_rules(said.get("rules", []), where=f"{where}rules"),
+        "pulls": _pulls(said.get("pulls", []), f"{where}pulls", beside),
     }
     node: NodeSettings = _made(said.get("node", {}), NodeSettings, f"{where}node", beside, made=made)
     _check(node, where)
@@ -260,6 +283,9 @@ def _check(node: NodeSettings, where: str) -> None:
             )
         if output.commitment and (output.peer is None or not node.peers[output.peer].commitment):
             raise _wrong(f"{here}.commitment", True, "false, or a peer that says commitment = true")
+    for number, pull in enumerate(node.pulls):
+        if pull.peer not in node.peers:
+            raise _wrong(f"{where}pulls[{number}].peer", pull.peer, _one_of(node.peers, "peers"))
     for number, rule in enumerate(node.rules):
         here = f"{where}rules[{number}].outputs"
         for output_name in rule.outputs or ():
@@ -310,6 +336,38 @@ def _check_forward(node: NodeSettings, names: Sequence[str], where: str) -> None
             raise _wrong(where, name, _one_of(node.outputs, "outputs"))
         if node.outputs[name].deidentify:
             raise _wrong(where, name, "an output without deidentify: studies are passed on as they came")
+
+
+def _pulls(content: object, where: str, beside: Path) -> tuple[Pull, ...]:
+    if not isinstance(content, list):
+        raise _wrong(where, content, "a list of tables [[pulls]]")
+    made: list[Pull] = []
+    for number, one in enumerate(content):
+        here = f"{where}[{number}]"
+        if not isinstance(one, dict):
+            raise _wrong(here, one, "a table")
+        when = _keys(one.get("when", {}), f"{here}.when")
+        said = {name: value for name, value in one.items() if name != "when"}
+        pull: Pull = _made(said, Pull, here, beside, made={"when": when})
+        if pull.name in [each.name for each in made]:
+            raise _wrong(f"{here}.name", pull.name, "a name that no other pull has")
+        if pull.every_s < LEAST_EVERY_S:
+            raise _wrong(f"{here}.every_s", pull.every_s, f"{LEAST_EVERY_S:g} or more")
+        made.append(pull)
+    return tuple(made)
+
+
+def _keys(content: object, where: str) -> Mapping[str, str]:
+    """What studies are asked for by."""
+    if not isinstance(content, dict):
+        raise _wrong(where, content, "a table of keywords and values")
+    for key, value in content.items():
+        if tag_for_keyword(key) is None or key in ("StudyDate", "Modality"):
+            known = "a DICOM keyword of a study such as ModalitiesInStudy; its date is asked for by days"
+            raise _wrong(where, key, known)
+        if not isinstance(value, str) or not value:
+            raise _wrong(f"{where}.{key}", value, "a text")
+    return MappingProxyType(dict(content))
 
 
 def _tables(content: object, kind: type[Any], where: str, beside: Path) -> Mapping[str, Any]:

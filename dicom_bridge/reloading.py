@@ -16,14 +16,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from medmllm_plugin.config import Settings
+from medmllm_plugin.config import NODE_TABLES, Settings
 from medmllm_plugin.dicom_bridge.node_folder import holder
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings
 from medmllm_plugin.errors import SettingsError
 
 CHANGEABLE = frozenset(
     (
-        *("peers", "outputs", "rules", "unmatched", "model", "sr", "burned_in"),
+        *("peers", "outputs", "rules", "pulls", "matching", "unmatched", "model", "sr", "burned_in"),
         *("check_called_ae", "calling_aes", "networks", "low_disk_bytes", "study_instances"),
         *("quiet_s", "evidence_quiet_s", "complete_by", "prior_from", "attempts", "retry_max_s"),
         *("keep_days", "keep_reports_days"),
@@ -55,7 +55,7 @@ def changed(before: NodeSettings, after: NodeSettings) -> tuple[str, ...]:
             f"node.{fixed[0]}: found another value than the node was started with, expected the same while "
             "it runs; restart the node, or take the change back"
         )
-    return tuple(name if name in ("peers", "outputs", "rules") else f"node.{name}" for name in differ)
+    return tuple(name if name in NODE_TABLES else f"node.{name}" for name in differ)
 
 
 def other_models(before: Settings, after: Settings) -> tuple[str, ...]:

@@ -10,14 +10,15 @@
 
 Keys of `when` and `unless` are keywords of the DICOM dictionary (PS3.6), and `CallingAE` and `CalledAE`. A
 value is a pattern, or a list of which one must fit: `*` is any text, `?` any character; case doesn't count.
-All keys must fit in one and the same series. No rule is ever evaluated as code.
+All keys must fit in one and the same series. No rule is ever evaluated as code. The first rule that fits
+counts, or all that fit (`matching = "all"` of the node).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -49,6 +50,14 @@ class Priority(StrEnum):
     STAT = "stat"
     ROUTINE = "routine"
     """After what is urgent; a study that has waited long goes before newer ones."""
+
+
+class Matching(StrEnum):
+    """Which of the rules that fit a study count."""
+
+    FIRST = "first"
+    ALL = "all"
+    """In their order, up to one that keeps the study; it counts if it is the first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,18 +100,76 @@ class Matched:
     """In words, without values of the study."""
 
 
-def choose(rules: Sequence[Rule], study: Sequence[Series]) -> Rule | None:
-    """The first rule that fits a study, if any does.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What the rules that count have done with a study."""
 
-    >>> rules = parse_rules([{"name": "CT", "when": {"Modality": "CT"}}], where="rules")
-    >>> choose(rules, [{"Modality": "CT"}]).name, choose(rules, [{"Modality": "MR"}])
-    ('CT', None)
+    rules: tuple[Rule, ...] = ()
+    """Those that count, in their order."""
+    read: Rule | None = None
+    """How it is read: as the first says that has it read, urgent if one of them is, for the outputs of all of
+    them; None if it isn't read."""
+    forwards: tuple[str, ...] = ()
+    """Outputs that get its instances as they came."""
+
+    @property
+    def action(self) -> Action:
+        """What is done, in one word: one that is read may be passed on as well."""
+        return Action.READ if self.read else Action.FORWARD if self.forwards else Action.KEEP
+
+    @property
+    def names(self) -> str:
+        """Of the rules, for people."""
+        said = " and ".join(repr(one.name) for one in self.rules)
+        return f"the rule{'s' if len(self.rules) > 1 else ''} {said}"
+
+
+def decide(
+    rules: Sequence[Rule], study: Sequence[Series], matching: Matching = Matching.FIRST
+) -> Decision | None:
+    """What is done with a study; None if no rule fits it.
+
+    >>> rules = parse_rules(
+    ...     [
+    ...         {"name": "archive", "when": {}, "action": "forward", "outputs": ["vna"]},
+    ...         {"name": "CT", "when": {"Modality": "CT"}},
+    ...     ],
+    ...     where="rules",
+    ... )
+    >>> [decide(rules, [{"Modality": "CT"}], one).action.value for one in Matching]
+    ['forward', 'read']
+    >>> decide(rules, [{"Modality": "CT"}], Matching.ALL).forwards
+    ('vna',)
     """
-    return next((one.rule for one in explain(rules, study) if one.fits), None)
+    fit = [one.rule for one in explain(rules, study) if one.fits]
+    if not fit:
+        return None
+    ends = next((number for number, one in enumerate(fit) if one.action is Action.KEEP), len(fit))
+    counting = fit[: max(ends, 1)] if matching is Matching.ALL else fit[:1]
+    to = [name for one in counting if one.action is Action.FORWARD for name in one.outputs or ()]
+    return Decision(
+        rules=tuple(counting),
+        read=_together([one for one in counting if one.action is Action.READ]),
+        forwards=tuple(dict.fromkeys(to)),
+    )
+
+
+def _together(rules: Sequence[Rule]) -> Rule | None:
+    """How a study is read that all of these rules have read; see `Decision.read`."""
+    if not rules:
+        return None
+    everywhere = any(one.outputs is None for one in rules)
+    outputs = dict.fromkeys(name for one in rules for name in one.outputs or ())
+    urgent = any(one.priority is Priority.STAT for one in rules)
+    return replace(
+        rules[0],
+        outputs=None if everywhere else tuple(outputs),
+        priority=Priority.STAT if urgent else Priority.ROUTINE,
+    )
 
 
 def explain(rules: Sequence[Rule], study: Sequence[Series]) -> list[Matched]:
-    """What each rule says of a study, and why, in their order; the first that fits is the one that counts."""
+    """What each rule says of a study, and why, in their order."""
     return [_matched(rule, study) for rule in rules]
 
 

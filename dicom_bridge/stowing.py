@@ -43,10 +43,11 @@ def store(
     parts: Iterable[Iterator[bytes]],
     spool: Spool,
     *,
+    calling: str = CALLING,
     called: str,
     most_bytes: int,
     admit: Callable[[], bool],
-    received: Callable[[Record], None],
+    received: Callable[[Record], object],
     sending: Callable[[str], None] = lambda study_uid: None,
     study_uid: str | None = None,
 ) -> list[Stored]:
@@ -55,6 +56,7 @@ def store(
     Args:
         parts: Each a PS3.10 file in pieces, read to its end before the next.
         spool: Where to.
+        calling: What rules see as the AE that sent them.
         called: Our AE title.
         most_bytes: Of one instance.
         admit: Whether instances are taken now.
@@ -74,7 +76,7 @@ def store(
     waiting: deque[Future[Stored]] = deque()
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="medmllm-stow") as threads:
         for part in parts:
-            taken = _taken(part, spool, called, most_bytes, admit, study_uid)
+            taken = _taken(part, spool, (calling, called), most_bytes, admit, study_uid)
             if isinstance(taken, Stored):
                 done.append(taken)
                 continue
@@ -91,7 +93,7 @@ def store(
 def _taken(
     part: Iterator[bytes],
     spool: Spool,
-    called: str,
+    titles: tuple[str, str],
     most_bytes: int,
     admit: Callable[[], bool],
     study_uid: str | None,
@@ -112,7 +114,7 @@ def _taken(
         elif not admit():
             failure = Status.OUT_OF_RESOURCES
         else:
-            incoming = spool.incoming(_facts(head, called), head.rewritten(CALLING))
+            incoming = spool.incoming(_facts(head, *titles), head.rewritten(titles[0]))
             for piece in chain([first[head.data_set :]], part):
                 if incoming.length + len(piece) > most_bytes:
                     raise OutputError(f"found an instance of more than {most_bytes} bytes")
@@ -135,7 +137,7 @@ def _taken(
     return Stored(head=head, failure=int(failure))
 
 
-def _kept(head: Head, incoming: Incoming, received: Callable[[Record], None]) -> Stored:
+def _kept(head: Head, incoming: Incoming, received: Callable[[Record], object]) -> Stored:
     try:
         received(incoming.commit())
     except OutputError as error:
@@ -144,12 +146,12 @@ def _kept(head: Head, incoming: Incoming, received: Callable[[Record], None]) ->
     return Stored(head=head, failure=0)
 
 
-def _facts(head: Head, called: str) -> Facts:
+def _facts(head: Head, calling: str, called: str) -> Facts:
     return Facts(
         sop_class_uid=head.sop_class_uid,
         sop_instance_uid=head.sop_instance_uid,
         transfer_syntax_uid=head.transfer_syntax_uid,
-        calling_ae=CALLING,
+        calling_ae=calling,
         called_ae=called,
         received=time.time(),
     )

@@ -16,8 +16,9 @@ from medmllm_plugin.dicom_bridge.cleaning import FORGOTTEN
 from medmllm_plugin.dicom_bridge.completion import Evidence
 from medmllm_plugin.dicom_bridge.jobs import Jobs
 from medmllm_plugin.dicom_bridge.layout import lay_out
+from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME, PASSED_ON
 from medmllm_plugin.dicom_bridge.node_settings import NodeSettings, Unmatched
-from medmllm_plugin.dicom_bridge.rules import Action, Priority, Rule, Series, choose, keywords
+from medmllm_plugin.dicom_bridge.rules import Action, Decision, Priority, Rule, Series, decide, keywords
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.dicom_bridge.steps import StepState, steps_of
 from medmllm_plugin.dicom_bridge.store import Instance, Store, StudyRow, digest_of
@@ -148,7 +149,7 @@ class Watch:
             return self._without_images(study, silent)
         if study.plan.get(FORGOTTEN):
             return self._left_alone(study, REMOVED, silent)
-        if self._is_known(study, images):
+        if self._is_known(study, instances):
             return 0.0
         if not all((self._settings.folder / "spool" / one.node / one.segment).exists() for one in images):
             return self._left_alone(study, REMOVED, silent)
@@ -175,13 +176,18 @@ class Watch:
         self._forward(study, [to], "there is no image in it, and it is forwarded")
         return 0.0
 
-    def _is_known(self, study: StudyRow, images: list[Instance]) -> bool:
+    def _is_known(self, study: StudyRow, instances: list[Instance]) -> bool:
         """Go on with a study whose report is about just these images already, such as when that came back."""
         report = self._jobs.report(study.study_uid, study.version) if study.version else None
-        if report is None or report.digest != digest_of(images):
+        if report is None or report.digest != digest_of(completion.images_of(instances)):
             return False
         reason = "what came changes nothing of its report"
-        if self._store.move(study.study_uid, State.DELIVERING, reason, at=State.ARRIVING):
+        to = study.plan.get(PASSED_ON)
+        passed = self._jobs.report(study.study_uid, AS_IT_CAME) if to else None
+        if to and (passed is None or passed.digest != digest_of(instances)):
+            if self._jobs.forward(study, to, reason, plan=study.plan):
+                self._forwarded()
+        elif self._store.move(study.study_uid, State.DELIVERING, reason, at=State.ARRIVING):
             self._jobs.close_deliveries(study.study_uid)
         return True
 
@@ -244,42 +250,64 @@ class Watch:
             )
 
     def _complete(self, study: StudyRow, images: list[Instance], series: list[Series], reason: str) -> None:
-        rule = choose(self._settings.rules, series)
-        if rule is None and self._settings.forward_to is not None:
-            self._forward(
-                study, [self._settings.forward_to], f"no rule fits it, and it is forwarded; {reason}"
-            )
+        settings = self._settings
+        decision = decide(settings.rules, series, settings.matching)
+        if decision is None and settings.forward_to is not None:
+            self._forward(study, [settings.forward_to], f"no rule fits it, and it is forwarded; {reason}")
             return
-        if rule is not None and rule.action is Action.FORWARD:
-            self._forward(study, rule.outputs or (), f"the rule {rule.name!r} forwards it; {reason}", rule)
-            return
-        if rule is None and self._settings.unmatched == Unmatched.READ:
-            rule = ALWAYS
-        if rule is None or rule.action is Action.KEEP:
-            why = "no rule fits it" if rule is None else f"the rule {rule.name!r} keeps it"
-            to, values = State.KEPT, dict[str, Any]()
+        if decision is None and settings.unmatched == Unmatched.READ:
+            decision = Decision(rules=(ALWAYS,), read=ALWAYS)
+        if decision is None or decision.action is Action.KEEP:
+            plan = {} if decision is None else plan_of(decision.rules[0])
+            why = "no rule fits it" if decision is None else f"{decision.names} keeps it"
+            self._move_on(study, images, State.KEPT, why, {"completed": reason, **plan})
+        elif decision.read is None:
+            why = f"{decision.names} forward{'s' * (len(decision.rules) == 1)} it; {reason}"
+            self._forward(study, decision.forwards, why, decision)
         else:
-            why, to, values = reason, State.COMPLETE, {"priority": int(rule.priority is not Priority.STAT)}
-        moved = self._store.move(
-            study.study_uid,
-            to,
-            why,
-            at=State.ARRIVING,
-            by=self._settings.node,
-            owner="",
-            digest=digest_of(images),
-            plan={"completed": reason, **({} if rule is None else plan_of(rule))},
-            **values,
-        )
+            plan = {"completed": reason, **plan_of(decision.read), **_named(decision)}
+            priority = int(decision.read.priority is not Priority.STAT)
+            if decision.forwards:
+                plan[PASSED_ON] = list(decision.forwards)
+                reason = f"{reason}; its images go to {', '.join(decision.forwards)}"
+            self._move_on(study, images, State.COMPLETE, reason, plan, priority=priority)
+
+    def _move_on(
+        self,
+        study: StudyRow,
+        images: list[Instance],
+        to: State,
+        reason: str,
+        plan: dict[str, Any],
+        **values: Any,
+    ) -> None:
+        """Have a study kept or read, and passed on beside that."""
+        values = {**values, "owner": "", "digest": digest_of(images)}
+        forwards = plan.get(PASSED_ON)
+        if forwards:
+            moved = self._jobs.forward(study, forwards, reason, plan=plan, to=to, **values)
+            self._forwarded()
+        else:
+            moved = self._store.move(
+                study.study_uid, to, reason, at=State.ARRIVING, by=self._settings.node, plan=plan, **values
+            )
         if moved and to is State.COMPLETE:
             self._completed()
 
     def _forward(
-        self, study: StudyRow, destinations: Sequence[str], reason: str, rule: Rule | None = None
+        self, study: StudyRow, destinations: Sequence[str], reason: str, decision: Decision | None = None
     ) -> None:
-        plan = {"completed": reason, **({} if rule is None else {"rule": rule.name}), "forward": True}
+        plan = {"completed": reason, **_named(decision), "forward": True}
         if self._jobs.forward(study, destinations, reason, plan=plan):
             self._forwarded()
+
+
+def _named(decision: Decision | None) -> dict[str, Any]:
+    """What is kept of the rules that count."""
+    if decision is None:
+        return {}
+    names = [one.name for one in decision.rules]
+    return {"rule": (decision.read or decision.rules[0]).name, **({"rules": names} if names[1:] else {})}
 
 
 def plan_of(rule: Rule) -> dict[str, Any]:

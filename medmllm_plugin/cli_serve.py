@@ -47,8 +47,8 @@ def serve_command(
 ) -> None:
     """Run the PACS node: studies in by DICOM, reports out.
 
-    What it is told stands in the tables node, peers, outputs and rules of the settings file. What it has
-    acknowledged is on disk, whatever happens; it goes on where it was when it is started again. It stops
+    What it is told stands in the tables node, peers, outputs, rules and pulls of the settings file. What it
+    has acknowledged is on disk, whatever happens; it goes on where it was when it is started again. It stops
     when it is interrupted or terminated, and gives back what it is reading.
 
     --check looks at all that it needs and starts nothing; with STUDY, a folder, it tells which rule would

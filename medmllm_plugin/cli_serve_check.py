@@ -59,7 +59,7 @@ def _explained_lines(explained: Explained) -> Iterator[str]:
         said = ", ".join(f"{key} {value!r}" for key, value in series.items())
         yield f"series {number}: {said}"
     for number, one in enumerate(explained.rules):
-        fires = one.rule is explained.fires
+        fires = any(one.rule is each for each in explained.fires)
         verdict = "fires" if fires else "fits too, after another" if one.fits else "doesn't fit"
         yield f"rules[{number}] {one.rule.name!r} {verdict}: {one.why}"
     yield f"{explained.action.value}: {explained.why}"
@@ -69,7 +69,7 @@ def _explained_json(explained: Explained) -> dict[str, Any]:
     return {
         "series": [dict(one) for one in explained.series],
         "rules": [{"name": one.rule.name, "fits": one.fits, "why": one.why} for one in explained.rules],
-        "fires": None if explained.fires is None else explained.fires.name,
+        "fires": [one.name for one in explained.fires],
         "action": explained.action.value,
         "why": explained.why,
     }

@@ -22,7 +22,7 @@ from typing import Any
 from medmllm_plugin.errors import SettingsError
 
 FILE = "medmllm.toml"
-NODE_TABLES = ("node", "peers", "outputs", "rules")
+NODE_TABLES = ("node", "peers", "outputs", "rules", "pulls")
 """What a node is told, see docs/how-to/pacs-node.md."""
 
 VARIABLE = "MEDMLLM_CONFIG"
@@ -90,7 +90,7 @@ def parse(content: Mapping[str, Any], *, path: Path) -> Settings:
     >>> parse({"modles": {}}, path=Path("medmllm.toml"))
     Traceback (most recent call last):
     medmllm_plugin.errors.SettingsError: medmllm.toml: found 'modles', expected one of models, node,
-    peers, outputs, rules; correct it
+    peers, outputs, rules, pulls; correct it
     """
     known = ("models", *NODE_TABLES)
     for name in content:

@@ -9,9 +9,10 @@ import pytest
 
 from medmllm_plugin.dicom_bridge.cleaning import clean, forget
 from medmllm_plugin.dicom_bridge.jobs import Jobs, ReportRow
+from medmllm_plugin.dicom_bridge.made_reports import PASSED_ON
 from medmllm_plugin.dicom_bridge.segments import SUFFIX, Facts, segment_head
 from medmllm_plugin.dicom_bridge.spool import Spool
-from medmllm_plugin.dicom_bridge.states import State
+from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.store import Store
 from medmllm_plugin.dicom_bridge.tables import open_database
 from medmllm_plugin.dicom_bridge.watching import REMOVED, Watch
@@ -89,6 +90,22 @@ def test_a_segment_that_another_study_needs_stays(spool: Spool, store: Store, no
     removed = cleaned(store, spool)
 
     assert set(removed) == set(old) - set(needed)
+
+
+def test_images_that_are_still_to_be_passed_on_stay(spool: Spool, store: Store, now: list[float]) -> None:
+    names = receive(spool, store, "1.1", 6)
+    jobs = Jobs(store, node="one", reachable=lambda: ("one",))
+    (study,) = store.studies()
+    jobs.forward(study, ["a"], "all is there", plan={PASSED_ON: ["a"]}, to=State.COMPLETE, owner="")
+    store.move("1.1", State.KEPT, "a person holds it")
+    now[0] += 8 * DAY
+    before = cleaned(store, spool)
+    images = jobs.next_delivery("a")
+    assert images is not None
+    jobs.sent(images, Sent.SENT, "taken")
+
+    assert before == []
+    assert cleaned(store, spool) == sorted(set(names[:4]))
 
 
 def test_an_instance_that_was_never_indexed_is_never_removed(

@@ -12,7 +12,7 @@ from medmllm_plugin.dicom_bridge import steps
 from medmllm_plugin.dicom_bridge.cleaning import forget
 from medmllm_plugin.dicom_bridge.deliveries import Deliveries
 from medmllm_plugin.dicom_bridge.jobs import Jobs, ReportRow
-from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME
+from medmllm_plugin.dicom_bridge.made_reports import AS_IT_CAME, PASSED_ON
 from medmllm_plugin.dicom_bridge.states import Sent, State
 from medmllm_plugin.dicom_bridge.steps import Step, StepState
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow, digest_of
@@ -92,6 +92,54 @@ def test_what_is_passed_on_is_not_superseded_by_a_report(jobs: Jobs, store: Stor
 
     assert versions == {AS_IT_CAME, 1}
     assert found(store).state is State.DELIVERED
+
+
+def both(jobs: Jobs, store: Store) -> None:
+    """Have the study read, and passed on beside that."""
+    plan = {"task": "report", PASSED_ON: ["a"]}
+    assert jobs.forward(
+        found(store), ["a"], "all is there", plan=plan, to=State.COMPLETE, owner="", digest="d"
+    )
+
+
+def test_a_study_that_is_read_and_passed_on_waits_for_neither(jobs: Jobs, store: Store) -> None:
+    both(jobs, store)
+    other = Jobs(store, node="two", reachable=lambda: ("one", "two"))
+
+    assert other.next_delivery("a") is None, "it lies in the spool of another"
+    images = jobs.next_delivery("a")
+    assert images is not None
+    jobs.sent(images, Sent.SENT, "taken")
+    before = found(store).state
+    study = jobs.next_study(most_attempts=3)
+    assert study is not None
+    jobs.reported(study, ReportRow(study_uid=UID, version=1, digest="d", folder="r", objects=()))
+    jobs.begin_deliveries(found(store), ["a"])
+    report = jobs.next_delivery("a")
+    assert report is not None
+    jobs.sent(report, Sent.SENT, "taken")
+
+    assert before is State.COMPLETE
+    assert (images.report.version, report.report.version) == (AS_IT_CAME, 1)
+    assert found(store).state is State.DELIVERED
+
+
+def test_a_study_that_cant_be_read_is_passed_on_all_the_same(jobs: Jobs, store: Store) -> None:
+    both(jobs, store)
+    study = jobs.next_study(most_attempts=3)
+    assert study is not None
+    jobs.park(study, "it can't be read")
+
+    images = jobs.next_delivery("a")
+    assert images is not None
+    jobs.sent(images, Sent.REFUSED, "no room")
+    refused = jobs.next_delivery("a")
+    said = jobs.retry(found(store))
+
+    assert refused is None
+    assert said == "it is read again"
+    assert found(store).state is State.COMPLETE
+    assert jobs.next_delivery("a") is not None, "and its images are sent again, too"
 
 
 def test_what_waits_for_a_destination_that_is_gone_is_refused(jobs: Jobs, store: Store) -> None:

@@ -36,18 +36,19 @@ def test_the_settings_of_the_containers_are_taken() -> None:
 
 
 def test_the_settings_of_the_how_to_are_taken(tmp_path: Path) -> None:
-    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```toml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
-    node = node_settings(parse(tomllib.loads(block), path=tmp_path / "medmllm.toml"))
+    node = node_settings(parse(tomllib.loads("\n".join(blocks)), path=tmp_path / "medmllm.toml"))
 
     assert [rule.name for rule in node.rules] == ["self-test", "phantoms", "chest CT, urgent"]
+    assert [pull.peer for pull in node.pulls] == ["pacs"]
 
 
 def test_each_field_of_the_node_is_described() -> None:
     table = PAGE.partition("## All fields of `[node]`")[2]
     told = set(re.findall(r"`\[?(?:node\.)?([a-z_]+)\]?`", table))
 
-    settings = {one.name for one in fields(NodeSettings)} - {"peers", "outputs", "rules"}
+    settings = {one.name for one in fields(NodeSettings)} - {"peers", "outputs", "rules", "pulls"}
 
     assert sorted(settings - told) == []
 

@@ -49,11 +49,24 @@ def a_node(folder: Path, text: str = RULES) -> NodeSettings:
 def test_the_first_rule_that_fits_fires_and_each_says_why(study: Path, tmp_path: Path) -> None:
     explained = explain_study(study, a_node(tmp_path))
 
-    assert explained.fires is not None
-    assert explained.fires.name == "chests"
+    assert [one.name for one in explained.fires] == ["chests"]
     assert explained.action is Action.READ
     assert [one.fits for one in explained.rules] == [False, True, False, True]
     assert explained.rules[2].why == "no series fits CallingAE"
+
+
+def test_all_rules_that_fit_are_told_where_all_count(study: Path, tmp_path: Path) -> None:
+    archive = '[[rules]]\nname = "archive"\naction = "forward"\noutputs = ["vna"]\n'
+    outputs = '[outputs.vna]\nfolder = "vna"\n'
+
+    explained = explain_study(study, a_node(tmp_path, f'matching = "all"\n{outputs}{archive}{RULES}'))
+
+    assert [one.name for one in explained.fires] == ["archive", "chests", "all CT"]
+    assert explained.action is Action.READ
+    assert explained.why == (
+        "the rule 'archive' is the first that fits; it is read as 'chests' says, routine, for all outputs; "
+        "its images go to vna"
+    )
 
 
 def test_the_sender_can_be_said(study: Path, tmp_path: Path) -> None:
@@ -75,8 +88,8 @@ def test_a_study_that_no_rule_fits_is_kept_or_read_as_the_settings_say(study: Pa
     kept = explain_study(study, a_node(tmp_path, ""))
     read = explain_study(study, a_node(tmp_path, 'unmatched = "read"'))
 
-    assert (kept.fires, kept.action) == (None, Action.KEEP)
-    assert (read.fires, read.action) == (None, Action.READ)
+    assert (kept.fires, kept.action) == ((), Action.KEEP)
+    assert (read.fires, read.action) == ((), Action.READ)
     assert "node.unmatched" in kept.why
 
 
@@ -101,7 +114,7 @@ def test_the_command_tells_people_and_machines_the_same(study: Path, tmp_path: P
     assert text.exit_code == as_json.exit_code == 0
     assert "rules[1] 'chests' fires: a series fits Modality" in text.output
     assert "rules[3] 'all CT' fits too, after another" in text.output
-    assert json.loads(as_json.output)["fires"] == "chests"
+    assert json.loads(as_json.output)["fires"] == ["chests"]
 
 
 def test_the_command_takes_the_senders_title(study: Path, tmp_path: Path) -> None:

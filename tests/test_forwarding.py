@@ -15,11 +15,11 @@ from medmllm_plugin.config import parse
 from medmllm_plugin.dicom_bridge.delivery.folder import FolderDestination
 from medmllm_plugin.dicom_bridge.node import Node
 from medmllm_plugin.dicom_bridge.node_settings import Output, Peer, node_settings
-from medmllm_plugin.dicom_bridge.rules import parse_rules
+from medmllm_plugin.dicom_bridge.rules import Matching, parse_rules
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.errors import DeliveryError, SettingsError
 from tests.chat_server import ChatServer, serving
-from tests.http_node import http_node
+from tests.http_node import HttpNode, http_node
 from tests.node_runner import SENDER, a_study, one_in, send, settings_for, wait_for
 from tests.orthanc import free_port, needs_orthanc, orthanc
 
@@ -54,6 +54,16 @@ def data_sets(paths: Sequence[Path]) -> dict[str, bytes]:
 
 def arrived(folder: Path) -> dict[str, bytes]:
     return data_sets(sorted(folder.rglob("*.dcm")))
+
+
+def is_report(path: Path) -> bool:
+    return str(dcmread(path, specific_tags=["Modality"]).Modality) == "SR"
+
+
+def reasons(running: HttpNode) -> list[str]:
+    """Why the one study went from state to state."""
+    (study,) = running.node.store.studies()
+    return [str(one.get("reason")) for one in running.node.store.events(study.study_uid)]
 
 
 @needs_a_sender
@@ -110,6 +120,58 @@ def test_a_study_that_was_passed_on_can_be_read_all_the_same(
 
     assert told["version"] == 1
     assert len(server.asked) == 1
+
+
+BOTH = parse_rules(
+    [
+        {"name": "archive", "when": {}, "action": "forward", "outputs": ["out"]},
+        {"name": "CT", "when": {"Modality": "CT"}, "outputs": ["out"]},
+    ],
+    where="rules",
+)
+
+
+@needs_a_sender
+def test_a_study_is_read_and_passed_on_where_all_rules_count(
+    tmp_path: Path, study: list[Path], server: ChatServer
+) -> None:
+    said: dict[str, Any] = {"rules": BOTH, "matching": Matching.ALL, "model": f"chat:{server.url}"}
+
+    with http_node(tmp_path, **said) as running:
+        send(running.node.port, study)
+        first = running.only_study(State.DELIVERED)
+        came = arrived(tmp_path / "out")
+        (report, *_) = (path for path in (tmp_path / "out").rglob("*.dcm") if is_report(path))
+        send(running.node.port, [report])
+        wait_for(lambda: "what came changes nothing of its report" in reasons(running))
+        again = running.only_study(State.DELIVERED)
+
+    assert data_sets(study).items() <= came.items()
+    assert len(came) == len(study) + 2
+    assert arrived(tmp_path / "out") == came
+    assert first["plan"]["rules"] == ["archive", "CT"]
+    assert first["sent"] == {"out": "committed", "out (images)": "committed"}
+    assert (again["version"], len(server.asked)) == (1, 1), "its own report that comes back changes nothing"
+
+
+@needs_a_sender
+def test_a_study_that_cant_be_read_is_passed_on_where_all_rules_count(
+    tmp_path: Path, study: list[Path], server: ChatServer
+) -> None:
+    usual, server.say = server.say, "I would rather not say."
+    said: dict[str, Any] = {"rules": BOTH, "matching": Matching.ALL, "model": f"chat:{server.url}"}
+
+    with http_node(tmp_path, attempts=1, **said) as running:
+        send(running.node.port, study)
+        parked = running.only_study(State.PARKED)
+        wait_for(lambda: len(arrived(tmp_path / "out")) == len(study))
+        server.say = usual
+        again = running.client.post(f"/api/studies/{parked['key']}/retry").json()
+        wait_for(lambda: len(arrived(tmp_path / "out")) == len(study) + 2)
+        told = running.only_study(State.DELIVERED)
+
+    assert again == {"done": "it is read again"}
+    assert told["version"] == 1
 
 
 @needs_a_sender

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from medmllm_plugin.dicom_bridge.states import State
 from medmllm_plugin.prompts import Prompt
@@ -99,3 +100,53 @@ def test_a_node_killed_there_ends_with_one_report(place: str, server: ChatServer
     assert before.items() <= after.items()
     kept_reply = place.split(":")[0] not in ("dicom_bridge.store", "dicom_bridge.layout")
     assert len(server.asked) <= (2 if place.endswith("_write:before") else 1) or not kept_reply
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "dicom_bridge.jobs:Jobs.forward:after",
+        "dicom_bridge.delivery.folder:FolderDestination._put:after",
+        "dicom_bridge.checkpoint:_write:after",
+        "dicom_bridge.worker:write_report:before",
+        "dicom_bridge.jobs:Jobs.sent:after",
+    ],
+)
+def test_a_node_killed_while_a_study_is_read_and_passed_on_does_both_once(
+    place: str, server: ChatServer, tmp_path: Path
+) -> None:
+    files = a_study(tmp_path / "study")
+    archive = tmp_path / "archive"
+    config = write_config(
+        tmp_path / "one.toml",
+        folder=tmp_path / "node",
+        model=f"chat:{server.url}",
+        matching="all",
+        more=[
+            *("[outputs.archive]", f'folder = "{archive}"'),
+            *("[[rules]]", 'name = "to the archive"', "when = {}", 'action = "forward"'),
+            'outputs = ["archive"]',
+        ],
+    )
+    node = Process(config)
+    node.start(dying=place)
+    assert send(node.port, files) == len(files)
+    assert node.wait() == -9
+
+    node.start()
+    engine, store = open_store(str(tmp_path / "node" / "node.sqlite"))
+    try:
+        wait_for(lambda: len(store.studies(State.DELIVERED)) == 1)
+    finally:
+        engine.dispose()
+        code = node.stop()
+
+    came = {str(one.SOPInstanceUID): one for one in map(dcmread, sorted(archive.rglob("*.dcm")))}
+    assert code == 0
+    for one in map(dcmread, files):
+        assert came.pop(str(one.SOPInstanceUID)).PixelData == one.PixelData
+    assert len(came) == 2, "its reports, and nothing else"
+    for folder in (archive, tmp_path / "out"):
+        (reports,) = reports_in(folder).values()
+        assert len(reports) == len(current(reports)) == 2
+    assert len(server.asked) <= 2, "once more only where the node was killed as the model answered"

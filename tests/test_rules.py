@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from medmllm_plugin.dicom_bridge.rules import (
     Action,
+    Matching,
     Priority,
     Rule,
-    choose,
+    decide,
     explain,
     keywords,
     parse_rules,
@@ -60,21 +61,21 @@ def test_a_rule_fits_by_its_patterns(when: dict[str, Any], fits: bool) -> None:
 
 
 def test_one_of_several_values_is_enough() -> None:
-    assert choose(rules({"when": {"ImageType": "primary"}}), [HEAD]) is not None
+    assert decide(rules({"when": {"ImageType": "primary"}}), [HEAD]) is not None
 
 
 def test_all_keys_must_fit_in_one_series() -> None:
     both = {"when": {"Modality": "CT", "BodyPartExamined": "HEAD"}}
 
-    assert choose(rules(both), [CHEST, HEAD]) is None
-    assert choose(rules(both), [CHEST, {**HEAD, "Modality": "CT"}]) is not None
+    assert decide(rules(both), [CHEST, HEAD]) is None
+    assert decide(rules(both), [CHEST, {**HEAD, "Modality": "CT"}]) is not None
 
 
 def test_unless_bars_a_study_with_such_a_series() -> None:
     barred = rules({"when": {"Modality": "CT"}, "unless": {"SeriesDescription": "scout*"}})
 
-    assert choose(barred, [CHEST]) is not None
-    assert choose(barred, [CHEST, SCOUT]) is None
+    assert decide(barred, [CHEST]) is not None
+    assert decide(barred, [CHEST, SCOUT]) is None
 
 
 def test_the_first_rule_that_fits_counts_and_each_says_why() -> None:
@@ -86,11 +87,14 @@ def test_the_first_rule_that_fits_counts_and_each_says_why() -> None:
         "a series fits Modality",
         "every study fits",
     ]
-    assert choose(rules({"when": {"Modality": "MR"}}, {}), [CHEST]).name == "rule 1"  # type: ignore[union-attr]
+    decision = decide(rules({"when": {"Modality": "MR"}}, {}), [CHEST])
+
+    assert decision is not None
+    assert [one.name for one in decision.rules] == ["rule 1"]
 
 
 def test_a_study_without_a_series_fits_no_rule() -> None:
-    assert choose(rules({}), []) is None
+    assert decide(rules({}), []) is None
 
 
 @given(value=st.text(max_size=20))
@@ -165,3 +169,52 @@ def test_a_wrong_field_is_named(table: object, message: str) -> None:
 def test_names_of_rules_differ() -> None:
     with pytest.raises(SettingsError, match=r"rules\[1\].name: found 'a', expected a name that no other"):
         parse_rules([{"name": "a"}, {"name": "a"}], where="rules")
+
+
+ARCHIVE = {"action": "forward", "outputs": ["archive"]}
+URGENT = {"priority": "stat", "outputs": ["ward"], "task": "diagnosis"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "matching", "counting", "action", "forwards"),
+    [
+        ([ARCHIVE, {}], Matching.FIRST, [0], Action.FORWARD, ("archive",)),
+        ([ARCHIVE, {}], Matching.ALL, [0, 1], Action.READ, ("archive",)),
+        ([ARCHIVE, {**ARCHIVE, "outputs": ["vna", "archive"]}], Matching.ALL, [0, 1], Action.FORWARD, None),
+        ([ARCHIVE, {"when": {"Modality": "MR"}}], Matching.ALL, [0], Action.FORWARD, ("archive",)),
+        ([{"action": "keep"}, ARCHIVE, {}], Matching.ALL, [0], Action.KEEP, ()),
+        ([{}, {"action": "keep"}, ARCHIVE], Matching.ALL, [0], Action.READ, ()),
+    ],
+)
+def test_the_first_that_fits_counts_or_all_that_fit_up_to_one_that_keeps(
+    tables: list[dict[str, Any]],
+    matching: Matching,
+    counting: list[int],
+    action: Action,
+    forwards: tuple[str, ...] | None,
+) -> None:
+    decision = decide(rules(*tables), [CHEST], matching)
+
+    assert decision is not None
+    assert [one.name for one in decision.rules] == [f"rule {number}" for number in counting]
+    assert decision.action is action
+    assert decision.forwards == (("archive", "vna") if forwards is None else forwards)
+
+
+def test_a_study_that_several_rules_have_read_is_read_once_as_the_first_says() -> None:
+    usual = {"task": "report", "model": "one", "outputs": ["pacs"]}
+
+    decision = decide(rules(usual, URGENT), [CHEST], Matching.ALL)
+    everywhere = decide(rules(usual, URGENT, {}), [CHEST], Matching.ALL)
+
+    assert decision is not None
+    assert everywhere is not None
+    assert decision.read is not None
+    assert everywhere.read is not None
+    assert (decision.read.task, decision.read.model) == ("report", "one")
+    assert (decision.read.priority, decision.read.outputs) == (Priority.STAT, ("pacs", "ward"))
+    assert everywhere.read.outputs is None, "a rule that names no outputs wants all"
+
+
+def test_no_rule_that_fits_decides_nothing() -> None:
+    assert decide(rules({"when": {"Modality": "MR"}}), [CHEST], Matching.ALL) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,10 @@ class DimseArchive:
         keys = {name: value for name, value in _keys(study_uid, patient_id).items() if value}
         if not keys:
             raise ValueError("found neither study_uid nor patient_id, expected one of them")
+        return self.find(keys)
+
+    def find(self, keys: Mapping[str, str]) -> list[FoundStudy]:
+        """See `Archive.find`."""
         with self._associated([wanted(_FIND, _UNCOMPRESSED)]) as association:
             returned = tuple(one for one in _RETURNED if one not in keys)
             found = self._found(association, query("STUDY", keys, returned))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,12 @@ class Archive(Protocol):
 
     name: str
     """How errors call it."""
+
+    def find(self, keys: Mapping[str, str]) -> list[FoundStudy]:
+        """The studies that match, by DICOM keywords of what a study says; values as PS3.4 C.2.2.2 has them.
+
+        So `*` is any text, `?` any character, and `20260101-` any date from then on.
+        """
 
     def studies(self, *, study_uid: str = "", patient_id: str = "") -> list[FoundStudy]:
         """The studies of that UID or of that patient; one of both must be given."""

@@ -51,18 +51,22 @@ class WebArchive:
         matched = {name: value for name, value in keys.items() if value}
         if not matched:
             raise ValueError("found neither study_uid nor patient_id, expected one of them")
-        found = self._page(matched, offset=0)
+        return self.find(matched)
+
+    def find(self, keys: Mapping[str, str]) -> list[FoundStudy]:
+        """See `Archive.find`."""
+        found = self._page(keys, offset=0)
         seen = {one.study_uid for one in found}
         # a service may give less than it has (PS3.18 8.3.4.4); one that knows no offset begins anew
-        while found and not study_uid:
-            more = [one for one in self._page(matched, offset=len(found)) if one.study_uid not in seen]
+        while found and "StudyInstanceUID" not in keys:
+            more = [one for one in self._page(keys, offset=len(found)) if one.study_uid not in seen]
             if not more:
                 break
             found += more
             seen.update(one.study_uid for one in more)
             if len(found) > MOST_STUDIES:
                 raise RetrieveError(
-                    f"{self.name}: found over {MOST_STUDIES} studies of one patient; see how it matches",
+                    f"{self.name}: found over {MOST_STUDIES} studies; ask for less, or see how it matches",
                     retry=False,
                 )
         return found
