@@ -76,10 +76,12 @@ def serve_command(
 
         print_lines([f"The node {node.node} goes by its settings as they are now: {reload(node)}."])
         return
+    from medmllm_plugin.dicom_bridge.allocator import share_arenas
     from medmllm_plugin.dicom_bridge.auditing import audit_trail
     from medmllm_plugin.dicom_bridge.node import Node
     from medmllm_plugin.dicom_bridge.node_logging import log_to
 
+    share_arenas()
     log_to(sys.stderr, node.log)
     said: SimpleQueue[bool] = SimpleQueue()  # whether to stop, or to read the settings again
     for number in (signal.SIGINT, signal.SIGTERM):
