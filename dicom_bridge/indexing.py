@@ -19,7 +19,7 @@ from pydicom.tag import BaseTag
 from sqlalchemy.exc import DataError
 
 from medmllm_plugin.dicom_bridge.checksum import crc32
-from medmllm_plugin.dicom_bridge.segments import SUFFIX, Record, read_record, records
+from medmllm_plugin.dicom_bridge.segments import SUFFIX, Record, is_covered, read_record, records
 from medmllm_plugin.dicom_bridge.store import Instance, Store
 from medmllm_plugin.errors import OutputError
 from medmllm_plugin.transforms.quiet import quiet
@@ -146,8 +146,9 @@ class Indexer:
         left = [
             one
             for path in sorted(self._folder.glob(f"*{SUFFIX}"))
+            if not is_covered(path.stat().st_size, known.get(path.name, {}).items())
             for one in records(path)
-            if (one.segment, one.offset) not in known
+            if one.offset not in known.get(one.segment, {})
         ]
         return sorted(left, key=lambda one: one.facts.received)
 

@@ -43,6 +43,7 @@ from medmllm_plugin.dicom_bridge.steps import drop
 from medmllm_plugin.dicom_bridge.steps_scp import StepsProvider
 from medmllm_plugin.dicom_bridge.store import Store, StudyRow
 from medmllm_plugin.dicom_bridge.tables import open_database
+from medmllm_plugin.dicom_bridge.trimming import trim
 from medmllm_plugin.dicom_bridge.watching import Watch
 from medmllm_plugin.dicom_bridge.worker import Reader, begin_deliveries
 from medmllm_plugin.errors import ModelError, SettingsError
@@ -140,14 +141,15 @@ class Node:
             lambda study, report: self.readers[0].again(study, report),
             wake=lambda: self._parts.wake("picture"),
         )
-        self.spool = Spool(settings.spool, durability=settings.durability)
-        opened.callback(self.spool.close)
         self._take_up()
         self._commitments = Commitments()
         self._destinations = Destinations(settings, self.store, self.jobs, self._commitments, self._parts)
         opened.callback(self._destinations.close)
+        trim(settings.spool)
         self.indexer = Indexer(self.store, settings.spool, node=settings.node, changed=self._changed)
         opened.callback(self.indexer.close)
+        self.spool = Spool(settings.spool, durability=settings.durability)
+        opened.callback(self.spool.close)
         self.puller = Puller(
             settings,
             self.store,

@@ -11,9 +11,10 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from medmllm_plugin.dicom_bridge.checksum import crc32
 from medmllm_plugin.errors import OutputError
@@ -113,6 +114,38 @@ def records(path: Path, *, start: int = 0) -> Iterator[Record]:
                 at = whole.find(_RECORD_MAGIC, at)
 
 
+def written(whole: mmap.mmap) -> int:
+    """Where the last record of a segment ends by its head, be it sound or torn; 0 if there is no head."""
+    if len(whole) < BLOCK:
+        return 0
+    magic, generation = _SEGMENT_HEAD.unpack_from(whole, 0)
+    at = whole.rfind(_RECORD_MAGIC) if magic == _SEGMENT_MAGIC else -1
+    while at >= BLOCK:
+        head = None if at % BLOCK else _head_at(whole, at, generation)
+        if head is not None:
+            return padded(at + _RECORD_HEAD.size + head.said_length + head.length)
+        at = whole.rfind(_RECORD_MAGIC, 0, at)
+    return 0
+
+
+def is_covered(size: int, known: Iterable[tuple[int, int]]) -> bool:
+    """Whether known records leave no room in a segment for another.
+
+    Args:
+        size: Of the segment, bytes.
+        known: Offset and length of each, as of `Record`.
+
+    >>> is_covered(1536, [(900, 600)]), is_covered(2048, [(900, 600)]), is_covered(2048, [(1400, 600)])
+    (True, False, False)
+    """
+    last = BLOCK
+    for offset, length in sorted(known):
+        if offset - offset % BLOCK != padded(last):  # where its head begins at the latest
+            return False
+        last = offset + length
+    return last <= size <= padded(last)
+
+
 def read_record(folder: Path, record: Record) -> bytes:
     """The PS3.10 file of a record.
 
@@ -129,26 +162,39 @@ def read_record(folder: Path, record: Record) -> bytes:
     return content
 
 
-def _record_at(whole: mmap.mmap, at: int, generation: int, name: str) -> Record | None:
+class _Head(NamedTuple):
+    said_length: int
+    said_crc: int
+    length: int
+    crc: int
+
+
+def _head_at(whole: mmap.mmap, at: int, generation: int) -> _Head | None:
+    """The head of a record, if a sound one of this segment lies there."""
     if at + _RECORD_HEAD.size > len(whole):
         return None
-    fields = _RECORD_HEAD.unpack_from(whole, at)
-    magic, its_generation, said_length, said_crc, length, crc, head_crc = fields
-    begins = at + _RECORD_HEAD.size + said_length
+    magic, its_generation, *fields, head_crc = _RECORD_HEAD.unpack_from(whole, at)
     sound = (
         magic == _RECORD_MAGIC
         and its_generation == generation
         and head_crc == crc32(whole[at : at + _RECORD_HEAD.size - 4])
-        and begins + length <= len(whole)
     )
-    if not sound:
+    return _Head(*fields) if sound else None
+
+
+def _record_at(whole: mmap.mmap, at: int, generation: int, name: str) -> Record | None:
+    head = _head_at(whole, at, generation)
+    if head is None:
+        return None
+    begins = at + _RECORD_HEAD.size + head.said_length
+    if begins + head.length > len(whole):
         return None
     said = whole[at + _RECORD_HEAD.size : begins]
     with memoryview(whole) as view:
-        if crc32(said) != said_crc or crc32(view[begins : begins + length]) != crc:
+        if crc32(said) != head.said_crc or crc32(view[begins : begins + head.length]) != head.crc:
             return None
     facts = Facts(**json.loads(said))
-    return Record(segment=name, offset=begins, length=length, crc32=crc, facts=facts)
+    return Record(segment=name, offset=begins, length=head.length, crc32=head.crc, facts=facts)
 
 
 def padded(length: int) -> int:

@@ -219,11 +219,16 @@ class Store:
                 found |= {row.sop_instance_uid: row.sop_class_uid for row in connection.execute(query)}
         return found
 
-    def indexed(self, node: str) -> set[tuple[str, int]]:
-        """Segment and offset of every instance of a node that is indexed."""
-        query = select(instances.c.segment, instances.c.offset).where(instances.c.node == node)
+    def indexed(self, node: str) -> dict[str, dict[int, int]]:
+        """Offset and length, bytes, of every instance of a node that is indexed, by segment."""
+        columns = (instances.c.segment, instances.c.offset, instances.c.length)
+        found: dict[str, dict[int, int]] = {}
         with self.reader.connect() as connection:
-            return {(row.segment, row.offset) for row in connection.execute(query)}
+            for segment, offset, length in connection.execute(
+                select(*columns).where(instances.c.node == node)
+            ):
+                found.setdefault(segment, {})[offset] = length
+        return found
 
     def events(self, study_uid: str) -> list[dict[str, Any]]:
         """All that happened to a study, the first first."""

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import click
@@ -80,14 +79,12 @@ def serve_command(
     from medmllm_plugin.dicom_bridge.auditing import audit_trail
     from medmllm_plugin.dicom_bridge.node import Node
     from medmllm_plugin.dicom_bridge.node_logging import log_to
+    from medmllm_plugin.dicom_bridge.signals import Signals
 
     share_arenas()
     log_to(sys.stderr, node.log)
-    said: SimpleQueue[bool] = SimpleQueue()  # whether to stop, or to read the settings again
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: said.put(True))
-    signal.signal(signal.SIGHUP, lambda *_: said.put(False))
     with ExitStack() as opened:  # all of it is opened before any of it starts
+        told = opened.enter_context(Signals([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
         running = opened.enter_context(closing(Node(node, settings)))
         opened.enter_context(audit_trail(node, running.store))
         page = None
@@ -101,7 +98,7 @@ def serve_command(
             page.start()
             print_lines([f"its status page: {page.url}"])
         sys.stdout.flush()
-        while not said.get():
+        while told.next() == signal.SIGHUP:
             with suppress(SettingsError):  # which the log tells, and whoever asked for it
                 running.reload()
         print_lines(["stopping"])
