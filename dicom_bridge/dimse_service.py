@@ -37,6 +37,7 @@ from medmllm_plugin.dicom_bridge.negotiation import (
     MAXIMUM_LENGTH,
     VERIFICATION,
     Admission,
+    not_dicom,
     titled,
 )
 from medmllm_plugin.dicom_bridge.node_settings import Peer
@@ -210,7 +211,7 @@ class DimseService:
 
     def _on_requested(self, event: evt.Event) -> None:
         request = event.assoc.requestor
-        reason = self.admission.refused(
+        reason = not_dicom(request.primitive) or self.admission.refused(
             calling=titled(request.primitive.calling_ae_title),
             called=titled(request.primitive.called_ae_title),
             address=str(request.address),

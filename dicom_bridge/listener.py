@@ -22,6 +22,7 @@ from medmllm_plugin.dicom_bridge.negotiation import (
     Admission,
     agree,
     is_plain,
+    not_dicom,
     read_request,
     rejection,
     titled,
@@ -253,7 +254,9 @@ class Listener:
             return self._handed_over(connection, address)
         request = read_request(connection.recv(length, socket.MSG_PEEK))
         calling, called = titled(request.calling_ae_title), titled(request.called_ae_title)
-        refusal = self.admission.refused(calling=calling, called=called, address=address[0])
+        refusal = not_dicom(request) or self.admission.refused(
+            calling=calling, called=called, address=address[0]
+        )
         if refusal is None and not is_plain(request) and self._hand_over is not None:
             return self._handed_over(connection, address)
         if refusal is None and not self._has_turn(connection):

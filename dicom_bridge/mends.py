@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pynetdicom import timer
 from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
@@ -48,12 +49,30 @@ def mend() -> None:
 
     Their timers, too, go by a clock that never jumps.
     """
+    Association.run_reactor = _associate
     AssociationSocket._shutdown_socket = _close
     AssociationSocket.recv = _receive
     DIMSEServiceProvider.get_msg = _get_message
     DIMSEServiceProvider.receive_primitive = _take
     DULServiceProvider.run_reactor = _run
     timer.time = SimpleNamespace(time=time.monotonic)
+
+
+_their_associate = Association.run_reactor
+
+
+def _associate(self: Association) -> None:
+    """Serve an association, and let go of the connection where what was asked for can't be agreed on.
+
+    Theirs ends its thread by whatever exception the request causes, such as for a presentation context that
+    names no abstract syntax, and leaves the connection open, with a second thread, as long as the other side
+    likes.
+    """
+    try:
+        _their_associate(self)
+    except Exception as error:
+        log.info("an association never began or broke off (%s)", type(error).__name__)
+        self.dul._kill_thread = True  # it closes the connection
 
 
 def _close(self: AssociationSocket) -> None:

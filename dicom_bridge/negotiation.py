@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
+from pynetdicom.acse import APPLICATION_CONTEXT_NAME
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -34,6 +35,7 @@ _TAKEN = [build_context(uid, ALL_TRANSFER_SYNTAXES) for uid in sorted({*_STORAGE
 
 # PS3.8 9.3.4: (result, source, reason)
 _PERMANENT, _TRANSIENT = 1, 2
+APPLICATION_CONTEXT_NOT_SUPPORTED = (_PERMANENT, 1, 2)
 CALLING_AE_NOT_RECOGNIZED = (_PERMANENT, 1, 3)
 CALLED_AE_NOT_RECOGNIZED = (_PERMANENT, 1, 7)
 NO_REASON_GIVEN = (_PERMANENT, 1, 1)
@@ -107,9 +109,19 @@ def read_request(content: bytes) -> A_ASSOCIATE:
     pdu = A_ASSOCIATE_RQ()
     try:
         pdu.decode(content)
-        return pdu.to_primitive()
+        request = pdu.to_primitive()
     except Exception as error:  # whatever a stranger sends, pynetdicom's decoder may raise
         raise ValueError(f"no A-ASSOCIATE-RQ ({type(error).__name__})") from error
+    for one in request.presentation_context_definition_list:
+        if one.abstract_syntax is None or not one.transfer_syntax:
+            raise ValueError("found a presentation context without an abstract or a transfer syntax")
+    return request
+
+
+def not_dicom(request: A_ASSOCIATE) -> tuple[int, int, int] | None:
+    """Why a request whose application context isn't DICOM's is refused (PS3.8 9.3.4); None if it is."""
+    is_ours = request.application_context_name == APPLICATION_CONTEXT_NAME
+    return None if is_ours else APPLICATION_CONTEXT_NOT_SUPPORTED
 
 
 def is_plain(request: A_ASSOCIATE) -> bool:

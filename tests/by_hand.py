@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-ACCEPTED, REJECTED = 2, 3
+ACCEPTED, REJECTED, ABORTED = 2, 3, 7
 """Kinds of PDU that answer an A-ASSOCIATE-RQ."""
 
 
@@ -19,26 +19,32 @@ def connected(port: int, *, address: str = "127.0.0.1") -> socket.socket:
     return connection
 
 
+def item(kind: int, content: bytes) -> bytes:
+    """An item of a request."""
+    return struct.pack(">BBH", kind, 0, len(content)) + content
+
+
+def context(number: int, *, abstract: str | None, transfer: str | None = ExplicitVRLittleEndian) -> bytes:
+    """A presentation context; None leaves a syntax out, which no sender may."""
+    content = struct.pack(">BBBB", number, 0, 0, 0)
+    for kind, uid in ((0x30, abstract), (0x40, transfer)):
+        content += b"" if uid is None else item(kind, uid.encode())
+    return item(0x20, content)
+
+
 def request(
-    *, calling: str = "HAND", called: str = "MEDMLLM", wanted: Sequence[str] = (CTImageStorage,)
+    *,
+    calling: str = "HAND",
+    called: str = "MEDMLLM",
+    wanted: Sequence[str] = (CTImageStorage,),
+    more: bytes = b"",
+    about: str | None = "1.2.840.10008.3.1.1.1",
 ) -> bytes:
-    """An A-ASSOCIATE-RQ; contexts are 1, 3, 5 and so on."""
-
-    def item(kind: int, content: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(content)) + content
-
-    contexts = b"".join(
-        item(
-            0x20,
-            struct.pack(">BBBB", 2 * number + 1, 0, 0, 0)
-            + item(0x30, uid.encode())
-            + item(0x40, ExplicitVRLittleEndian.encode()),
-        )
-        for number, uid in enumerate(wanted)
-    )
+    """An A-ASSOCIATE-RQ; contexts are 1, 3, 5 and so on, then `more`; `about` is the application context."""
+    contexts = b"".join(context(2 * number + 1, abstract=uid) for number, uid in enumerate(wanted)) + more
     user = item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3"))
     body = b"\0\x01\0\0" + called.encode().ljust(16) + calling.encode().ljust(16) + bytes(32)
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + user
+    body += (b"" if about is None else item(0x10, about.encode())) + contexts + user
     return struct.pack(">BBI", 1, 0, len(body)) + body
 
 

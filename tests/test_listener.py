@@ -226,6 +226,27 @@ def test_only_those_who_may_are_let_in(
     assert kind == answer
 
 
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (by_hand.request(about=None), REJECTED),
+        (by_hand.request(about="1.2.3"), REJECTED),
+        (by_hand.request(more=by_hand.context(3, abstract=None)), None),
+        (by_hand.request(more=by_hand.context(3, abstract=CTImageStorage, transfer=None)), None),
+    ],
+    ids=["about nothing", "about something else", "no abstract syntax", "no transfer syntax"],
+)
+def test_a_request_that_is_none_gets_no_association_and_is_no_defect(
+    start: Start, said: bytes, answer: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start()
+
+    with by_hand.connected(node.listener.port) as connection:
+        assert by_hand.asked(connection, said) == answer
+
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
 def test_more_associations_than_allowed_are_refused_for_now(start: Start) -> None:
     node = start(associations=1)
 

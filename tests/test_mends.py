@@ -25,7 +25,7 @@ from medmllm_plugin.dicom_bridge.receiving import Limits
 from medmllm_plugin.dicom_bridge.segments import Record
 from medmllm_plugin.dicom_bridge.spool import Spool
 from tests import by_hand
-from tests.by_hand import ACCEPTED, c_store, element, pdus, status_of
+from tests.by_hand import ABORTED, ACCEPTED, REJECTED, c_store, element, pdus, status_of
 from tests.node_runner import wait_for
 
 
@@ -33,23 +33,19 @@ from tests.node_runner import wait_for
 class Node:
     """A port behind which pynetdicom serves who asks for storage commitment as well."""
 
+    service: DimseService
     port: int = 0
     records: list[Record] = field(default_factory=list)
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    running = Node()
+    records: list[Record] = []
     spool, admission = Spool(tmp_path / "spool", segment_bytes=1 << 20), Admission(ae_title="MEDMLLM")
     limits = Limits(idle_s=5, instance_bytes=100_000)
-    service = DimseService(
-        admission, spool, received=running.records.append, holds=lambda uids: {}, limits=limits
-    )
-    listener = Listener(
-        Port(port=0), admission, spool, received=running.records.append, hand_over=service.hand_over
-    )
-    running.port = listener.port
-    yield running
+    service = DimseService(admission, spool, received=records.append, holds=lambda uids: {}, limits=limits)
+    listener = Listener(Port(port=0), admission, spool, received=records.append, hand_over=service.hand_over)
+    yield Node(service=service, port=listener.port, records=records)
     listener.close(grace_s=0.5)
     service.close(grace_s=0.5)
     spool.close()
@@ -101,6 +97,33 @@ def test_what_is_no_message_ends_its_association_and_nothing_else(
     assert (gone, status) == (True, 0x0000)
     assert [one.facts.sop_instance_uid for one in node.records] == ["1.2.3"]
     wait_for(lambda: threading.active_count() <= before, within_s=20.0)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (by_hand.request(wanted=[COMMITMENT], about=None), REJECTED),
+        (by_hand.request(wanted=[COMMITMENT], more=by_hand.context(3, abstract=None)), None),
+        (by_hand.request(more=by_hand.context(3, abstract=CTImageStorage, transfer=None)), None),
+        (by_hand.request()[:40] + bytes(200), ABORTED),
+    ],
+    ids=["about nothing", "no abstract syntax", "no transfer syntax", "noise"],
+)
+def test_a_request_that_is_none_ends_its_connection(
+    node: Node, said: bytes, answer: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = by_hand.connected(server.getsockname()[1])
+        node.service.hand_over(*server.accept())  # as a port of TLS does
+
+    with theirs:
+        assert by_hand.asked(theirs, said) == answer
+        gone = answer is not None or left(theirs)
+        wait_for(lambda: threading.active_count() <= before, within_s=20.0)
+
+    assert gone
     assert "Traceback" not in capfd.readouterr().err
 
 
