@@ -35,6 +35,8 @@ Failure = type[DeliveryError] | type[RetrieveError]
 MOST_CONTEXTS = 128
 """Presentation contexts of an association (PS3.8 9.3.2.2)."""
 
+_SMALLEST_PDU = 7
+"""Bytes of data a PDU must be able to hold for one byte of a message (PS3.8 D.1)."""
 _PERMANENT = 1
 _TITLES = {2: "the application context", 3: "our AE title", 7: "its AE title"}
 """What a peer says that it doesn't know, as PS3.8 9.3.4 numbers the reasons of its user."""
@@ -89,18 +91,24 @@ def associated(
     ae.connection_timeout, ae.acse_timeout = patience.connect, patience.associate
     ae.dimse_timeout, ae.network_timeout = patience.answer, patience.answer
     ae.requested_contexts = list(contexts)
+    opened: list[evt.Event] = []
     association = ae.associate(
         peer.host,
         peer.port,
         ae_title=peer.ae_title,
         max_pdu=MAXIMUM_LENGTH,
         ext_neg=[build_role(UID(uid), scu_role=True, scp_role=True) for uid in as_scp],
-        evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), *handlers],
+        evt_handlers=[
+            (evt.EVT_CONN_OPEN, _without_delay),
+            (evt.EVT_CONN_OPEN, opened.append),
+            *handlers,
+        ],
         tls_args=None if peer.tls is None else (client_context(peer.tls), peer.host),
     )
     if not association.is_established:
-        raise _refused(association, peer, failure)
+        raise _refused(association, peer, failure, answered=bool(opened))
     try:
+        _require_usable(association, peer, failure)
         yield association
     finally:
         if association.is_established:
@@ -174,7 +182,24 @@ def _without_delay(event: evt.Event) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _refused(association: Association, peer: Peer, failure: Failure) -> DeliveryError | RetrieveError:
+def _require_usable(association: Association, peer: Peer, failure: Failure) -> None:
+    """Refuse an acceptance that lacks what PS3.8 has in it; pynetdicom would fail at the first message."""
+    longest = association.acceptor.maximum_length
+    if longest is None or 0 < longest < _SMALLEST_PDU:
+        found = f"PDUs of {'no known length' if longest is None else f'{longest} bytes'}"
+    elif not all(one.transfer_syntax for one in association.accepted_contexts):
+        found = "a presentation context with no transfer syntax"
+    else:
+        return
+    raise failure(
+        f"{named(peer)}: its acceptance of the association can't be used, found {found}; see its log",
+        retry=False,
+    )
+
+
+def _refused(
+    association: Association, peer: Peer, failure: Failure, *, answered: bool
+) -> DeliveryError | RetrieveError:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         said = (answer.result, answer.result_source, answer.diagnostic)
@@ -191,6 +216,11 @@ def _refused(association: Association, peer: Peer, failure: Failure) -> Delivery
             f"{named(peer)}: takes none of what it was asked for; see which SOP classes and transfer "
             "syntaxes it is set to take",
             retry=False,
+        )
+    if answered:
+        return failure(
+            f"{named(peer)}: broke off, or gave no sound answer, when asked for an association; see its log",
+            retry=True,
         )
     tls = " or its certificate isn't trusted" if peer.tls is not None else ""
     return failure(f"{named(peer)}: can't be reached{tls}; see that it is up", retry=True)

@@ -1,15 +1,19 @@
-"""Speaks the DICOM upper layer by hand, as a sender that no library would be."""
+"""Speaks the DICOM upper layer by hand, as a sender or a PACS that no library would be."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Thread
 
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 ACCEPTED, REJECTED, ABORTED = 2, 3, 7
 """Kinds of PDU that answer an A-ASSOCIATE-RQ."""
+_LAST_OF_DATA = 2
+"""Message control header of the last part of a data set (PS3.8 E.2)."""
 
 
 def connected(port: int, *, address: str = "127.0.0.1") -> socket.socket:
@@ -108,3 +112,50 @@ def status_of(connection: socket.socket) -> int:
     content = exactly(connection, length)[6:]
     at = content.index(struct.pack("<HHI", 0, 0x0900, 2))
     return int(struct.unpack_from("<H", content, at + 8)[0])
+
+
+def acceptance(*, contexts: bytes | None = None, user: bytes | None = None) -> bytes:
+    """An A-ASSOCIATE-AC; of context 1 in Explicit VR and PDUs of 16 KiB, unless told otherwise."""
+    if contexts is None:
+        contexts = item(0x21, b"\x01\0\0\0" + item(0x40, ExplicitVRLittleEndian.encode()))
+    if user is None:
+        user = item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3"))
+    body = b"\0\x01\0\0" + b"PACS".ljust(16) + b"HAND".ljust(16) + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + user
+    return struct.pack(">BBI", ACCEPTED, 0, len(body)) + body
+
+
+def response(
+    *, to: int = 1, command: int = 0x8001, status: int | None = 0, dataset: bytes | None = None
+) -> bytes:
+    """The PDUs of a response, a C-STORE-RSP unless told otherwise, to the message of that ID."""
+    body = element(0x0002, CTImageStorage.encode()) + element(0x0100, struct.pack("<H", command))
+    body += element(0x0120, struct.pack("<H", to))
+    body += element(0x0800, b"\x01\x01" if dataset is None else b"\0\0")
+    body += b"" if status is None else element(0x0900, struct.pack("<H", status))
+    said = pdus(element(0x0000, struct.pack("<I", len(body))) + body, 1, 1)
+    return said if dataset is None else said + pdus(dataset, 0, 1)
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[int]:
+    """A port that says one of these to who asks for an association and to each data set, and is released."""
+
+    def speak(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        left = list(answers)
+        with connection, suppress(OSError):
+            while True:
+                kind, _, length = struct.unpack(">BBI", exactly(connection, 6))
+                content = exactly(connection, length)
+                if left and (kind == 1 or (kind == 4 and content[5] == _LAST_OF_DATA)):
+                    connection.sendall(left.pop(0))
+                if kind == 5:
+                    connection.sendall(struct.pack(">BBII", 6, 0, 4, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        speaker = Thread(target=speak, args=(listening,), daemon=True)
+        speaker.start()
+        yield listening.getsockname()[1]
+        speaker.join(10)
+        assert not speaker.is_alive(), "a connection was left open"

@@ -27,6 +27,10 @@ from medmllm_plugin.errors import DeliveryError
 _LITTLE_ENDIAN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 """Transfer syntaxes of which one can be written as the other without a loss."""
 
+_C_STORE_RSP = 0x8001
+_MOST_IDS = 0xFFFF
+"""Message IDs there are (PS3.7 E.1)."""
+
 _FIND = str(StudyRootQueryRetrieveInformationModelFind)
 
 _WARNINGS = {
@@ -71,8 +75,13 @@ class DimseDestination:
         """See `Destination.deliver`."""
         objects = objects_of(paths, ours=ours)
         references = tuple(one.reference for one in objects)
-        with self._associated(_contexts(objects, self._commitment)) as association:
-            notes = [note for one in objects if (note := self._store(association, one))]
+        answered: set[int] = set()
+        with self._associated(_contexts(objects, self._commitment), answered) as association:
+            said = (
+                self._store(association, one, number % _MOST_IDS + 1, answered)
+                for number, one in enumerate(objects)
+            )
+            notes = [note for note in said if note]
             if not self._commitment:
                 return Delivered(objects=references, certainty=Certainty.SENT, notes=tuple(notes))
             if accepts(association, storage_commitment.SOP_CLASS):
@@ -95,9 +104,17 @@ class DimseDestination:
     def close(self) -> None:
         """See `Destination.close`; every delivery has an association of its own."""
 
-    def _associated(self, contexts: Sequence[PresentationContext]) -> Any:
+    def _associated(self, contexts: Sequence[PresentationContext], answered: set[int] | None = None) -> Any:
+        """An association; `answered` is filled with the Message IDs to which a C-STORE-RSP came."""
+
+        def hear(event: evt.Event) -> None:
+            said = event.message.command_set
+            if answered is not None and said.get("CommandField") == _C_STORE_RSP:
+                answered.add(said.get("MessageIDBeingRespondedTo"))
+
         handlers: list[tuple[Any, Callable[..., Any]]] = [
-            (evt.EVT_N_EVENT_REPORT, self._commitments.on_event)
+            (evt.EVT_N_EVENT_REPORT, self._commitments.on_event),
+            (evt.EVT_DIMSE_RECV, hear),
         ]
         return associated(
             self._peer,
@@ -108,7 +125,7 @@ class DimseDestination:
             handlers=handlers,
         )
 
-    def _store(self, association: Association, one: DicomObject) -> str:
+    def _store(self, association: Association, one: DicomObject, message_id: int, answered: set[int]) -> str:
         """Have an object taken; what was out of the ordinary."""
         syntaxes = {
             str(context.transfer_syntax[0])
@@ -125,14 +142,19 @@ class DimseDestination:
                 "which SOP classes and transfer syntaxes it is set to take",
                 retry=False,
             )
+        answered.discard(message_id)
         try:
-            status = association.send_c_store(what).get("Status")
+            status = association.send_c_store(what, msg_id=message_id).get("Status")
         except (RuntimeError, OSError):
             status = None
         if status is None:
             raise DeliveryError(
                 f"{named(self._peer)}: the association broke off while {one} was sent; try again later",
                 retry=True,
+            )
+        if message_id not in answered:  # pynetdicom takes any message for the answer
+            raise DeliveryError(
+                f"{named(self._peer)}: answered something else than that {one} came; see its log", retry=True
             )
         if status in (0x0000, _DUPLICATE):
             return "" if status == 0 else f"it has {one} already"

@@ -24,7 +24,7 @@ from medmllm_plugin.dicom_bridge.associating import MOST_CONTEXTS, Patience, ass
 from medmllm_plugin.dicom_bridge.commands import part10_head
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.querying import image_query, query, results
-from medmllm_plugin.dicom_bridge.retrieve.values import Came, FoundStudy, file_in, require_whole
+from medmllm_plugin.dicom_bridge.retrieve.values import Came, FoundStudy, count_of, file_in, require_whole
 from medmllm_plugin.errors import RetrieveError
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -202,18 +202,23 @@ def _of_study(study_uid: str) -> Dataset:
 
 
 def _study(found: Dataset) -> FoundStudy:
-    def text(keyword: str) -> str:
-        return str(found.get(keyword) or "").strip()
+    def value(keyword: str) -> Any:
+        try:
+            return found.get(keyword)
+        except Exception:  # whatever pydicom says of a value that can't be read: it isn't said then
+            return None
 
-    modalities = found.get("ModalitiesInStudy") or ()
-    counted = text("NumberOfStudyRelatedInstances")
+    def text(keyword: str) -> str:
+        return str(value(keyword) or "").strip()
+
+    modalities = value("ModalitiesInStudy") or ()
     return FoundStudy(
         study_uid=text("StudyInstanceUID"),
         patient_id=text("PatientID"),
         issuer=text("IssuerOfPatientID"),
         date=text("StudyDate") + text("StudyTime") if text("StudyDate") else "",
         modalities=(modalities,) if isinstance(modalities, str) else tuple(map(str, modalities)),
-        instances=int(counted) if counted.isdigit() else None,
+        instances=count_of(text("NumberOfStudyRelatedInstances")),
     )
 
 

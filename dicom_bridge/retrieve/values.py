@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydicom import dcmread
 
 from medmllm_plugin.errors import RetrieveError
 from medmllm_plugin.transforms.quiet import quiet
+
+_COUNT = re.compile(r"[0-9]{1,12}")
 
 Came = Callable[[int, int | None], None]
 """Told how many instances have come, and of how many if that is known."""
@@ -59,6 +62,15 @@ class Archive(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+def count_of(text: str) -> int | None:
+    """How many, as Number of Study Related Instances has it (an Integer String); None for anything else.
+
+    >>> count_of("300"), count_of("many"), count_of("")
+    (300, None, None)
+    """
+    return int(text) if _COUNT.fullmatch(text) else None
 
 
 def file_in(folder: Path, number: int) -> Path:

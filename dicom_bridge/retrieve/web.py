@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from medmllm_plugin.dicom_bridge import web
-from medmllm_plugin.dicom_bridge.retrieve.values import Came, FoundStudy, file_in, require_whole
+from medmllm_plugin.dicom_bridge.retrieve.values import Came, FoundStudy, count_of, file_in, require_whole
 from medmllm_plugin.errors import RetrieveError
 
 _FIELDS = {
@@ -88,7 +88,7 @@ class WebArchive:
             raise web.refused(self.name, RetrieveError, response.status_code)
         try:
             return [_study(one) for one in response.json() if _text(one, _FIELDS["study_uid"])]
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise RetrieveError(f"{self.name}: gave no DICOM JSON; see its address", retry=False) from error
 
     def instance_count(self, study_uid: str) -> int | None:
@@ -146,14 +146,13 @@ def _pieces(response: httpx2.Response) -> Any:
 
 def _study(found: dict[str, Any]) -> FoundStudy:
     date, time = _text(found, _FIELDS["date"]), _text(found, _FIELDS["time"])
-    counted = _text(found, _FIELDS["instances"])
     return FoundStudy(
         study_uid=_text(found, _FIELDS["study_uid"]),
         patient_id=_text(found, _FIELDS["patient_id"]),
         issuer=_text(found, _FIELDS["issuer"]),
         date=date + time if date else "",
         modalities=tuple(map(str, found.get(_FIELDS["modalities"], {}).get("Value") or ())),
-        instances=int(counted) if counted.isdigit() else None,
+        instances=count_of(_text(found, _FIELDS["instances"])),
     )
 
 
