@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from medmllm_plugin.dicom_bridge.associating import Patience
 from medmllm_plugin.dicom_bridge.delivery import Certainty, Delivered
 from medmllm_plugin.dicom_bridge.delivery.dimse import DimseDestination
+from medmllm_plugin.dicom_bridge.delivery.objects import objects_of
+from medmllm_plugin.dicom_bridge.delivery.stow import StowDestination
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.retrieve.dimse import DimseArchive
 from medmllm_plugin.errors import DeliveryError
@@ -18,6 +26,7 @@ from tests.by_hand import acceptance, answering, context, item, pdus, response
 
 C_FIND_RSP, PENDING = 0x8020, 0xFF00
 ABORT = struct.pack(">BBIBBBB", 7, 0, 4, 0, 0, 9, 99)
+STORED, FAILED, INSTANCE, REASON = "00081199", "00081198", "00081155", "00081197"
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +108,95 @@ def test_a_count_that_is_none_is_not_said(value: bytes, instances: int | None) -
         (study,) = archive.find({"PatientID": "4711"})
 
     assert (study.study_uid, study.instances) == ("1.2.3", instances)
+
+
+@contextmanager
+def web_service(*, status: int, stored: bytes, found: bytes) -> Iterator[str]:
+    """The address of a DICOMweb service that gives these two answers, whatever it is told and asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+        def do_POST(self) -> None:
+            while chunk := int(self.rfile.readline(), 16):
+                self.rfile.read(chunk + 2)
+            self.answer(status, stored)
+
+        def do_GET(self) -> None:
+            self.answer(200, found)
+
+        def answer(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def in_json(attributes: dict[str, list[Any]]) -> bytes:
+    return json.dumps({tag: {"Value": values} for tag, values in attributes.items()}).encode()
+
+
+def listed(uid: str, reason: Any = None) -> Any:
+    """An item that names an instance and, if it was not stored, why."""
+    item = {INSTANCE: {"vr": "UI", "Value": [uid]}}
+    return item if reason is None else {**item, REASON: {"vr": "US", "Value": [reason]}}
+
+
+def stored(images: list[Path], status: int, says: bytes, finds: bytes = b"[]") -> Delivered:
+    """Images are sent to a service that gives these answers."""
+    with (
+        web_service(status=status, stored=says, found=finds) as url,
+        closing(StowDestination(url)) as destination,
+    ):
+        return destination.deliver(images)
+
+
+def test_what_a_service_lists_or_finds_is_taken(images: list[Path]) -> None:
+    first, second = (one.sop_instance_uid for one in objects_of(images, ours=True))
+    both = in_json({STORED: [listed(first), listed(second)]})
+    one_already = in_json({STORED: [listed(first)], FAILED: [listed(second, 0x0111)]})
+    found = json.dumps([{"00080018": {"Value": [uid]}} for uid in (first, second)]).encode()
+
+    assert stored(images, 200, both).certainty is Certainty.SENT
+    assert stored(images, 409, one_already).certainty is Certainty.SENT
+    assert stored(images, 200, b"", found).certainty is Certainty.FOUND
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"<html>Please sign in</html>",
+        b"",
+        b"{}",
+        b"[]",
+        b"7",
+        b"[" * 100_000,
+        in_json({STORED: [listed("1.2.3")]}),
+        in_json({STORED: ["odd", None, {INSTANCE: ["1.2"]}, {INSTANCE: {"Value": {"a": 1}}}]}),
+        json.dumps({STORED: ["no attribute"]}).encode(),
+    ],
+    ids=lambda says: repr(says[:20]),
+)
+def test_success_alone_does_not_say_that_an_image_was_taken(images: list[Path], says: bytes) -> None:
+    with pytest.raises(DeliveryError, match="neither lists nor finds 2 of 2 objects") as caught:
+        stored(images, 200, says, says)
+    assert caught.value.retry
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("272", "0x0110"), ("odd", "0x0110"), (None, "0x0110"), (float("inf"), "0x0110"), (0xA900, "0xa900")],
+)
+def test_what_a_service_says_to_have_failed_has_failed(images: list[Path], reason: Any, said: str) -> None:
+    first, second = (one.sop_instance_uid for one in objects_of(images, ours=True))
+    failed = {**listed(second), REASON: {"Value": [reason]}}
+    with pytest.raises(DeliveryError, match=rf"refused CT Image Storage \(IM0002.dcm\) \({said}\)"):
+        stored(images, 200, in_json({STORED: [listed(first)], FAILED: [failed]}))

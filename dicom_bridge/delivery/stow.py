@@ -14,9 +14,9 @@ from medmllm_plugin.dicom_bridge.delivery.objects import DicomObject, objects_of
 from medmllm_plugin.dicom_bridge.delivery.values import Certainty, Delivered, Reference
 from medmllm_plugin.errors import DeliveryError
 
-_FAILED, _REASON, _INSTANCE = "00081198", "00081197", "00081155"
-"""Failed SOP Sequence, Failure Reason, Referenced SOP Instance UID."""
-_DUPLICATE = 0x0111
+_FAILED, _STORED, _REASON, _INSTANCE = "00081198", "00081199", "00081197", "00081155"
+"""Failed SOP Sequence, Referenced SOP Sequence, Failure Reason, Referenced SOP Instance UID (PS3.18 I.2)."""
+_DUPLICATE, _PROCESSING_FAILURE = 0x0111, 0x0110
 _PIECE = 1 << 20
 
 
@@ -38,14 +38,23 @@ class StowDestination:
         self._client = web.client(url, token_env=token_env, timeout_s=timeout_s)
 
     def deliver(self, paths: Sequence[Path], *, ours: bool = True) -> Delivered:
-        """See `Destination.deliver`."""
+        """See `Destination.deliver`; an object is taken if the service lists it as stored, or finds it.
+
+        Success alone doesn't say so: it may be that of a page to sign in, from a proxy in between.
+        """
         objects = objects_of(paths, ours=ours)
-        notes = self._stored(objects)
-        found = all(self._has(one) for one in objects)
+        listed, notes = self._stored(objects)
+        missing = [one for one in objects if not self._has(one)]
+        if unknown := [one for one in missing if one.sop_instance_uid not in listed]:
+            raise DeliveryError(
+                f"{self._url}: answered success, but neither lists nor finds {len(unknown)} of "
+                f"{len(objects)} objects; see that this is the address of a DICOMweb service",
+                retry=True,
+            )
         return Delivered(
             objects=tuple(one.reference for one in objects),
-            certainty=Certainty.FOUND if found else Certainty.SENT,
-            notes=tuple(notes if found else [*notes, "it doesn't find what it took yet"]),
+            certainty=Certainty.SENT if missing else Certainty.FOUND,
+            notes=tuple([*notes, "it doesn't find what it took yet"] if missing else notes),
         )
 
     def confirm(self, objects: Sequence[Reference]) -> Delivered:
@@ -56,8 +65,8 @@ class StowDestination:
         """See `Destination.close`."""
         self._client.close()
 
-    def _stored(self, objects: Sequence[DicomObject]) -> list[str]:
-        """Have them taken; what was out of the ordinary."""
+    def _stored(self, objects: Sequence[DicomObject]) -> tuple[set[str], list[str]]:
+        """Have them taken; SOP Instance UIDs that it says to have, and what was out of the ordinary."""
         boundary = secrets.token_hex(16)
         response = web.asked(
             self._url,
@@ -68,12 +77,15 @@ class StowDestination:
                 headers={"Content-Type": f"{web.DICOM}; boundary={boundary}", "Accept": web.JSON},
             ),
         )
-        failed = _failures(response)
+        said = _said(response)
+        stored = {str(_value(one, _INSTANCE)) for one in _items(said, _STORED)}
+        failed = {str(_value(one, _INSTANCE)): _reason(_value(one, _REASON)) for one in _items(said, _FAILED)}
         left = {uid: reason for uid, reason in failed.items() if reason != _DUPLICATE}
         only_duplicates = bool(failed) and not left
         if left or (not response.is_success and not only_duplicates):
             raise self._refused(objects, left, response)
-        return [f"it has {one} already" for one in objects if one.sop_instance_uid in failed]
+        notes = [f"it has {one} already" for one in objects if one.sop_instance_uid in failed]
+        return stored | failed.keys(), notes
 
     def _refused(
         self, objects: Sequence[DicomObject], left: dict[str, int], response: httpx2.Response
@@ -82,7 +94,7 @@ class StowDestination:
             return web.refused(self._url, DeliveryError, response.status_code)
         names = ", ".join(str(one) for one in objects if one.sop_instance_uid in left) or "an object"
         reasons = ", ".join(sorted({f"{reason:#06x}" for reason in left.values()}))
-        for_now = all(0xA700 <= reason <= 0xA7FF or reason == 0x0110 for reason in left.values())
+        for_now = all(0xA700 <= reason <= 0xA7FF or reason == _PROCESSING_FAILURE for reason in left.values())
         return DeliveryError(f"{self._url}: refused {names} ({reasons}); see its log", retry=for_now)
 
     def _has(self, one: DicomObject) -> bool:
@@ -93,10 +105,12 @@ class StowDestination:
                 params={"SOPInstanceUID": one.sop_instance_uid},
                 headers={"Accept": web.JSON},
             )
-            found = response.json() if response.status_code == 200 else []
-            return any(_value(each, "00080018") == one.sop_instance_uid for each in found)
-        except (httpx2.HTTPError, ValueError, AttributeError, TypeError):
+        except httpx2.HTTPError:
             return False
+        found = _said(response) if response.status_code == 200 else None
+        return isinstance(found, list) and any(
+            _value(each, "00080018") == one.sop_instance_uid for each in found
+        )
 
 
 def _body(objects: Sequence[DicomObject], boundary: str) -> Iterator[bytes]:
@@ -109,15 +123,29 @@ def _body(objects: Sequence[DicomObject], boundary: str) -> Iterator[bytes]:
     yield f"--{boundary}--\r\n".encode()
 
 
-def _failures(response: httpx2.Response) -> dict[str, int]:
-    """SOP Instance UIDs that were not taken, and why; empty where the service doesn't say."""
+def _said(response: httpx2.Response) -> Any:
+    """What an answer says in JSON; None if that can't be read."""
     try:
-        items = response.json()[_FAILED]["Value"]
-        return {str(_value(one, _INSTANCE)): int(_value(one, _REASON) or 0x0110) for one in items}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
 
 
-def _value(item: dict[str, Any], tag: str) -> Any:
-    values = item.get(tag, {}).get("Value") or [None]
-    return values[0]
+def _items(dataset: Any, tag: str) -> list[Any]:
+    """The values of an attribute in DICOM JSON (PS3.18 F); none where it has another form."""
+    attribute = dataset.get(tag) if isinstance(dataset, dict) else None
+    values = attribute.get("Value") if isinstance(attribute, dict) else None
+    return values if isinstance(values, list) else []
+
+
+def _value(dataset: Any, tag: str) -> Any:
+    """The first of them, or None."""
+    return next(iter(_items(dataset, tag)), None)
+
+
+def _reason(value: Any) -> int:
+    """Failure Reason (0008,1197)."""
+    try:
+        return int(value) or _PROCESSING_FAILURE
+    except (TypeError, ValueError, OverflowError):
+        return _PROCESSING_FAILURE
