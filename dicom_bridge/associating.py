@@ -37,7 +37,6 @@ MOST_CONTEXTS = 128
 
 _SMALLEST_PDU = 7
 """Bytes of data a PDU must be able to hold for one byte of a message (PS3.8 D.1)."""
-_PERMANENT = 1
 _TITLES = {2: "the application context", 3: "our AE title", 7: "its AE title"}
 """What a peer says that it doesn't know, as PS3.8 9.3.4 numbers the reasons of its user."""
 

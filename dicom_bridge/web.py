@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from email.message import Message
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -75,6 +75,30 @@ def refused(shown: str, failure: type[_Failure], status: int, text: str = "") ->
     remedy = "try again later" if retry else who
     said = " ".join(printable(text).split())[:100]
     return failure(f"{shown}: answered {status}{f' ({said})' if said else ''}; {remedy}", retry=retry)
+
+
+def said(response: httpx2.Response) -> Any:
+    """What an answer says in JSON; None if that can't be read."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def values_of(dataset: Any, tag: str) -> list[Any]:
+    """The values of an attribute in DICOM JSON (PS3.18 F); none where it has another form.
+
+    >>> values_of({"00080061": {"vr": "CS", "Value": ["CT", "SR"]}}, "00080061")
+    ['CT', 'SR']
+    """
+    attribute = dataset.get(tag) if isinstance(dataset, dict) else None
+    values = attribute.get("Value") if isinstance(attribute, dict) else None
+    return values if isinstance(values, list) else []
+
+
+def value_of(dataset: Any, tag: str) -> Any:
+    """The first of them; None if there is none."""
+    return next(iter(values_of(dataset, tag)), None)
 
 
 def boundary_of(content_type: str) -> bytes | None:

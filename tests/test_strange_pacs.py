@@ -20,7 +20,8 @@ from medmllm_plugin.dicom_bridge.delivery.objects import objects_of
 from medmllm_plugin.dicom_bridge.delivery.stow import StowDestination
 from medmllm_plugin.dicom_bridge.node_settings import Peer
 from medmllm_plugin.dicom_bridge.retrieve.dimse import DimseArchive
-from medmllm_plugin.errors import DeliveryError
+from medmllm_plugin.dicom_bridge.retrieve.web import WebArchive
+from medmllm_plugin.errors import DeliveryError, RetrieveError
 from medmllm_plugin.phantoms import write_study
 from tests.by_hand import acceptance, answering, context, item, pdus, response
 
@@ -200,3 +201,17 @@ def test_what_a_service_says_to_have_failed_has_failed(images: list[Path], reaso
     failed = {**listed(second), REASON: {"Value": [reason]}}
     with pytest.raises(DeliveryError, match=rf"refused CT Image Storage \(IM0002.dcm\) \({said}\)"):
         stored(images, 200, in_json({STORED: [listed(first)], FAILED: [failed]}))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>Please sign in</html>", b"{}", b"[7]", b"null", b"[" * 100_000],
+    ids=lambda answer: repr(answer[:20]),
+)
+def test_an_answer_that_is_no_list_of_studies_is_refused(answer: bytes) -> None:
+    with (
+        web_service(status=200, stored=b"", found=answer) as url,
+        closing(WebArchive(url)) as archive,
+        pytest.raises(RetrieveError, match="gave no DICOM JSON"),
+    ):
+        archive.studies(patient_id="4711")

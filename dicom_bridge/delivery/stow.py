@@ -77,9 +77,12 @@ class StowDestination:
                 headers={"Content-Type": f"{web.DICOM}; boundary={boundary}", "Accept": web.JSON},
             ),
         )
-        said = _said(response)
-        stored = {str(_value(one, _INSTANCE)) for one in _items(said, _STORED)}
-        failed = {str(_value(one, _INSTANCE)): _reason(_value(one, _REASON)) for one in _items(said, _FAILED)}
+        said = web.said(response)
+        stored = {str(web.value_of(one, _INSTANCE)) for one in web.values_of(said, _STORED)}
+        failed = {
+            str(web.value_of(one, _INSTANCE)): _reason(web.value_of(one, _REASON))
+            for one in web.values_of(said, _FAILED)
+        }
         left = {uid: reason for uid, reason in failed.items() if reason != _DUPLICATE}
         only_duplicates = bool(failed) and not left
         if left or (not response.is_success and not only_duplicates):
@@ -107,9 +110,9 @@ class StowDestination:
             )
         except httpx2.HTTPError:
             return False
-        found = _said(response) if response.status_code == 200 else None
+        found = web.said(response) if response.status_code == 200 else None
         return isinstance(found, list) and any(
-            _value(each, "00080018") == one.sop_instance_uid for each in found
+            web.value_of(each, "00080018") == one.sop_instance_uid for each in found
         )
 
 
@@ -121,26 +124,6 @@ def _body(objects: Sequence[DicomObject], boundary: str) -> Iterator[bytes]:
                 yield piece
         yield b"\r\n"
     yield f"--{boundary}--\r\n".encode()
-
-
-def _said(response: httpx2.Response) -> Any:
-    """What an answer says in JSON; None if that can't be read."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
-
-
-def _items(dataset: Any, tag: str) -> list[Any]:
-    """The values of an attribute in DICOM JSON (PS3.18 F); none where it has another form."""
-    attribute = dataset.get(tag) if isinstance(dataset, dict) else None
-    values = attribute.get("Value") if isinstance(attribute, dict) else None
-    return values if isinstance(values, list) else []
-
-
-def _value(dataset: Any, tag: str) -> Any:
-    """The first of them, or None."""
-    return next(iter(_items(dataset, tag)), None)
 
 
 def _reason(value: Any) -> int:

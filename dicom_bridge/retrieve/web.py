@@ -86,10 +86,10 @@ class WebArchive:
             return []
         if response.status_code != 200:
             raise web.refused(self.name, RetrieveError, response.status_code)
-        try:
-            return [_study(one) for one in response.json() if _text(one, _FIELDS["study_uid"])]
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            raise RetrieveError(f"{self.name}: gave no DICOM JSON; see its address", retry=False) from error
+        found = web.said(response)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise RetrieveError(f"{self.name}: gave no DICOM JSON; see its address", retry=False)
+        return [_study(one) for one in found if _text(one, _FIELDS["study_uid"])]
 
     def instance_count(self, study_uid: str) -> int | None:
         """See `Archive.instance_count`."""
@@ -151,11 +151,11 @@ def _study(found: dict[str, Any]) -> FoundStudy:
         patient_id=_text(found, _FIELDS["patient_id"]),
         issuer=_text(found, _FIELDS["issuer"]),
         date=date + time if date else "",
-        modalities=tuple(map(str, found.get(_FIELDS["modalities"], {}).get("Value") or ())),
+        modalities=tuple(map(str, web.values_of(found, _FIELDS["modalities"]))),
         instances=count_of(_text(found, _FIELDS["instances"])),
     )
 
 
 def _text(found: dict[str, Any], tag: str) -> str:
-    values = found.get(tag, {}).get("Value") or [""]
-    return str("" if values[0] is None else values[0]).strip()
+    value = web.value_of(found, tag)
+    return "" if value is None else str(value).strip()
